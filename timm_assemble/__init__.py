@@ -1,0 +1,5 @@
+"""Assemble-ResNet for timm. Importing this package registers its models with ``timm.create_model``."""
+from .assemble_resnet import AssembleResNet
+
+__version__ = '0.1.0'
+__all__ = ['AssembleResNet', '__version__']

@@ -1,0 +1,57 @@
+"""Anti-aliased downsampling: timm's BlurPool2d, with the official padding for even filters and for tiny maps.
+
+Knows torch and timm's layers; usable without the rest of the package.
+"""
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from timm.layers import BlurPool2d, register_notrace_module
+
+__all__ = ['AntiAlias2d']
+
+
+@register_notrace_module  # the shape decides how to pad, which symbolic tracing cannot see
+class AntiAlias2d(BlurPool2d):
+    r"""Blur with a binomial filter of size k, then keep every ``stride``-th place of each channel.
+
+    .. math:: y = (x * f f^T)_{\downarrow s}, \qquad f_i = \binom{k - 1}{i} / 2^{k - 1}
+
+    Input ``(B, C, H, W)``, output ``(B, C, ceil(H / stride), ceil(W / stride))`` for stride 2. The map is reflected by
+    ``(k - 1) // 2`` at its start and ``k // 2`` at its end, so that main path and shortcut agree at every size. The
+    filter is a non-persistent buffer.
+
+    Source: arXiv 1904.11486; arXiv 2001.06268 section 3.1 (AA), ``sconv``.
+
+    Departures: the official code pads ``(k - 1) // 2`` at both ends; for even k and odd sizes it thereby comes out one
+    short and fails at the residual add, and elsewhere the two agree. Where the map is too small to be reflected so
+    far, its edge is repeated instead (the official code fails).
+
+    Args:
+        channels: Channels of the input; None takes any number.
+        filt_size: Filter size k, 2 to 7.
+        stride: Downsampling stride.
+
+    Raises:
+        ValueError: ``filt_size`` outside 2 to 7.
+    """
+
+    def __init__(
+            self,
+            channels: Optional[int] = None,
+            filt_size: int = 3,
+            stride: int = 2,
+            device=None,
+            dtype=None,
+    ) -> None:
+        if filt_size not in range(2, 8):
+            raise ValueError(f'filt_size must be an integer from 2 to 7, got {filt_size!r}.')
+        super().__init__(channels, filt_size=filt_size, stride=stride, pad_mode='reflect', device=device, dtype=dtype)
+        self.padding = [(filt_size - 1) // 2, filt_size // 2] * 2
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pad_mode = 'reflect' if min(x.shape[-2], x.shape[-1]) > self.padding[1] else 'replicate'
+        x = F.pad(x, self.padding, mode=pad_mode)
+        weight = self.filt.expand(x.shape[1], 1, self.filt_size, self.filt_size)
+        return F.conv2d(x, weight, stride=self.stride, groups=x.shape[1])

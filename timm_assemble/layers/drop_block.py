@@ -1,0 +1,159 @@
+"""DropBlock with the official semantics: one mask a channel, shared by the batch, normalised over the whole mask.
+
+Knows torch and timm's tracing marks; usable without the rest of the package.
+"""
+from typing import Union
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from timm.layers import register_notrace_module
+
+__all__ = ['drop_block_mask', 'drop_block_2d', 'DropBlock2d']
+
+
+def _sliding_all(keep: torch.Tensor, size: int, dim: int) -> torch.Tensor:
+    """Whether all of each ``size`` neighbours along ``dim`` are true, by doubling: 3 steps for 7."""
+    covered = 1
+    while covered < size:
+        step = min(covered, size - covered)
+        length = keep.shape[dim] - step
+        keep = keep.narrow(dim, 0, length) & keep.narrow(dim, step, length)
+        covered += step
+    return keep
+
+
+def drop_block_mask(
+        channels: int,
+        height: int,
+        width: int,
+        rate: Union[float, torch.Tensor],
+        block_size: int = 7,
+        gamma_scale: float = 1.0,
+        device=None,
+) -> torch.Tensor:
+    r"""Mask of :func:`drop_block_2d`: 0 in dropped blocks, ``size / sum`` elsewhere, so that its mean is 1.
+
+    A block of :math:`k_h \times k_w = \min(k, H) \times \min(k, W)` starts at each of the
+    :math:`(H - k_h + 1)(W - k_w + 1)` places where it fits whole, with probability
+
+    .. math:: \gamma = s\,r\,\frac{H W}{k_h k_w (H - k_h + 1)(W - k_w + 1)}
+
+    Args:
+        channels: Channels C, each with blocks of its own.
+        height: Height H of the map.
+        width: Width W of the map.
+        rate: DropBlock rate r (1 - keep_prob), 0 to 1; a 0-d tensor changes it without a recompilation or a sync.
+        block_size: Block size k.
+        gamma_scale: Factor s of the rate.
+        device: Device of the mask.
+
+    Returns:
+        float32 ``(1, C, H, W)``, channels-last. A side that one block fills has size 1 and broadcasts.
+
+    Source: arXiv 1810.12890 algorithm 1; arXiv 2001.06268 section 3.2.
+
+    Departures: a map smaller than the block shrinks the block, where the official code fails. A mask with nothing left
+    is all 0, where the official code divides by 0.
+    """
+    kh, kw = min(block_size, height), min(block_size, width)
+    rows, cols = height - kh + 1, width - kw + 1
+    gamma = rate * (gamma_scale * height * width / (kh * kw * rows * cols))
+    # Channels innermost, as channels-last activations have them: every step below is a run over contiguous memory.
+    keep = torch.rand(rows, cols, channels, device=device) >= gamma
+    # A place is kept if none of the blocks that reach it was started: a sliding `all` over the starts, one side after
+    # the other. Where a single start is left it reaches every place of its side, and broadcasting spreads it.
+    pad_h, pad_w = (kh - 1) * (rows > 1), (kw - 1) * (cols > 1)
+    if pad_h or pad_w:
+        keep = F.pad(keep, (0, 0, pad_w, pad_w, pad_h, pad_h), value=1.0)
+    keep = _sliding_all(keep, pad_h + 1, 0)
+    keep = _sliding_all(keep, pad_w + 1, 1)
+    mask = keep.float()
+    mask = mask * (mask.numel() / mask.sum().clamp(min=1.0))
+    return mask.permute(2, 0, 1).unsqueeze(0)
+
+
+def drop_block_2d(
+        x: torch.Tensor,
+        rate: Union[float, torch.Tensor] = 0.1,
+        block_size: int = 7,
+        gamma_scale: float = 1.0,
+) -> torch.Tensor:
+    r"""Zero square blocks of each channel and scale the rest, :math:`y = x \odot m`.
+
+    Args:
+        x: ``(B, C, H, W)``, any floating dtype and memory format.
+        rate: DropBlock rate r, 0 to 1, as in :func:`drop_block_mask`, which makes the mask m and has the formula.
+        block_size: Block size k.
+        gamma_scale: Factor s of the rate.
+
+    Returns:
+        ``(B, C, H, W)`` in dtype and memory format of ``x``.
+
+    Source: arXiv 1810.12890; arXiv 2001.06268 section 3.2. Departures: see :func:`drop_block_mask`. timm's
+    ``drop_block_2d`` draws a mask a picture (optionally a channel) and seeds places where a block is cut off.
+    """
+    _, channels, height, width = x.shape
+    mask = drop_block_mask(channels, height, width, rate, block_size, gamma_scale, device=x.device).to(x.dtype)
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        mask = mask.contiguous()  # follow the layout of x: the mask is small, x is not
+    return x * mask
+
+
+@register_notrace_module  # the mask's shape is computed from the map's, which symbolic tracing cannot see
+class DropBlock2d(nn.Module):
+    """Module of :func:`drop_block_2d`; the identity in eval mode.
+
+    The rate is a non-persistent float buffer: a schedule moves it by :meth:`set_rate` without a recompilation or a
+    device sync, and checkpoints do not carry it.
+
+    Args:
+        rate: DropBlock rate, 0 to 1.
+        block_size: Side of a block, 1 or more.
+        gamma_scale: Factor of the rate, positive.
+
+    Raises:
+        ValueError: An argument outside its range.
+    """
+
+    rate: torch.Tensor
+
+    def __init__(self, rate: float = 0.1, block_size: int = 7, gamma_scale: float = 1.0, device=None) -> None:
+        super().__init__()
+        if block_size < 1:
+            raise ValueError(f'block_size must be 1 or more, got {block_size!r}.')
+        if not gamma_scale > 0:
+            raise ValueError(f'gamma_scale must be positive, got {gamma_scale!r}.')
+        self.block_size = block_size
+        self.gamma_scale = gamma_scale
+        self.last_rate = 0.0  # survives what loses the buffer: the meta device and to_empty()
+        self.register_buffer('rate', torch.zeros((), device=device, dtype=torch.float32), persistent=False)
+        self.set_rate(rate)
+
+    @torch.jit.ignore
+    def set_rate(self, rate: float) -> None:
+        """Change the rate of the following forwards.
+
+        Args:
+            rate: DropBlock rate, 0 to 1.
+
+        Raises:
+            ValueError: Rate outside 0 to 1.
+        """
+        if not 0.0 <= rate <= 1.0:
+            raise ValueError(f'DropBlock rate must be from 0 to 1, got {rate!r}.')
+        self.last_rate = float(rate)
+        self.init_non_persistent_buffers()
+
+    @torch.jit.ignore
+    def init_non_persistent_buffers(self) -> None:
+        """Fill the buffer anew, as after ``to_empty()``."""
+        self.rate.fill_(self.last_rate)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return x
+        return drop_block_2d(x, self.rate, self.block_size, self.gamma_scale)
+
+    def extra_repr(self) -> str:
+        return f'rate={self.last_rate:g}, block_size={self.block_size}, gamma_scale={self.gamma_scale:g}'

@@ -1,0 +1,78 @@
+"""SK-C3, the selective kernel of Assemble-ResNet: one wide 3x3 convolution whose two halves compete per channel.
+
+Knows torch and timm's layers; usable without the rest of the package.
+"""
+from functools import partial
+from typing import Optional, Type
+
+import torch
+from torch import nn
+from timm.layers import ConvNormAct, LayerType
+
+__all__ = ['selective_kernel_merge', 'SelectiveKernelC3']
+
+
+def selective_kernel_merge(x: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    r"""Weighted sum of two branches that lie side by side in the channels.
+
+    .. math:: y_c = g_c\,a_c + (1 - g_c)\,b_c, \qquad g_c = \sigma(z^a_c - z^b_c)
+
+    which is the softmax over the two branches' logits :math:`(z^a_c, z^b_c)` applied to the branches
+    :math:`(a_c, b_c)`: with two classes a softmax is a sigmoid of the difference, so neither a stacked copy of the
+    feature map nor a second gate is made.
+
+    Args:
+        x: Branches ``(B, 2F, H, W)``; channels ``[0, F)`` are branch a, ``[F, 2F)`` branch b.
+        logits: Their logits ``(B, 2F, 1, 1)``, split the same way.
+
+    Returns:
+        ``(B, F, H, W)`` in the memory format of ``x``.
+
+    Source: arXiv 2001.06268 section 3.1 (SK), arXiv 1903.06586 section 3.1.
+    """
+    a, b = x.chunk(2, dim=1)
+    logit_a, logit_b = logits.chunk(2, dim=1)
+    return torch.lerp(b, a, (logit_a - logit_b).sigmoid())
+
+
+class SelectiveKernelC3(nn.Module):
+    r"""Selective kernel whose branches are two halves of one dense 3x3 convolution ("C3": no 5x5, no dilation).
+
+    The gate sees :math:`s = \mathrm{mean}_{hw}(a + b)` and gives
+    :math:`z = W_2\,\mathrm{ReLU}(\mathrm{BN}(W_1 s))` to :func:`selective_kernel_merge`, with a hidden width of
+    ``max(out_chs // 2, 32)``. Input ``(B, in_chs, H, W)``, output ``(B, out_chs, ceil(H / stride), ceil(W / stride))``.
+
+    Source: arXiv 2001.06268 section 3.1, table 2, row C3.
+
+    Args:
+        in_chs: Input channels.
+        out_chs: Output channels; ``in_chs`` if None.
+        stride: Stride of the 3x3 convolution.
+        norm_layer: Normalisation after the convolution and inside the gate.
+        act_layer: Activation after both.
+    """
+
+    def __init__(
+            self,
+            in_chs: int,
+            out_chs: Optional[int] = None,
+            stride: int = 1,
+            norm_layer: LayerType = nn.BatchNorm2d,
+            act_layer: Type[nn.Module] = nn.ReLU,
+            device=None,
+            dtype=None,
+    ) -> None:
+        super().__init__()
+        out_chs = in_chs if out_chs is None else out_chs
+        hidden_chs = max(out_chs // 2, 32)
+        conv_norm_act = partial(ConvNormAct, norm_layer=norm_layer, act_layer=act_layer, device=device, dtype=dtype)
+        self.conv = conv_norm_act(in_chs, 2 * out_chs, 3, stride=stride)
+        self.fc1 = conv_norm_act(out_chs, hidden_chs, 1)
+        self.fc2 = nn.Conv2d(hidden_chs, 2 * out_chs, 1, bias=False, device=device, dtype=dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        # the mean of the branches' sum is the sum of their means: no (B, F, H, W) sum is written
+        mean_a, mean_b = x.mean((2, 3), keepdim=True).chunk(2, dim=1)
+        logits = self.fc2(self.fc1(mean_a + mean_b))
+        return selective_kernel_merge(x, logits)

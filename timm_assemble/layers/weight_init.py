@@ -1,0 +1,25 @@
+"""Initial values of the official code.
+
+Knows torch and timm's initialisers.
+"""
+from timm.layers import lecun_normal_
+from torch import nn
+
+__all__ = ['init_weights_official']
+
+
+def init_weights_official(module: nn.Module) -> None:
+    """Initialise one module, for use with ``Module.apply``.
+
+    Convolutions: normal, cut at two standard deviations, scaled to variance ``1 / fan_in``. Linear: Glorot uniform
+    ``U(-a, a)``, ``a = sqrt(6 / (fan_in + fan_out))``, bias 0. Batch norm: weight 1, bias 0, fresh statistics.
+
+    Source: the official code; arXiv 1706.02515 for the scale.
+    """
+    if isinstance(module, nn.Conv2d):
+        lecun_normal_(module.weight)
+    elif isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        module.reset_parameters()
