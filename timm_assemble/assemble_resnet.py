@@ -6,9 +6,10 @@ Paper: `Compounding the Performance Improvements of Assembled Techniques in a Co
 The network is what the official TensorFlow 1 code computes, which made the paper's numbers; where paper and code
 disagree the code is followed. Importing this module registers the models. It knows timm and the layers.
 """
+import math
 import warnings
 from functools import partial
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from timm.layers import ConvNormAct, create_pool2d, get_device_dtype
@@ -17,8 +18,8 @@ from timm.models._features import feature_take_indices
 from torch import nn
 
 from .layers import (
-    ATTENTIONS, SHORTCUTS, AntiAlias2d, AssembleHead, Bottleneck, DropBlock2d, init_weights_official,
-    make_big_little_stage, make_blocks, make_stem,
+    AssembleHead, Bottleneck, DropBlock2d, fill_constant_buffers, init_weights_official, make_big_little_stage,
+    make_blocks, make_stem,
 )
 
 __all__ = ['AssembleResNet']  # register_model adds the entry points
@@ -27,11 +28,6 @@ __all__ = ['AssembleResNet']  # register_model adds the entry points
 def _check(ok: bool, name: str, value: Any, allowed: str) -> None:
     if not ok:
         raise ValueError(f'{name} must be {allowed}, got {value!r}.')
-
-
-def _init_buffers_after_load(module: 'AssembleResNet', incompatible_keys: Any) -> None:
-    """A model made on the meta device gets its weights from the checkpoint, but constant buffers are in none."""
-    module.init_non_persistent_buffers()
 
 
 class AssembleResNet(nn.Module):
@@ -67,8 +63,7 @@ class AssembleResNet(nn.Module):
         bn_momentum: Batch norm momentum in PyTorch's sense. The official 0.003 averages over some 300 updates, which
             is too slow for a training of fewer than a few thousand.
         bn_eps: Batch norm epsilon.
-        device: Device of the parameters.
-        dtype: Dtype of the parameters.
+        device, dtype: Of the parameters.
 
     Raises:
         ValueError: An argument outside what it allows.
@@ -100,87 +95,66 @@ class AssembleResNet(nn.Module):
         super().__init__()
         _check(len(layers) == 4 and min(layers) > 0, 'layers', layers, 'four positive numbers')
         _check(width > 0 and width % 8 == 0, 'width', width, 'a positive multiple of 8')
-        _check(shortcut in SHORTCUTS, 'shortcut', shortcut, f'one of {SHORTCUTS}')
-        _check(attn in ATTENTIONS, 'attn', attn, f'one of {ATTENTIONS}')
         _check(aa_size in (0, 2, 3, 4, 5, 6, 7), 'aa_size', aa_size, '0 or from 2 to 7')
         _check(last_stride in (1, 2), 'last_stride', last_stride, '1 or 2')
         _check(embedding_size >= 0, 'embedding_size', embedding_size, '0 or more')
-        _check(0 <= drop_block_rate <= 1, 'drop_block_rate', drop_block_rate, 'from 0 to 1')
-        _check(0 <= drop_rate <= 1, 'drop_rate', drop_rate, 'from 0 to 1')
+        for name, rate in (('drop_block_rate', drop_block_rate), ('drop_rate', drop_rate)):
+            _check(0 <= rate <= 1, name, rate, 'from 0 to 1')
         if big_little is not None:
-            _check(len(big_little) == 2 and big_little[0] in (1, 2, 4, 8) and big_little[1] > 0,
-                   'big_little', big_little, '(alpha, beta) with alpha 1, 2, 4 or 8 and beta positive, or None')
+            alpha, beta = big_little if len(big_little) == 2 else (0, 0)
+            _check(alpha in (1, 2, 4, 8) and beta > 0, 'big_little', big_little,
+                   '(alpha, beta) with alpha 1, 2, 4 or 8 and beta positive, or None')
             _check(min(layers[:3]) > 1, 'layers', layers, 'at least 2 in stages 1 to 3 where big_little is set')
         if aa_shortcut and not (aa_size and shortcut == 'plain'):
             warnings.warn("aa_shortcut has no effect without an aa_size and shortcut='plain'.", stacklevel=2)
 
         dd = dict(device=device, dtype=dtype)
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.zero_init_last = zero_init_last
+        self.num_classes, self.in_chans, self.zero_init_last = num_classes, in_chans, zero_init_last
         norm_layer = partial(nn.BatchNorm2d, eps=bn_eps, momentum=bn_momentum)
 
-        conv = partial(ConvNormAct, norm_layer=norm_layer, **dd)
-        blocks = partial(make_blocks, attn=attn, aa_size=aa_size, norm_layer=norm_layer, **dd)
+        conv: Callable[..., nn.Module] = partial(ConvNormAct, norm_layer=norm_layer, **dd)
+        blocks: Callable[..., nn.Module] = partial(make_blocks, attn=attn, aa_size=aa_size, norm_layer=norm_layer, **dd)
         self.stem = make_stem(in_chans, width, deep_stem, big_little, conv)
-        self.stem_pool = nn.Identity() if big_little is not None else create_pool2d('max', 3, 2, padding='same')
-        reduction = 4 if big_little is not None else 2
-        self.feature_info = [dict(num_chs=width, reduction=reduction, module='stem')]
+        self.stem_pool = nn.Identity() if big_little else create_pool2d('max', 3, 2, padding='same')
+        self.feature_info: List[Dict[str, Any]] = [dict(num_chs=width, reduction=4 if big_little else 2, module='stem')]
 
-        in_chs, reduction = width, 4
-        strides = (2, 2, 1, last_stride) if big_little is not None else (1, 2, 2, last_stride)
-        for i, (depth, stride) in enumerate(zip(layers, strides)):
-            stage_width, gamma_scale = width * 2 ** i, (0., 0., 0.25, 1.0)[i]
-            drop_layer = None
-            if drop_block_rate and gamma_scale:
-                drop_layer = partial(DropBlock2d, rate=drop_block_rate, gamma_scale=gamma_scale, device=device)
-            stage_blocks = partial(blocks, drop_layer=drop_layer)
-            if big_little is not None and i < 3:
-                stage = make_big_little_stage(in_chs, stage_width, depth, stride, big_little, stage_blocks, conv)
-            else:
-                stage = stage_blocks(in_chs, stage_width, depth, stride, shortcut=shortcut, aa_shortcut=aa_shortcut)
-            self.add_module(f'stage{i + 1}', stage)
-            in_chs, reduction = Bottleneck.expansion * stage_width, reduction * stride
-            self.feature_info.append(dict(num_chs=in_chs, reduction=reduction, module=f'stage{i + 1}'))
+        strides = (2, 2, 1, last_stride) if big_little else (1, 2, 2, last_stride)
 
-        self.num_features = in_chs
+        def stage(i: int) -> nn.Module:
+            in_chs, stage_width, make = self.feature_info[i]['num_chs'], width * 2 ** i, blocks
+            if drop_block_rate and i >= 2:
+                gamma_scale = 0.25 if i == 2 else 1.0
+                make = partial(make, drop_layer=partial(DropBlock2d, drop_block_rate, 7, gamma_scale, device))
+            reduction = 4 * math.prod(strides[:i + 1])
+            self.feature_info.append(
+                dict(num_chs=Bottleneck.expansion * stage_width, reduction=reduction, module=f'stage{i + 1}'))
+            if big_little and i < 3:
+                return make_big_little_stage(in_chs, stage_width, layers[i], strides[i], big_little, make, conv)
+            return make(in_chs, stage_width, layers[i], strides[i], shortcut=shortcut, aa_shortcut=aa_shortcut)
+
+        self.stage1, self.stage2, self.stage3, self.stage4 = (stage(i) for i in range(4))
+        self.num_features = self.feature_info[-1]['num_chs']
         self.head = AssembleHead(
-            in_chs, num_classes, global_pool, embedding_size, drop_rate, norm_layer=norm_layer, **dd)
+            self.num_features, num_classes, global_pool, embedding_size, drop_rate, norm_layer=norm_layer, **dd)
         self.head_hidden_size = self.head.hidden_size
 
         self.init_weights()
-        self.register_load_state_dict_post_hook(_init_buffers_after_load)
+        self.register_load_state_dict_post_hook(fill_constant_buffers)
 
     @torch.jit.ignore
     def init_weights(self) -> None:
-        """Official initial values, and the buffers that no checkpoint has."""
         self.apply(init_weights_official)
         if self.zero_init_last:
             for m in self.modules():
                 if isinstance(m, Bottleneck):
                     m.zero_init_last()
-        self.init_non_persistent_buffers()
-
-    @torch.jit.ignore
-    def init_non_persistent_buffers(self) -> None:
-        """Fill blur filters and DropBlock rates, and bring them from the meta device to the parameters' device."""
-        device = next(self.parameters()).device
-        for m in self.modules():
-            if isinstance(m, (AntiAlias2d, DropBlock2d)):
-                for name, buffer in list(m.named_buffers(recurse=False)):
-                    if buffer.is_meta and device.type != 'meta':
-                        setattr(m, name, torch.empty_like(buffer, device=device))
-                m.init_non_persistent_buffers()
+        fill_constant_buffers(self)
 
     @torch.jit.ignore
     def set_drop_block_rate(self, rate: float) -> None:
         """Change the DropBlock rate (1 - keep_prob) of the following training steps; no recompilation, no sync.
 
-        Args:
-            rate: DropBlock rate, 0 to 1; stage 3 applies a quarter of it.
-
-        Raises:
-            ValueError: Rate outside 0 to 1.
+        Stage 3 applies a quarter of it. A rate outside 0 to 1 is a ValueError, a model without DropBlock a warning.
         """
         _check(0 <= rate <= 1, 'rate', rate, 'from 0 to 1')
         drop_blocks = [m for m in self.modules() if isinstance(m, DropBlock2d)]
@@ -203,52 +177,26 @@ class AssembleResNet(nn.Module):
             return dict(stem=r'^stem', blocks=r'^stage(\d+)')
         return dict(stem=r'^stem', blocks=[
             (r'^stage(\d+)\.(?:big\.|little\.)?(\d+)', None),
-            (r'^stage(\d+)\.merge', (99999,)),
+            (r'^stage(\d+)\.merge', (1000,)),  # after every block of the branches
         ])
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
-        """The classifier, an Identity without classes."""
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
-        """Put a new classifier on; pooling stays unless given, an embedding stays as long as the pooling fits it.
-
-        Args:
-            num_classes: Classes, 0 for none.
-            global_pool: As in the constructor.
-
-        Raises:
-            ValueError: Unknown pooling.
-        """
+        """New classifier, 0 classes for none; pooling stays unless given, an embedding as long as pooling fits it."""
         self.head.reset(num_classes, global_pool, **get_device_dtype(self))
         self.num_classes = num_classes
         self.head_hidden_size = self.head.hidden_size
 
     def forward_intermediates(
-            self,
-            x: torch.Tensor,
-            indices: Optional[Union[int, List[int]]] = None,
-            norm: bool = False,
-            stop_early: bool = False,
-            output_fmt: str = 'NCHW',
-            intermediates_only: bool = False,
+            self, x: torch.Tensor, indices: Optional[Union[int, List[int]]] = None, norm: bool = False,
+            stop_early: bool = False, output_fmt: str = 'NCHW', intermediates_only: bool = False,
     ) -> Union[List[torch.Tensor], Tuple[torch.Tensor, List[torch.Tensor]]]:
-        """Features of the stem (0) and of the stages (1 to 4), with widths and strides as in ``feature_info``.
+        """The last features, and those of the stem (0) and of the stages (1 to 4), as wide as ``feature_info`` says.
 
-        Args:
-            x: Pictures ``(B, in_chans, H, W)``.
-            indices: Which to take: a list, the last n, or None for all.
-            norm: Without effect, there is no last norm to apply.
-            stop_early: Stop after the last one taken.
-            output_fmt: ``'NCHW'``.
-            intermediates_only: Return the list alone.
-
-        Returns:
-            The last features and the list of those taken.
-
-        Raises:
-            ValueError: Another output format.
+        Arguments are timm's; ``norm`` has nothing to act on, and another ``output_fmt`` is a ValueError.
         """
         _check(output_fmt == 'NCHW', 'output_fmt', output_fmt, "'NCHW'")
         take_indices, max_index = feature_take_indices(len(self.feature_info), indices)
@@ -263,34 +211,22 @@ class AssembleResNet(nn.Module):
         return intermediates if intermediates_only else (x, intermediates)
 
     def prune_intermediate_layers(
-            self,
-            indices: Union[int, List[int]] = 1,
-            prune_norm: bool = False,
-            prune_head: bool = True,
+            self, indices: Union[int, List[int]] = 1, prune_norm: bool = False, prune_head: bool = True,
     ) -> List[int]:
-        """Remove what :meth:`forward_intermediates` does not need for the given indices.
-
-        Args:
-            indices: As in :meth:`forward_intermediates`.
-            prune_norm: Without effect, there is no last norm.
-            prune_head: Remove pooling, embedding and classifier; done in any case where stages go.
-
-        Returns:
-            The indices as a list.
-        """
+        """Remove what :meth:`forward_intermediates` does not need for ``indices``; the head goes where stages go."""
         take_indices, max_index = feature_take_indices(len(self.feature_info), indices)
         for i in range(max_index + 1, len(self.feature_info)):
             setattr(self, f'stage{i}', nn.Sequential())
         if max_index == 0:
             self.stem_pool = nn.Identity()
         if prune_head or max_index < len(self.feature_info) - 1:
-            self.num_features = self.feature_info[max_index]['num_chs']
+            self.num_features = int(self.feature_info[max_index]['num_chs'])
             self.head = AssembleHead(self.num_features, 0, '')
             self.reset_classifier(0)
         return take_indices
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """``(B, in_chans, H, W)`` to ``(B, num_features, h, w)``, h and w a 32nd of the input's (16th: last_stride 1)."""
+        """``(B, in_chans, H, W)`` to ``(B, num_features, h, w)``, h and w a 32nd of H and W (a 16th: last_stride 1)."""
         x = self.stem(x)
         x = self.stem_pool(x)
         x = self.stage1(x)
@@ -307,7 +243,8 @@ class AssembleResNet(nn.Module):
         return self.forward_head(x)
 
 
-def _create_assemble_resnet(variant: str, pretrained: bool = False, **kwargs) -> AssembleResNet:
+def _create(variant: str, pretrained: bool, overrides: Dict[str, Any], **model_args) -> AssembleResNet:
+    kwargs = dict(model_args, **overrides)
     if pretrained:
         cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay'))
         if not (cfg.has_weights or cfg.state_dict):
@@ -325,98 +262,88 @@ def _cfg(**kwargs) -> Dict[str, Any]:
         # the official input is 0..255 minus the mean, not divided
         'mean': (123.68 / 255, 116.78 / 255, 103.94 / 255), 'std': (1 / 255, 1 / 255, 1 / 255),
         'license': 'apache-2.0', 'paper_ids': 'arXiv:2001.06268',
-        'paper_name': 'Compounding the Performance Improvements of Assembled Techniques in a Convolutional Neural Network',
-        'origin_url': 'https://github.com/clovaai/assembled-cnn',
-        **kwargs,
+        'origin_url': 'https://github.com/clovaai/assembled-cnn', **kwargs,
     }
 
 
-def _bl_cfg(**kwargs) -> Dict[str, Any]:
-    """Big-Little rows of the paper are tested at 256."""
-    return _cfg(**{'test_input_size': (3, 256, 256), 'test_pool_size': (8, 8), **kwargs})
-
-
+_test_256 = dict(test_input_size=(3, 256, 256), test_pool_size=(8, 8))  # as the paper tests the rows with Big-Little
 default_cfgs = generate_default_cfgs({
     'assemble_resnet50_base': _cfg(),
     'assemble_resnet50_d': _cfg(),
     'assemble_resnet50_d_se': _cfg(),
     'assemble_resnet50_d_sk': _cfg(),
-    'assemble_resnet50_bl': _bl_cfg(),
-    'assemble_resnet50_bl_sk': _bl_cfg(),
-    'assemble_resnet50': _bl_cfg(),
-    'assemble_resnet101': _bl_cfg(),
-    'assemble_resnet152': _bl_cfg(test_crop_pct=256 / 257),
-    'test_assemble_resnet': _bl_cfg(
-        input_size=(3, 160, 160), pool_size=(5, 5), test_input_size=(3, 192, 192), test_pool_size=(6, 6)),
+    'assemble_resnet50_bl': _cfg(**_test_256),
+    'assemble_resnet50_bl_sk': _cfg(**_test_256),
+    'assemble_resnet50': _cfg(**_test_256),
+    'assemble_resnet101': _cfg(**_test_256),
+    'assemble_resnet152': _cfg(**_test_256, test_crop_pct=256 / 257),
+    'test_assemble_resnet': _cfg(input_size=(3, 160, 160), pool_size=(5, 5)),
 })
 
 
 @register_model
 def assemble_resnet50_base(pretrained: bool = False, **kwargs) -> AssembleResNet:
     """Plain ResNet-50 in the official formulation: row E0 of the paper, 76.87 % top-1, mCE 75.55."""
-    model_args = dict(layers=(3, 4, 6, 3))
-    return _create_assemble_resnet('assemble_resnet50_base', pretrained, **dict(model_args, **kwargs))
+    return _create('assemble_resnet50_base', pretrained, kwargs, layers=(3, 4, 6, 3))
 
 
 @register_model
 def assemble_resnet50_d(pretrained: bool = False, **kwargs) -> AssembleResNet:
     """ResNet-50-D: rows E1 to E3, 77.37 to 79.10 % top-1, mCE 75.73 to 68.19, by training."""
-    model_args = dict(layers=(3, 4, 6, 3), deep_stem=True, shortcut='d')
-    return _create_assemble_resnet('assemble_resnet50_d', pretrained, **dict(model_args, **kwargs))
+    return _create('assemble_resnet50_d', pretrained, kwargs, layers=(3, 4, 6, 3), deep_stem=True, shortcut='d')
 
 
 @register_model
 def assemble_resnet50_d_se(pretrained: bool = False, **kwargs) -> AssembleResNet:
     """ResNet-50-D with squeeze-excitation: rows E4 and E5, 79.71 and 80.40 % top-1, mCE 64.48 and 62.64."""
-    model_args = dict(layers=(3, 4, 6, 3), deep_stem=True, shortcut='d', attn='se')
-    return _create_assemble_resnet('assemble_resnet50_d_se', pretrained, **dict(model_args, **kwargs))
+    return _create('assemble_resnet50_d_se', pretrained, kwargs, layers=(3, 4, 6, 3), deep_stem=True, shortcut='d',
+                   attn='se')
 
 
 @register_model
 def assemble_resnet50_d_sk(pretrained: bool = False, **kwargs) -> AssembleResNet:
     """ResNet-50-D with selective kernels: rows E6 to E8, 81.40 to 82.10 % top-1, mCE 58.34 to 56.48."""
-    model_args = dict(layers=(3, 4, 6, 3), deep_stem=True, shortcut='d', attn='sk')
-    return _create_assemble_resnet('assemble_resnet50_d_sk', pretrained, **dict(model_args, **kwargs))
+    return _create('assemble_resnet50_d_sk', pretrained, kwargs, layers=(3, 4, 6, 3), deep_stem=True, shortcut='d',
+                   attn='sk')
 
 
 @register_model
 def assemble_resnet50_bl(pretrained: bool = False, **kwargs) -> AssembleResNet:
     """ResNet-50 with Big-Little alone, alpha 2, beta 4; no row of the paper."""
-    model_args = dict(layers=(3, 4, 6, 3), shortcut='big_little', big_little=(2, 4))
-    return _create_assemble_resnet('assemble_resnet50_bl', pretrained, **dict(model_args, **kwargs))
+    return _create('assemble_resnet50_bl', pretrained, kwargs, layers=(3, 4, 6, 3), shortcut='big_little',
+                   big_little=(2, 4))
 
 
 @register_model
 def assemble_resnet50_bl_sk(pretrained: bool = False, **kwargs) -> AssembleResNet:
     """ResNet-50 with Big-Little and selective kernels: row E9, 82.44 % top-1, mCE 55.20."""
-    model_args = dict(layers=(3, 4, 6, 3), shortcut='big_little', big_little=(2, 4), attn='sk')
-    return _create_assemble_resnet('assemble_resnet50_bl_sk', pretrained, **dict(model_args, **kwargs))
+    return _create('assemble_resnet50_bl_sk', pretrained, kwargs, layers=(3, 4, 6, 3), shortcut='big_little',
+                   big_little=(2, 4), attn='sk')
 
 
 @register_model
 def assemble_resnet50(pretrained: bool = False, **kwargs) -> AssembleResNet:
     """Assemble-ResNet-50: rows E10 and E11, 82.69 and 82.78 % top-1, mCE 54.12 and 48.89."""
-    model_args = dict(layers=(3, 4, 6, 3), shortcut='big_little', big_little=(2, 4), attn='sk', aa_size=3)
-    return _create_assemble_resnet('assemble_resnet50', pretrained, **dict(model_args, **kwargs))
+    return _create('assemble_resnet50', pretrained, kwargs, layers=(3, 4, 6, 3), shortcut='big_little', big_little=(2,
+                   4), attn='sk', aa_size=3)
 
 
 @register_model
 def assemble_resnet101(pretrained: bool = False, **kwargs) -> AssembleResNet:
     """Assemble-ResNet-101, in the official code and in no row of the paper."""
-    model_args = dict(layers=(4, 8, 18, 3), shortcut='big_little', big_little=(2, 4), attn='sk', aa_size=3)
-    return _create_assemble_resnet('assemble_resnet101', pretrained, **dict(model_args, **kwargs))
+    return _create('assemble_resnet101', pretrained, kwargs, layers=(4, 8, 18, 3), shortcut='big_little',
+                   big_little=(2, 4), attn='sk', aa_size=3)
 
 
 @register_model
 def assemble_resnet152(pretrained: bool = False, **kwargs) -> AssembleResNet:
     """Assemble-ResNet-152, alpha 1, beta 2: row E12, 84.19 % top-1, mCE 43.27."""
-    model_args = dict(layers=(5, 12, 30, 3), shortcut='big_little', big_little=(1, 2), attn='sk', aa_size=3)
-    return _create_assemble_resnet('assemble_resnet152', pretrained, **dict(model_args, **kwargs))
+    return _create('assemble_resnet152', pretrained, kwargs, layers=(5, 12, 30, 3), shortcut='big_little',
+                   big_little=(1, 2), attn='sk', aa_size=3)
 
 
 @register_model
 def test_assemble_resnet(pretrained: bool = False, **kwargs) -> AssembleResNet:
     """Assemble-ResNet of width 8 and few blocks, for tests."""
-    model_args = dict(
-        layers=(3, 3, 4, 2), width=8, shortcut='big_little', big_little=(2, 2), attn='sk', aa_size=3)
-    return _create_assemble_resnet('test_assemble_resnet', pretrained, **dict(model_args, **kwargs))
+    return _create('test_assemble_resnet', pretrained, kwargs, layers=(3, 3, 4, 2), width=8, shortcut='big_little',
+                   big_little=(2, 2), attn='sk', aa_size=3)

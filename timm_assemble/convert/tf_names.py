@@ -3,7 +3,7 @@
 Needs no TensorFlow: variables come as arrays. Knows the model's module tree and nothing of training or evaluation.
 """
 from collections import Counter
-from typing import Dict, Iterator, List, Mapping, Tuple
+from typing import Dict, Iterator, Mapping, Tuple
 
 import numpy as np
 import torch
@@ -141,7 +141,8 @@ def state_dict_from_tf(variables: Mapping[str, np.ndarray], model: AssembleResNe
         ValueError: Variables missing, not used, or of another shape; the message lists them all.
     """
     names = tf_names(model)
-    state, problems = {}, []  # type: Dict[str, torch.Tensor], List[str]
+    state: Dict[str, torch.Tensor] = {}
+    problems = []
     for entry, target in model.state_dict().items():
         if entry.endswith('num_batches_tracked'):
             state[entry] = torch.zeros_like(target, device='cpu')

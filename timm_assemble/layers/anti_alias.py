@@ -6,7 +6,6 @@ from typing import Optional
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from timm.layers import BlurPool2d, register_notrace_module
 
 __all__ = ['AntiAlias2d']
@@ -37,6 +36,8 @@ class AntiAlias2d(BlurPool2d):
         ValueError: ``filt_size`` outside 2 to 7.
     """
 
+    filt: torch.Tensor
+
     def __init__(
             self,
             channels: Optional[int] = None,
@@ -48,10 +49,10 @@ class AntiAlias2d(BlurPool2d):
         if filt_size not in range(2, 8):
             raise ValueError(f'filt_size must be an integer from 2 to 7, got {filt_size!r}.')
         super().__init__(channels, filt_size=filt_size, stride=stride, pad_mode='reflect', device=device, dtype=dtype)
-        self.padding = [(filt_size - 1) // 2, filt_size // 2] * 2
+        self.pads = [(filt_size - 1) // 2, filt_size // 2] * 2  # left, right, top, bottom
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        pad_mode = 'reflect' if min(x.shape[-2], x.shape[-1]) > self.padding[1] else 'replicate'
-        x = F.pad(x, self.padding, mode=pad_mode)
+        pad_mode = 'reflect' if min(x.shape[-2], x.shape[-1]) > self.pads[1] else 'replicate'
+        x = F.pad(x, self.pads, mode=pad_mode)
         weight = self.filt.expand(x.shape[1], 1, self.filt_size, self.filt_size)
         return F.conv2d(x, weight, stride=self.stride, groups=x.shape[1])

@@ -3,12 +3,12 @@
 Knows torch, timm's layers and the other layers of this folder.
 """
 from functools import partial
-from typing import Callable, Optional
+from typing import Any, Callable, Dict, Optional
 
 import torch
+from timm.layers import ConvNormAct, LayerType, SEModule
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from timm.layers import ConvNormAct, LayerType, SEModule
 
 from .anti_alias import AntiAlias2d
 from .selective_kernel import SelectiveKernelC3
@@ -62,9 +62,10 @@ class Bottleneck(nn.Module):
         super().__init__()
         if attn not in ATTENTIONS:
             raise ValueError(f'attn must be one of {ATTENTIONS}, got {attn!r}.')
-        dd = dict(device=device, dtype=dtype)
+        dd: Dict[str, Any] = dict(device=device, dtype=dtype)
         out_chs = self.expansion * width
-        conv_norm_act = partial(ConvNormAct, norm_layer=norm_layer, drop_layer=drop_layer, **dd)
+        conv_norm_act: Callable[..., Any] = partial(
+            ConvNormAct, norm_layer=norm_layer, drop_layer=drop_layer, **dd)  # type: ignore[arg-type]
         use_aa = bool(aa_size) and stride == 2
         conv_stride = 1 if use_aa else stride
 

@@ -2,12 +2,12 @@
 
 Knows torch and timm's tracing marks; usable without the rest of the package.
 """
-from typing import Union
+from typing import Optional, Union
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from timm.layers import register_notrace_module
+from torch import nn
 
 __all__ = ['drop_block_mask', 'drop_block_2d', 'DropBlock2d']
 
@@ -30,7 +30,7 @@ def drop_block_mask(
         rate: Union[float, torch.Tensor],
         block_size: int = 7,
         gamma_scale: float = 1.0,
-        device=None,
+        device: Optional[torch.device] = None,
 ) -> torch.Tensor:
     r"""Mask of :func:`drop_block_2d`: 0 in dropped blocks, ``size / sum`` elsewhere, so that its mean is 1.
 
@@ -58,13 +58,14 @@ def drop_block_mask(
     """
     kh, kw = min(block_size, height), min(block_size, width)
     rows, cols = height - kh + 1, width - kw + 1
-    gamma = rate * (gamma_scale * height * width / (kh * kw * rows * cols))
+    factor = gamma_scale * height * width / (kh * kw * rows * cols)
+    gamma = rate * factor if isinstance(rate, torch.Tensor) else torch.full((), rate * factor, device=device)
     # Channels innermost, as channels-last activations have them: every step below is a run over contiguous memory.
     keep = torch.rand(rows, cols, channels, device=device) >= gamma
     # A place is kept if none of the blocks that reach it was started: a sliding `all` over the starts, one side after
     # the other. Where a single start is left it reaches every place of its side, and broadcasting spreads it.
-    pad_h, pad_w = (kh - 1) * (rows > 1), (kw - 1) * (cols > 1)
-    if pad_h or pad_w:
+    pad_h, pad_w = kh - 1 if rows > 1 else 0, kw - 1 if cols > 1 else 0
+    if pad_h > 0 or pad_w > 0:
         keep = F.pad(keep, (0, 0, pad_w, pad_w, pad_h, pad_h), value=1.0)
     keep = _sliding_all(keep, pad_h + 1, 0)
     keep = _sliding_all(keep, pad_w + 1, 1)

@@ -8,25 +8,27 @@ from torch import nn
 __all__ = ['gem_pool_2d', 'GeMPool2d']
 
 
-def gem_pool_2d(x: torch.Tensor, p: float = 3.0, min_value: float = 1e-6, max_value: float = 1e12) -> torch.Tensor:
+def gem_pool_2d(x: torch.Tensor, p: float = 3.0) -> torch.Tensor:
     r"""Generalised mean over the picture.
 
-    .. math:: y_c = \left(\frac{1}{HW} \min(\max(\sum_{hw} x_{chw}^p, m), M)\right)^{1/p}
+    .. math:: y_c = \left(\frac{1}{HW} \min(\max(\sum_{hw} x_{chw}^p, 10^{-6}), 10^{12})\right)^{1/p}
 
     Args:
         x: ``(B, C, H, W)``, not negative (the output of a ReLU).
         p: Exponent; 1 is the average, infinity the maximum.
-        min_value: Lower bound m of the sum of powers, positive: the root's slope at 0 is infinite.
-        max_value: Upper bound M of the sum.
 
     Returns:
-        ``(B, C, 1, 1)`` in the dtype of ``x``; powers are taken in float32, since a cube leaves float16's range at 40.
+        ``(B, C, 1, 1)`` in the dtype of ``x``; the arithmetic of half precisions is done in float32, since a
+        cube leaves float16's range at 41.
 
     Source: arXiv 1711.02512 equation 3. That p = 3 and that the sum is what the bounds are for is the official code's;
     a clamp of x itself, as in other implementations, differs where a channel is 0 all over.
     """
-    total = x.float().pow(p).sum((2, 3), keepdim=True).clamp(min_value, max_value)
-    return (total / (x.shape[2] * x.shape[3])).pow(1.0 / p).to(x.dtype)
+    dtype = x.dtype
+    if dtype == torch.float16 or dtype == torch.bfloat16:
+        x = x.float()
+    total = x.pow(p).sum((2, 3), keepdim=True).clamp(1e-6, 1e12)  # the root's slope at 0 is infinite
+    return (total / (x.shape[2] * x.shape[3])).pow(1.0 / p).to(dtype)
 
 
 class GeMPool2d(nn.Module):

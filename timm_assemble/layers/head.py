@@ -2,7 +2,7 @@
 
 Knows torch, timm's layers, and pooling and initial values of this folder.
 """
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +53,7 @@ class AssembleHead(nn.Module):
         self.embedding_size = embedding_size
         self.drop_rate = drop_rate
         self.norm_layer = norm_layer
-        self.embedding = nn.Identity()
+        self.embedding: Any = nn.Identity()
         self.reset(num_classes, pool_type, device=device, dtype=dtype)
 
     def reset(self, num_classes: int, pool_type: Optional[str] = None, device=None, dtype=None) -> None:
@@ -64,14 +64,14 @@ class AssembleHead(nn.Module):
         if num_classes < 0:
             raise ValueError(f'num_classes must be 0 or more, got {num_classes!r}.')
         dd = dict(device=device, dtype=dtype)
-        self.global_pool = GeMPool2d() if pool_type == 'gem' else SelectAdaptivePool2d(pool_type=pool_type)
+        self.global_pool: Any = GeMPool2d() if pool_type == 'gem' else SelectAdaptivePool2d(pool_type=pool_type)
         pooled_chs = self.in_chs * self.global_pool.feat_mult()
         if self.embedding_size and getattr(self.embedding, 'in_channels', None) != pooled_chs:
             self.embedding = ConvNormAct(pooled_chs, self.embedding_size, 1, norm_layer=self.norm_layer, **dd)
             self.embedding.apply(init_weights_official)
         self.flatten = nn.Flatten(1) if pool_type else nn.Identity()
         self.hidden_size = self.embedding_size or pooled_chs
-        self.fc = nn.Linear(self.hidden_size, num_classes, **dd) if num_classes else nn.Identity()
+        self.fc: Any = nn.Linear(self.hidden_size, num_classes, **dd) if num_classes else nn.Identity()
         init_weights_official(self.fc)
         self.train(self.training)
 

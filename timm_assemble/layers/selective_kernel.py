@@ -3,11 +3,11 @@
 Knows torch and timm's layers; usable without the rest of the package.
 """
 from functools import partial
-from typing import Optional, Type
+from typing import Callable, Optional, Type
 
 import torch
-from torch import nn
 from timm.layers import ConvNormAct, LayerType
+from torch import nn
 
 __all__ = ['selective_kernel_merge', 'SelectiveKernelC3']
 
@@ -65,7 +65,8 @@ class SelectiveKernelC3(nn.Module):
         super().__init__()
         out_chs = in_chs if out_chs is None else out_chs
         hidden_chs = max(out_chs // 2, 32)
-        conv_norm_act = partial(ConvNormAct, norm_layer=norm_layer, act_layer=act_layer, device=device, dtype=dtype)
+        conv_norm_act: Callable[..., ConvNormAct] = partial(
+            ConvNormAct, norm_layer=norm_layer, act_layer=act_layer, device=device, dtype=dtype)
         self.conv = conv_norm_act(in_chs, 2 * out_chs, 3, stride=stride)
         self.fc1 = conv_norm_act(out_chs, hidden_chs, 1)
         self.fc2 = nn.Conv2d(hidden_chs, 2 * out_chs, 1, bias=False, device=device, dtype=dtype)

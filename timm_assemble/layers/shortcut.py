@@ -2,8 +2,8 @@
 
 Knows torch, timm's layers and the anti-aliasing; usable without the rest of the package.
 """
-from torch import nn
 from timm.layers import ConvNormAct, LayerType
+from torch import nn
 
 from .anti_alias import AntiAlias2d
 

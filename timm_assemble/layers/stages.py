@@ -3,7 +3,7 @@
 Knows torch, timm's layers and the other layers of this folder.
 """
 from functools import partial
-from typing import Optional, Sequence
+from typing import Any, Callable, Dict, Optional, Sequence
 
 from timm.layers import LayerType
 from torch import nn
@@ -15,7 +15,9 @@ from .shortcut import ProjectionShortcut
 __all__ = ['make_stem', 'make_blocks', 'make_big_little_stage']
 
 
-def make_stem(in_chans: int, width: int, deep: bool, big_little: Optional[Sequence[int]], conv: partial) -> nn.Sequential:
+def make_stem(
+        in_chans: int, width: int, deep: bool, big_little: Optional[Sequence[int]], conv: Callable[..., nn.Module],
+) -> nn.Sequential:
     """Stride 2 (Big-Little: 4), ``width`` channels."""
     if deep:
         stem = nn.Sequential(
@@ -41,7 +43,7 @@ def make_blocks(
         shortcut: str,
         aa_shortcut: bool = False,
         act_last: bool = True,
-        drop_layer: Optional[partial] = None,
+        drop_layer: Optional[Callable[[], nn.Module]] = None,
         norm_layer: LayerType = nn.BatchNorm2d,
         aa_size: int = 0,
         attn: Optional[str] = None,
@@ -49,7 +51,7 @@ def make_blocks(
         dtype=None,
 ) -> nn.Sequential:
     """``depth`` bottlenecks, of which the first has the stride and always a projection shortcut."""
-    common = dict(norm_layer=norm_layer, drop_layer=drop_layer, device=device, dtype=dtype)
+    common: Dict[str, Any] = dict(norm_layer=norm_layer, drop_layer=drop_layer, device=device, dtype=dtype)
     projection = ProjectionShortcut(
         in_chs, Bottleneck.expansion * width, stride, kind=shortcut, aa_size=aa_size if aa_shortcut else 0, **common)
     blocks = nn.Sequential()
@@ -68,13 +70,14 @@ def make_blocks(
 
 
 def make_big_little_stage(
-        in_chs: int, width: int, depth: int, stride: int, big_little: Sequence[int], blocks: partial, conv: partial,
+        in_chs: int, width: int, depth: int, stride: int, big_little: Sequence[int],
+        blocks: Callable[..., nn.Module], conv: Callable[..., nn.Module],
 ) -> BigLittleStage:
     """``depth - 1`` blocks at half resolution beside a thin and shallow branch, then one block to merge them."""
     alpha, beta = big_little
     big_depth, little_depth, thin = depth - 1, max(1, depth // beta - 1), width // alpha
     blocks = partial(blocks, shortcut='big_little')
-    little = blocks(in_chs, thin, little_depth, 1)
+    little: Any = blocks(in_chs, thin, little_depth, 1)
     little.append(conv(Bottleneck.expansion * thin, Bottleneck.expansion * width, 1, apply_act=False))
     return BigLittleStage(
         # the last ReLU is left to the sum, but a single block keeps its own, as the official code has it

@@ -1,11 +1,17 @@
-"""Initial values of the official code.
+"""Initial values of the official code, and the constant buffers that no checkpoint has.
 
-Knows torch and timm's initialisers.
+Knows torch, timm's initialisers, and the layers with such buffers.
 """
+from typing import Any
+
+import torch
 from timm.layers import lecun_normal_
 from torch import nn
 
-__all__ = ['init_weights_official']
+from .anti_alias import AntiAlias2d
+from .drop_block import DropBlock2d
+
+__all__ = ['init_weights_official', 'fill_constant_buffers']
 
 
 def init_weights_official(module: nn.Module) -> None:
@@ -23,3 +29,22 @@ def init_weights_official(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
     elif isinstance(module, nn.BatchNorm2d):
         module.reset_parameters()
+
+
+def fill_constant_buffers(model: nn.Module, incompatible_keys: Any = None) -> None:
+    """Fill a model's blur filters and DropBlock rates, on the device of its parameters.
+
+    Serves as a hook after ``load_state_dict`` too: a model made on the meta device gets its weights there, but these
+    buffers are in no checkpoint.
+
+    Args:
+        model: Model with at least one parameter.
+        incompatible_keys: What the hook is given; not needed.
+    """
+    device = next(model.parameters()).device
+    for module in model.modules():
+        if isinstance(module, (AntiAlias2d, DropBlock2d)):
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                if buffer.is_meta and device.type != 'meta':
+                    setattr(module, name, torch.empty_like(buffer, device=device))
+            module.init_non_persistent_buffers()

@@ -1,0 +1,30 @@
+# The two commands of the README are `make demo` and `make test`; both work from a bare clone.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test conformance bench clean
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+demo: .venv/installed
+	$(BIN)/timm-assemble demo
+
+test: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --config setup.cfg
+	$(BIN)/python -m pytest
+
+conformance: .venv/installed  ## timm's own test-suite on our models, with the oldest timm we take and the newest
+	$(BIN)/python -m tests.conformance.run
+
+bench: .venv/installed
+	$(BIN)/python -m benchmarks.layers
+	$(BIN)/python -m benchmarks.inference
+
+clean:
+	rm -rf .venv .conformance

@@ -1,0 +1,98 @@
+"""The papers' definitions as slow loops over single numbers, to hold the layers against."""
+import math
+
+import numpy as np
+
+
+def selective_kernel(branches: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """(2, B, F, H, W) branches and (2, B, F) logits: softmax across the two, weighted sum."""
+    _, batch, chs, height, width = branches.shape
+    y = np.zeros((batch, chs, height, width))
+    for b in range(batch):
+        for c in range(chs):
+            e = [math.exp(logits[k, b, c]) for k in (0, 1)]
+            for k in (0, 1):
+                y[b, c] += e[k] / sum(e) * branches[k, b, c]
+    return y
+
+
+def reflect(i: int, n: int) -> int:
+    """Index i of a line of n places continued by reflection without repeating the edge."""
+    if i < 0:
+        return -i
+    return 2 * (n - 1) - i if i >= n else i
+
+
+def blur_down(x: np.ndarray, size: int, stride: int = 2) -> np.ndarray:
+    """(H, W) blurred by a binomial filter, reflected at the border, every second place kept."""
+    height, width = x.shape
+    tap = [math.comb(size - 1, i) / 2 ** (size - 1) for i in range(size)]
+    pad = (size - 1) // 2
+    y = np.zeros((-(-height // stride), -(-width // stride)))
+    for r in range(y.shape[0]):
+        for c in range(y.shape[1]):
+            for i in range(size):
+                for j in range(size):
+                    source = x[reflect(stride * r + i - pad, height), reflect(stride * c + j - pad, width)]
+                    y[r, c] += tap[i] * tap[j] * source
+    return y
+
+
+def gem(x: np.ndarray, p: float = 3.0, low: float = 1e-6, high: float = 1e12) -> float:
+    """Generalised mean of a map, the sum of powers kept within bounds."""
+    total = 0.0
+    for value in x.ravel():
+        total += value ** p
+    return (min(max(total, low), high) / x.size) ** (1 / p)
+
+
+def drop_block_mask(starts: np.ndarray, height: int, width: int, kh: int, kw: int) -> np.ndarray:
+    """(H, W) mask before normalisation: each started block clears the kh x kw places right and below of its start."""
+    mask = np.ones((height, width))
+    for r, c in np.argwhere(starts):
+        for i in range(kh):
+            for j in range(kw):
+                mask[r + i, c + j] = 0
+    return mask
+
+
+def max_pool_same(x: np.ndarray, size: int = 3, stride: int = 2) -> np.ndarray:
+    """(H, W), TensorFlow's "SAME": as many windows as ceil(side / stride), the odd place of padding at the end."""
+    height, width = x.shape
+    y = np.full((-(-height // stride), -(-width // stride)), -np.inf)
+    before = [max((n - 1) * stride + size - side, 0) // 2 for n, side in zip(y.shape, x.shape)]
+    for r in range(y.shape[0]):
+        for c in range(y.shape[1]):
+            for i in range(size):
+                for j in range(size):
+                    a, b = stride * r + i - before[0], stride * c + j - before[1]
+                    if 0 <= a < height and 0 <= b < width:
+                        y[r, c] = max(y[r, c], x[a, b])
+    return y
+
+
+def shortcut_pool(x: np.ndarray, kind: str, stride: int) -> np.ndarray:
+    """(H, W) of a shortcut before its convolution: windows of the kind, and what they divide by."""
+    height, width = x.shape
+    size, before = (3, 1) if kind == 'big_little' else (2, 0)
+    y = np.zeros((-(-height // stride), -(-width // stride)))
+    for r in range(y.shape[0]):
+        for c in range(y.shape[1]):
+            total, inside = 0.0, 0
+            for i in range(size):
+                for j in range(size):
+                    a, b = stride * r + i - before, stride * c + j - before
+                    if 0 <= a < height and 0 <= b < width:
+                        total, inside = total + x[a, b], inside + 1
+            # D at stride 1 is TensorFlow's "SAME" average, which leaves the padding out; the others count it
+            y[r, c] = total / (inside if stride == 1 else size * size)
+    return y
+
+
+def nearest(x: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(h, w) to (height, width): each place takes the source it falls in."""
+    y = np.zeros((height, width))
+    for r in range(height):
+        for c in range(width):
+            y[r, c] = x[r * x.shape[0] // height, c * x.shape[1] // width]
+    return y

@@ -1,0 +1,67 @@
+"""The command line, ``timm-assemble``: the one place that knows all parts, each imported when it is asked for.
+
+Bad use is one line and exit status 2. A part's own ValueError is the user's to mend, and told the same way.
+"""
+import argparse
+import sys
+from pathlib import Path
+from typing import List, NoReturn, Optional
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f'{self.prog}: {message}\n')
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'must be a whole number from 1, got {text!r}')
+    return int(text)
+
+
+def _demo(args: argparse.Namespace) -> None:
+    import timm
+
+    if not timm.is_model(args.model):
+        raise ValueError(f'--model must be a model name that timm knows, got {args.model!r}')
+    try:
+        from . import demo
+        import matplotlib  # noqa: F401
+        import sklearn  # noqa: F401
+        import tqdm  # noqa: F401
+    except ModuleNotFoundError as e:
+        raise ValueError(f"the demo needs {e.name}: pip install 'timm-assemble[demo]'") from e
+    demo.run(args.model, args.output, args.epochs, args.seed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog='timm-assemble', description='Assemble-ResNet for timm.')
+    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+    demo = commands.add_parser(
+        'demo', help='train on handwritten digits, save, read back, classify',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    demo.add_argument('--model', default='assemble_resnet50', help='name of the model to train')
+    demo.add_argument('--output', type=Path, default=Path('demo-output'), help='folder for all that is made')
+    demo.add_argument('--epochs', type=_positive, default=6, help='passes over the training pictures')
+    demo.add_argument('--seed', type=int, default=0, help='of weights, order and augmentation')
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run one command; gives the exit status."""
+    import timm_assemble  # noqa: F401  registers the models
+
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except ValueError as e:
+        print(f'timm-assemble: {e}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
