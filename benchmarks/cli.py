@@ -1,19 +1,21 @@
-"""What the benchmarks' command lines share: options, one-line errors, the table, the results file, the exit status.
+"""What the benchmarks' command lines share: options, errors of one line, the table, the results file, the exit status.
 
 Knows torch, the harness and the report's tables.
 """
 import argparse
 import shlex
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, NoReturn
 
 import torch
 
-from .harness import RESULTS, environment, write_results
-from .report import table
+from .harness import environment, measure, write_results
+from .report import RESULTS, table
 
-__all__ = ['parse_args', 'finish', 'sync_of']
+__all__ = ['parse_args', 'finish']
 
 
 class _Parser(argparse.ArgumentParser):
@@ -21,33 +23,61 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f'{self.prog}: error: {message}\n')  # without the usage: one line
 
 
-def _rounds(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f'must be an integer of 2 or more, got {text!r}')
+def _integer(lowest: int, text: str) -> int:
+    if not text.isdecimal() or int(text) < lowest:
+        raise argparse.ArgumentTypeError(f'must be an integer of {lowest} or more, got {text!r}')
     return int(text)
 
 
-def parse_args(name: str, description: str, rounds: int) -> argparse.Namespace:
-    """Options of ``python -m benchmarks.{name}``; exits with status 2 and one line where one cannot be met."""
-    parser = _Parser(prog=f'python -m benchmarks.{name}', description=description)
+def parse_args(name: str, question: str, rounds: int) -> argparse.Namespace:
+    """Options of ``python -m benchmarks.{name}``; exits with status 2 and one line where one cannot be met.
+
+    On the CPU one thread is the default, and its clock is processor time, which stands still while another program
+    holds the core. More threads wait for each other at the end of every operation, so that on a shared machine many
+    small operations look far dearer than one big one; they need the clock on the wall and an idle machine.
+
+    Args:
+        name: Of the module and of its results file.
+        question: Shown by ``--help``.
+        rounds: Default of ``--rounds``.
+
+    Returns:
+        The options, and ``measure``: the harness's, with rounds, clock and synchronisation set.
+    """
+    parser = _Parser(prog=f'python -m benchmarks.{name}', description=question)
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
-    parser.add_argument('--rounds', type=_rounds, default=rounds, help='calls recorded of each case (%(default)s)')
+    parser.add_argument('--threads', type=partial(_integer, 1), default=1, help='CPU threads (%(default)s)')
+    parser.add_argument(
+        '--rounds', type=partial(_integer, 2), default=rounds, help='timings recorded of each case (%(default)s)')
     parser.add_argument('--output', type=Path, default=RESULTS / f'{name}.json', help='results file (%(default)s)')
     args = parser.parse_args()
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('--device cuda: torch finds no CUDA device')
     if args.output.is_dir() or not args.output.parent.is_dir():  # found out now, not after the measurement
         parser.error(f'--output {args.output}: not a file in an existing folder')
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    # glibc returns large freed blocks to the system, and page faults then weigh more than the layers, until a block of
+    # nearly 32 MiB was freed once: from then on it keeps them, as in any process that has run for a while.
+    torch.empty(31 << 20, dtype=torch.uint8)
     args.command = shlex.join(['python', '-m', f'benchmarks.{name}', *sys.argv[1:]])
-    args.sync = torch.cuda.synchronize if args.device == 'cuda' else lambda: None
+    args.clock = 'processor time' if args.device == 'cpu' and args.threads == 1 else 'wall time'
+    args.measure = partial(
+        measure, rounds=args.rounds,
+        clock=time.process_time if args.clock == 'processor time' else time.perf_counter,
+        sync=torch.cuda.synchronize if args.device == 'cuda' else lambda: None)
     return args
 
 
 def finish(args: argparse.Namespace, question: str, rows: List[Dict[str, Any]]) -> int:
-    """Print the table, write the results, and only then tell by the exit status, 1, whether a bound is broken."""
+    """Print the tables, write the results, and only then say which bounds are broken.
+
+    Returns:
+        Exit status: 1 where a bound is broken, else 0.
+    """
     print(table(rows))
-    write_results(args.output, question, args.command, environment(args.device), rows)
+    write_results(args.output, question, args.command, environment(args.device, args.clock), rows)
     broken = [row for row in rows if row['comparison'] and row['comparison']['passed'] is False]
     for row in broken:
-        print(f'Bound broken: {row["group"]}, {row["name"]}.')
+        print(f'\nBound broken: {row["group"]}: {row["name"]}')
     return 1 if broken else 0

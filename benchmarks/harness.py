@@ -18,7 +18,6 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / 'benchmarks' / 'results'
 
 # The schema of a results file; every key is required and no other is allowed. Numbers are finite and not negative.
 SCHEMA_VERSION = 1
@@ -26,7 +25,8 @@ _RESULTS = dict(schema_version=(int,), question=(str,), command=(str,), environm
 _ENVIRONMENT = dict(
     date=(str,), commit=(str, type(None)),  # None outside of a git checkout
     dirty=(bool, type(None)),  # whether the package or the benchmarks differ from the commit
-    python=(str,), torch=(str,), timm=(str,), timm_assemble=(str,), cpu=(str,), device=(str,), threads=(int,))
+    python=(str,), torch=(str,), timm=(str,), timm_assemble=(str,), cpu=(str,), device=(str,), threads=(int,),
+    clock=(str,))  # 'processor time' or 'wall time'
 _ROW = dict(
     group=(str,), name=(str,),  # what ran interleaved in one go, and which case of it this is
     rounds=(int,), median_s=(float,), q1_s=(float,), q3_s=(float,), spread=(float,),  # seconds a call; IQR / median
@@ -44,7 +44,7 @@ def measure(
         rounds: int,
         warmup: int = 3,
         sync: Callable[[], Any] = lambda: None,
-        min_seconds: float = 0.05,
+        min_seconds: float = 0.2,
         clock: Callable[[], float] = time.perf_counter,
         seed: int = 0,
 ) -> Dict[str, List[float]]:
@@ -54,12 +54,12 @@ def measure(
     the same other one left them. A case that is short is called several times in a row, for the same reason.
 
     Args:
-        cases: What to run, by name.
+        cases: What to run.
         rounds: Rounds recorded.
         warmup: Rounds before them, 1 or more; the fastest of them says how often to call in a row.
         sync: Waits until the device is done, before each reading of the clock.
-        min_seconds: What one timing shall take at least.
-        clock: Tells seconds.
+        min_seconds: What one timing shall take at least, so that page faults after another case do not weigh.
+        clock: Tells seconds, of the wall or of the processor.
         seed: Of the orders.
     """
     order, rng = list(cases), random.Random(seed)
@@ -110,9 +110,8 @@ def make_row(
         bound: Required ratio, None for none.
         details: Further columns of the table.
     """
-    own = seconds[name]
+    own, comparison = seconds[name], None
     q1, middle, q3 = quantiles(own, n=4, method='inclusive')
-    comparison = None
     if reference is not None:
         over, under = (own, seconds[reference]) if of == 'seconds' else (seconds[reference], own)
         ratio_q1, ratio, ratio_q3 = quantiles([a / b for a, b in zip(over, under)], n=4, method='inclusive')
@@ -131,8 +130,8 @@ def _git(*args: str) -> Optional[str]:
         return None
 
 
-def environment(device: str = 'cpu') -> Dict[str, Any]:
-    """Where the numbers come from; see the schema for the keys."""
+def environment(device: str, clock: str) -> Dict[str, Any]:
+    """Where the numbers come from: the arguments and what can be asked; see the schema for the keys."""
     cpuinfo = Path('/proc/cpuinfo')
     names = [line for line in cpuinfo.read_text().splitlines() if 'model name' in line] if cpuinfo.exists() else []
     cpu = names[0].split(':')[1].strip() if names else platform.processor() or platform.machine()
@@ -142,17 +141,17 @@ def environment(device: str = 'cpu') -> Dict[str, Any]:
         dirty=None if status is None else bool(status), python=platform.python_version(),
         **{package: metadata.version(package) for package in ('torch', 'timm', 'timm_assemble')},
         cpu=f'{cpu}, {os.cpu_count()} cores', threads=torch.get_num_threads(),
-        device=torch.cuda.get_device_name() if device == 'cuda' else 'cpu')
+        device=torch.cuda.get_device_name() if device == 'cuda' else device, clock=clock)
 
 
 def _check_keys(where: str, value: Any, spec: Mapping[str, tuple]) -> None:
     if type(value) is not dict or value.keys() != spec.keys():
         raise ValueError(f'{where} must have exactly the keys {sorted(spec)}, got {value!r}.')
     for key, types in spec.items():
-        if type(value[key]) not in types:
-            raise ValueError(f'{where}.{key} must be {" or ".join(t.__name__ for t in types)}, got {value[key]!r}.')
-        if type(value[key]) in (int, float) and not 0 <= value[key] < math.inf:
-            raise ValueError(f'{where}.{key} must be finite and not negative, got {value[key]!r}.')
+        item = value[key]
+        if type(item) not in types or (type(item) in (int, float) and not 0 <= item < math.inf):
+            names = ' or '.join(t.__name__ for t in types)
+            raise ValueError(f'{where}.{key} must be {names} (a number finite, not negative), got {item!r}.')
 
 
 def check_results(results: Any) -> None:
@@ -162,37 +161,35 @@ def check_results(results: Any) -> None:
         ValueError: Says what is wrong, and where.
     """
     _check_keys('results', results, _RESULTS)
-    if results['schema_version'] != SCHEMA_VERSION:
-        raise ValueError(f'results.schema_version must be {SCHEMA_VERSION}, got {results["schema_version"]}.')
+    if results['schema_version'] != SCHEMA_VERSION or not results['rows']:
+        raise ValueError(f'results need schema_version {SCHEMA_VERSION} and at least one row, got {results!r}.')
     _check_keys('environment', results['environment'], _ENVIRONMENT)
-    if not results['rows']:
-        raise ValueError('rows must not be empty.')
-    for i, row in enumerate(results['rows']):
-        where = f'rows[{i}]'
-        _check_keys(where, row, _ROW)
-        wrong_details = {k: v for k, v in row['details'].items() if type(v) not in (int, float, str)}
-        spread = (row['q3_s'] - row['q1_s']) / row['median_s'] if row['median_s'] else math.nan
-        checks = {
+    rows = results['rows']
+    for i, row in enumerate(rows):
+        _check_keys(f'rows[{i}]', row, _ROW)
+    for i, row in enumerate(rows):
+        q1, middle, q3, c = row['q1_s'], row['median_s'], row['q3_s'], row['comparison']
+        wrong = {title: value for title, value in row['details'].items() if type(value) not in (int, float, str)}
+        rules = {
             'rounds must be 2 or more': row['rounds'] >= 2,
-            '0 < q1_s <= median_s <= q3_s must hold': 0 < row['q1_s'] <= row['median_s'] <= row['q3_s'],
-            'spread must be (q3_s - q1_s) / median_s': math.isclose(row['spread'], spread, abs_tol=1e-9),
-            f'details must be numbers or strings, not {wrong_details}': not wrong_details,
+            '0 < q1_s <= median_s <= q3_s must hold': 0 < q1 <= middle <= q3,
+            'spread must be (q3_s - q1_s) / median_s': math.isclose(row['spread'] * middle, q3 - q1, abs_tol=1e-12),
+            f'details must be numbers or strings, not {wrong}': not wrong,
         }
-        if row['comparison'] is not None:
-            c = row['comparison']
-            _check_keys(f'{where}.comparison', c, _COMPARISON)
-            names = {other['name'] for other in results['rows'] if other.get('group') == row['group']}
-            checks |= {
-                f'comparison.reference must be another case of its group: {sorted(names)}':
-                    c['reference'] in names - {row['name']},
+        if c is not None:
+            _check_keys(f'rows[{i}].comparison', c, _COMPARISON)
+            others = {other['name'] for other in rows if other['group'] == row['group']} - {row['name']}
+            rules |= {
+                f'comparison.reference must be another case of its group, one of {sorted(others)}':
+                    c['reference'] in others,
                 "comparison.of must be 'seconds' or 'speed'": c['of'] in ('seconds', 'speed'),
-                '0 < q1 <= ratio <= q3 must hold': 0 < c['q1'] <= c['ratio'] <= c['q3'],
+                '0 < q1 <= ratio <= q3 must hold in comparison': 0 < c['q1'] <= c['ratio'] <= c['q3'],
                 'comparison.passed must follow from ratio and bound':
                     c['passed'] == keeps_bound(c['of'], c['ratio'], c['bound']),
             }
-        for rule, holds in checks.items():
+        for rule, holds in rules.items():
             if not holds:
-                raise ValueError(f'{where} ({row["group"]}, {row["name"]}): {rule}, got {row!r}.')
+                raise ValueError(f'rows[{i}]: {rule}, got {row!r}.')
 
 
 def write_results(

@@ -1,50 +1,104 @@
-"""The tables: results files to Markdown, and into the README between two markers. ``python -m benchmarks.report``
+"""The tables of the results files, in Markdown: printed, and in the README. ``python -m benchmarks.report``
 
 Knows the harness.
 """
-from typing import Any, Dict, Sequence
+import json
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
 
-from .harness import ROOT
+from .harness import ROOT, check_results
 
 __all__ = ['table', 'report', 'rewrite']
 
+RESULTS = ROOT / 'benchmarks' / 'results'
 README = ROOT / 'benchmarks' / 'README.md'
-BEGIN, END = '<!-- results: begin, written by python -m benchmarks.report -->', '<!-- results: end -->'
+BEGIN, END = '<!-- results: begin; python -m benchmarks.report writes what follows -->', '<!-- results: end -->'
 
 
-def _cell(value: Any) -> str:
+def _number(value: Any) -> str:
     return f'{value:.4g}' if isinstance(value, float) else str(value)
 
 
-def _line(row: Dict[str, Any]) -> Dict[str, str]:
-    cells = {'case': row['name'], **{title: _cell(value) for title, value in row['details'].items()}}
-    cells |= {'median (ms)': f'{1000 * row["median_s"]:.1f}', 'spread': f'{row["spread"]:.0%}'}
+def _cells(row: Dict[str, Any]) -> Dict[str, str]:
+    cells = {'case': row['name']}
+    cells |= {title: _number(value) for title, value in row['details'].items()}
+    cells |= {'median (ms)': f'{1000 * row["median_s"]:.4g}', 'spread': f'{row["spread"]:.0%}'}
     c = row['comparison']
     if c is not None:
-        cells |= {
-            'over': c['reference'],
-            'ratio': f'{c["ratio"]:.3f} ({c["q1"]:.3f} to {c["q3"]:.3f})',
-            'of medians': f'{c["ratio_of_medians"]:.3f}',
-        }
+        cells['compared with'] = c['reference']
+        cells[f'ratio of {c["of"]}'] = f'{c["ratio"]:.3f} ({c["q1"]:.3f} to {c["q3"]:.3f})'
+        cells['of medians'] = f'{c["ratio_of_medians"]:.3f}'
         if c['bound'] is not None:
-            cells['bound'] = ('<= ' if c['of'] == 'seconds' else '>= ') + _cell(c['bound'])
+            cells['bound'] = f'{"<=" if c["of"] == "seconds" else ">="} {_number(c["bound"])}'
             cells['verdict'] = 'holds' if c['passed'] else 'BROKEN'
     return cells
 
 
 def table(rows: Sequence[Dict[str, Any]]) -> str:
-    """Markdown tables of rows, one a group, aligned so that they can be read in a terminal too."""
-    parts = []
+    """Rows as Markdown tables, one a group, aligned so that a terminal shows them as well."""
+    tables = []
     for group in dict.fromkeys(row['group'] for row in rows):
-        lines = [_line(row) for row in rows if row['group'] == group]
-        titles = sorted({title: None for line in lines for title in line}, key=_place)
-        cells = [titles] + [[line.get(title, '') for title in titles] for line in lines]
-        widths = [max(map(len, column)) for column in zip(*cells)]
-        cells.insert(1, ['-' * width for width in widths])
-        parts.append(f'{group}\n\n' + '\n'.join(
-            '| ' + ' | '.join(cell.ljust(width) for cell, width in zip(line, widths)) + ' |' for line in cells))
+        lines = [_cells(row) for row in rows if row['group'] == group]
+        by_length = sorted(lines, key=len, reverse=True)  # the fullest line has the titles in their order
+        titles = list(dict.fromkeys(title for line in by_length for title in line))
+        grid = [titles] + [[line.get(title, '') for title in titles] for line in lines]
+        widths = [max(map(len, column)) for column in zip(*grid)]
+        grid.insert(1, ['-' * width for width in widths])
+        tables.append(f'**{group}**\n\n' + '\n'.join(
+            '| ' + ' | '.join(cell.ljust(width) for cell, width in zip(line, widths)) + ' |' for line in grid))
+    return '\n\n'.join(tables)
+
+
+def report(paths: Sequence[Path]) -> str:
+    """Results files as Markdown: question, where it ran, tables.
+
+    Raises:
+        ValueError: A file breaks the schema; the message names it.
+    """
+    parts: List[str] = []
+    for path in paths:
+        try:
+            results = json.loads(path.read_text())
+            check_results(results)
+        except ValueError as e:
+            raise ValueError(f'{path.name}: {e}') from e
+        env = results['environment']
+        state = {True: ', with changes', False: '', None: ''}[env['dirty']]
+        parts += [
+            f'### {results["question"]}',
+            f'`{results["command"]}`: {env["date"]}, commit {(env["commit"] or "unknown")[:12]}{state}; '
+            f'timm_assemble {env["timm_assemble"]}, timm {env["timm"]}, torch {env["torch"]}, Python {env["python"]}; '
+            f'{env["cpu"]}; device {env["device"]}, threads {env["threads"]}, {env["clock"]}.',
+            table(results['rows']),
+        ]
     return '\n\n'.join(parts)
 
 
-def _place(title: str) -> int:
+def rewrite(text: str, block: str) -> str:
+    """Put ``block`` between the two markers of ``text``.
+
+    Raises:
+        ValueError: Not exactly one of each marker, in order.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end) or BEGIN in rest or END in before + after:
+        raise ValueError(f'the text must have the markers {BEGIN!r} and {END!r} once, in this order.')
+    return f'{before}{BEGIN}\n\n{block}\n\n{END}{after}'
+
+
+def main() -> int:
+    """Print the report and write it into the README; 2 and one line where that cannot be."""
+    try:
+        block = report(sorted(RESULTS.glob('*.json')))
+        README.write_text(rewrite(README.read_text(), block))
+    except (OSError, ValueError) as e:
+        print(f'python -m benchmarks.report: error: {e}', file=sys.stderr)
+        return 2
+    print(block)
     return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

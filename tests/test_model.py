@@ -72,7 +72,8 @@ def test_features(name):
 
 @pytest.mark.parametrize('kwargs', [dict(), dict(global_pool='gem'), dict(embedding_size=24), dict(last_stride=1),
                                     dict(in_chans=1), dict(deep_stem=True, shortcut='d'), dict(attn='se'),
-                                    dict(attn=None, aa_size=0), dict(global_pool='catavgmax', embedding_size=24)])
+                                    dict(attn='', aa_size=0),
+                                    dict(big_little=()), dict(global_pool='catavgmax', embedding_size=24)])
 def test_arguments_reach_the_network(kwargs):
     model = tiny(**kwargs).eval()
     x = torch.randn(2, kwargs.get('in_chans', 3), 64, 64)
@@ -82,6 +83,12 @@ def test_arguments_reach_the_network(kwargs):
     assert pre_logits.shape == (2, model.head_hidden_size)
     assert model.head_hidden_size == kwargs.get('embedding_size', 256)
     torch.testing.assert_close(model.get_classifier()(pre_logits), model(x))
+
+
+def test_techniques_are_switched_off_through_create_model():
+    """timm's create_model drops arguments that are None, so there are other ways to say it."""
+    kinds = {type(m).__name__ for m in tiny(attn='', big_little=(), aa_size=0, deep_stem=True, shortcut='d').modules()}
+    assert not kinds & {'SelectiveKernelC3', 'BigLittleStage', 'BigLittleStem', 'AntiAlias2d', 'DropBlock2d'}
 
 
 def test_same_names_of_classifier():

@@ -1,6 +1,7 @@
 """The command line, ``timm-assemble``: the one place that knows all parts, each imported when it is asked for.
 
-Bad use is one line and exit status 2. A part's own ValueError is the user's to mend, and told the same way.
+Bad use is one line and exit status 2. A part's ValueError, and a file that cannot be read or written, are the user's to
+mend, and told the same way.
 """
 import argparse
 import sys
@@ -55,7 +56,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = _parser().parse_args(argv)
     try:
         args.run(args)
-    except ValueError as e:
+    except (ValueError, OSError) as e:
         print(f'timm-assemble: {e}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:

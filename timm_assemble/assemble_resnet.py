@@ -50,7 +50,8 @@ class AssembleResNet(nn.Module):
         deep_stem: Three 3x3 convolutions in place of the 7x7 (ResNet-D).
         shortcut: ``'plain'``, ``'d'`` (ResNet-D) or ``'big_little'``; with Big-Little that of stage 4, since stages 1
             to 3 always have Big-Little's.
-        attn: ``'sk'`` for selective kernels (SK-C3), ``'se'`` for squeeze-excitation, or None.
+        attn: ``'sk'`` for selective kernels (SK-C3), ``'se'`` for squeeze-excitation, or None. ``create_model`` drops
+            arguments that are None; there ``''`` takes a variant's attention away, and ``()`` its Big-Little.
         big_little: ``(alpha, beta)``, by which the little branch is thinner and shallower; None for a plain ResNet.
         aa_size: Size of the anti-aliasing filter, 2 to 7; 0 for none.
         aa_shortcut: Also blur before strided plain shortcuts.
@@ -100,6 +101,7 @@ class AssembleResNet(nn.Module):
         _check(embedding_size >= 0, 'embedding_size', embedding_size, '0 or more')
         for name, rate in (('drop_block_rate', drop_block_rate), ('drop_rate', drop_rate)):
             _check(0 <= rate <= 1, name, rate, 'from 0 to 1')
+        attn, big_little = attn or None, big_little or None
         if big_little is not None:
             alpha, beta = big_little if len(big_little) == 2 else (0, 0)
             _check(alpha in (1, 2, 4, 8) and beta > 0, 'big_little', big_little,
@@ -239,8 +241,7 @@ class AssembleResNet(nn.Module):
         return self.head(x, pre_logits=pre_logits)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.forward_features(x)
-        return self.forward_head(x)
+        return self.forward_head(self.forward_features(x))
 
 
 def _create(variant: str, pretrained: bool, overrides: Dict[str, Any], **model_args) -> AssembleResNet:

@@ -91,9 +91,9 @@ def save(model: Any, folder: Path, note: str) -> None:
     shutil.rmtree(made, ignore_errors=True)
     name = model.pretrained_cfg['architecture']
     model.to(memory_format=torch.contiguous_format)  # safetensors takes no other layout
-    labels, data = dict(label_names=[*map(str, range(CLASSES))]), dict(input_size=(3, SIZE, SIZE), crop_pct=1.0)
-    save_for_hf(
-        model, str(made), safe_serialization=True, model_config=labels, data_config=resolve_data_config(data, model=model))
+    data_config = resolve_data_config(dict(input_size=(3, SIZE, SIZE), crop_pct=1.0), model=model)
+    labels = dict(label_names=[*map(str, range(CLASSES))])
+    save_for_hf(model, str(made), safe_serialization=True, model_config=labels, data_config=data_config)
     usage = ("```python\nimport timm\nimport timm_assemble  # registers the architecture: pip install timm-assemble\n"
              f"model = timm.create_model('local-dir:{folder.name}', pretrained=True)\n```")
     card = dict(description=f'{name} trained on scikit-learn\'s handwritten digits. {note}', usage=usage,
@@ -116,7 +116,7 @@ def draw(
     right = predicted == labels
     order = sorted(range(len(labels)), key=lambda i: (bool(right[i]), float(confidence[i])))
     figure = plt.figure(figsize=(12, 8.4), layout='constrained')
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.4))
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.4))  # type: ignore[misc]
     axes: Any
     for axes, key, title in zip(top.subplots(1, 2), ('loss', 'top1'), ('training loss', 'validation top-1, %')):
         axes.plot([c['epoch'] for c in curves], [c[key] for c in curves], marker='o')

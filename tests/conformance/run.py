@@ -106,14 +106,14 @@ def main() -> int:
         folders = {v: _prepare(v, args.cache.resolve()) for v in args.versions or _default_versions()}
     except OSError as e:
         parser.error(str(e))
-    total: Counter = Counter()
-    statuses = set()  # pytest's, which also tell of a run that did not come to its end
+    total, statuses = Counter(), set()  # statuses of pytest also tell of a run that did not come to its end
     for version, folder in folders.items():
         start = time.monotonic()
         report, status = _run_tests(version, folder, args.models)
         print(f'\ntimm {version}, {time.monotonic() - start:.0f} s, exit status of pytest {status}')
         total += _print_results(models, report)
         statuses.add(status)
+        sys.stdout.flush()  # before the next pytest writes there
     print(f"\n{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
     return int(any(statuses) or total['failed'] > 0)
 

@@ -1,13 +1,15 @@
 """Generalised-mean pooling, the head's alternative to the average.
 
-Knows torch alone; usable without the rest of the package.
+Knows torch and timm's tracing marks; usable without the rest of the package.
 """
 import torch
+from timm.layers import register_notrace_function
 from torch import nn
 
 __all__ = ['gem_pool_2d', 'GeMPool2d']
 
 
+@register_notrace_function  # symbolic tracing cannot see the dtype
 def gem_pool_2d(x: torch.Tensor, p: float = 3.0) -> torch.Tensor:
     r"""Generalised mean over the picture.
 
