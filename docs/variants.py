@@ -46,8 +46,8 @@ PUBLISHED: Dict[str, Published] = {
     'assemble_resnet152': Published('Big-Little (1, 2), SK, AA', 'E12', '84.19', '43.27', '143'),
 }
 TITLES = (
-    'model', 'paper row', 'techniques', 'parameters (M)', 'GMACs', 'at side', 'strides', 'top-1 (%)', 'mCE', 'images/s')
-NUMBERS = ('parameters (M)', 'GMACs', 'at side', 'top-1 (%)', 'mCE', 'images/s')
+    'model', 'paper row', 'techniques', 'parameters (M)', 'GMACs', 'at', 'strides', 'top-1 (%)', 'mCE', 'images/s')
+NUMBERS = ('parameters (M)', 'GMACs', 'at', 'top-1 (%)', 'mCE', 'images/s')
 
 
 def _test_size(name: str) -> Tuple[int, int, int]:
