@@ -221,7 +221,8 @@ def test_bad_options_are_one_line_and_status_2(options, monkeypatch, capsys):
 
 
 def test_finish_tells_everything_before_it_fails(tmp_path, capsys):
-    args = Namespace(output=tmp_path / 'how.json', command='python', device='cpu', clock='wall time')
+    environ = environment('cpu', 'wall time')
+    args = Namespace(output=tmp_path / 'how.json', command='python', environment=environ)
     seconds = {'bare': [1.0, 1.0], 'ours': [2.0, 2.0]}
     rows = [make_row('group', 'bare', seconds), make_row('group', 'ours', seconds, 'bare', bound=2.0)]
     assert finish(args, 'How?', rows) == 0

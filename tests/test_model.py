@@ -292,9 +292,10 @@ def test_copies_and_ema():
 
 
 def test_hub_form_round_trip(tmp_path):
-    """What a checkpoint in Hub form must carry: the arguments that are not the variant's own."""
-    model = tiny(width=16, aa_size=5, global_pool='gem', embedding_size=24, in_chans=1).eval()
-    timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
+    """The arguments that are not the variant's own go into the config; timm before 1.0.30 does not note them itself."""
+    kwargs = dict(width=16, aa_size=5, global_pool='gem', embedding_size=24, in_chans=1)
+    model = tiny(**kwargs).eval()
+    timm.models.save_for_hf(model, tmp_path, safe_serialization=True, model_args=kwargs)
     again = timm.create_model(f'local-dir:{tmp_path}', pretrained=True).eval()
     x = torch.randn(2, 1, 64, 64)
     assert torch.equal(again(x), model(x))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from timm import create_model
 from timm.data import FastCollateMixup, create_dataset, create_loader, resolve_data_config
+from timm.loss import SoftTargetCrossEntropy
 from timm.models import save_for_hf
 from timm.models._hub import generate_readme
 from timm.optim import create_optimizer_v2
@@ -45,13 +46,14 @@ def write_digits(root: Path) -> None:
 def create_loaders(root: Path, data_config: Dict[str, Any]) -> Tuple[Any, Any]:
     """Training batches, augmented, with mixed and smoothed labels, and validation batches as they are."""
     common = dict(
-        input_size=(3, SIZE, SIZE), batch_size=BATCH_SIZE, mean=data_config['mean'], std=data_config['std'],
-        interpolation=data_config['interpolation'], device=torch.device('cpu'), num_workers=0)
+        input_size=data_config['input_size'], mean=data_config['mean'], std=data_config['std'],
+        interpolation=data_config['interpolation'], batch_size=BATCH_SIZE, device=torch.device('cpu'), num_workers=0)
     mixup = FastCollateMixup(mixup_alpha=0.2, mode='elem', label_smoothing=0.1, num_classes=CLASSES)
     train = create_loader(
         create_dataset('', root=str(root), split='train', is_training=True), is_training=True, collate_fn=mixup,
         scale=(0.7, 1.0), ratio=(0.85, 1.18), hflip=0.0, color_jitter=0.0, **common)
-    return train, create_loader(create_dataset('', root=str(root), split='validation'), crop_pct=1.0, **common)
+    validation = create_dataset('', root=str(root), split='validation')
+    return train, create_loader(validation, crop_pct=data_config['crop_pct'], **common)
 
 
 def train_epoch(
@@ -91,9 +93,7 @@ def save(model: Any, folder: Path, note: str) -> None:
     shutil.rmtree(made, ignore_errors=True)
     name = model.pretrained_cfg['architecture']
     model.to(memory_format=torch.contiguous_format)  # safetensors takes no other layout
-    data_config = resolve_data_config(dict(input_size=(3, SIZE, SIZE), crop_pct=1.0), model=model)
-    labels = dict(label_names=[*map(str, range(CLASSES))])
-    save_for_hf(model, str(made), safe_serialization=True, model_config=labels, data_config=data_config)
+    save_for_hf(model, str(made), safe_serialization=True, model_config=dict(label_names=[*map(str, range(CLASSES))]))
     usage = ("```python\nimport timm\nimport timm_assemble  # registers the architecture: pip install timm-assemble\n"
              f"model = timm.create_model('local-dir:{folder.name}', pretrained=True)\n```")
     card = dict(description=f'{name} trained on scikit-learn\'s handwritten digits. {note}', usage=usage,
@@ -106,7 +106,7 @@ def save(model: Any, folder: Path, note: str) -> None:
 def draw(
         path: Path, curves: List[Dict[str, float]], files: List[str], logits: torch.Tensor, labels: torch.Tensor,
 ) -> None:
-    """Learning curves, and 24 validation pictures with their predictions: mistakes first, then the least certain."""
+    """Learning curves, and 24 validation pictures: mistakes, the most certain first, then what was least certain."""
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
@@ -114,7 +114,7 @@ def draw(
 
     confidence, predicted = logits.softmax(1).max(1)
     right = predicted == labels
-    order = sorted(range(len(labels)), key=lambda i: (bool(right[i]), float(confidence[i])))
+    order = sorted(range(len(labels)), key=lambda i: (bool(right[i]), float(confidence[i]) * (1 if right[i] else -1)))
     figure = plt.figure(figsize=(12, 8.4), layout='constrained')
     top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.4))  # type: ignore[misc]
     axes: Any
@@ -149,10 +149,12 @@ def run(model_name: str, output: Path, epochs: int, seed: int) -> float:
         write_digits(data)
     random_seed(seed)
     # batch norm's official momentum averages over 300 updates, more than are made here
-    model = create_model(model_name, num_classes=CLASSES, drop_block_rate=DROP_BLOCK_RATE, bn_momentum=0.1)
+    model = create_model(
+        model_name, num_classes=CLASSES, drop_block_rate=DROP_BLOCK_RATE, bn_momentum=0.1,
+        pretrained_cfg_overlay=dict(input_size=(3, SIZE, SIZE), crop_pct=1.0, test_input_size=None))
     model = model.to(memory_format=torch.channels_last)
     train_loader, validation_loader = create_loaders(data, resolve_data_config({}, model=model))
-    task = ClassificationTask(model, criterion_kwargs=dict(soft_targets=True), verbose=False)
+    task = ClassificationTask(model, criterion=SoftTargetCrossEntropy(), verbose=False)
     optimizer = create_optimizer_v2(model, opt='lamb', lr=5e-3, weight_decay=0.02)
     scheduler, _ = create_scheduler_v2(
         optimizer, 'cosine', num_epochs=epochs, warmup_epochs=min(1, epochs - 1), warmup_lr=0.0, step_on_epochs=False,
