@@ -25,6 +25,7 @@ conformance: .venv/installed  ## timm's own test-suite on our models, with the o
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.layers
 	$(BIN)/python -m benchmarks.inference
+	$(BIN)/python -m benchmarks.report
 
 clean:
 	rm -rf .venv .conformance

@@ -42,7 +42,8 @@ def parse_args(name: str, question: str, rounds: int) -> argparse.Namespace:
         rounds: Default of ``--rounds``.
 
     Returns:
-        The options, and ``measure``: the harness's, with rounds, clock and synchronisation set.
+        The options, ``command`` and ``environment`` for the results file, and ``measure``: the harness's, with rounds,
+        clock and synchronisation set.
     """
     parser = _Parser(prog=f'python -m benchmarks.{name}', description=question)
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
@@ -62,6 +63,7 @@ def parse_args(name: str, question: str, rounds: int) -> argparse.Namespace:
     torch.empty(31 << 20, dtype=torch.uint8)
     args.command = shlex.join(['python', '-m', f'benchmarks.{name}', *sys.argv[1:]])
     args.clock = 'processor time' if args.device == 'cpu' and args.threads == 1 else 'wall time'
+    args.environment = environment(args.device, args.clock)  # now: a commit may be made while it runs
     args.measure = partial(
         measure, rounds=args.rounds,
         clock=time.process_time if args.clock == 'processor time' else time.perf_counter,
@@ -76,7 +78,7 @@ def finish(args: argparse.Namespace, question: str, rows: List[Dict[str, Any]]) 
         Exit status: 1 where a bound is broken, else 0.
     """
     print(table(rows))
-    write_results(args.output, question, args.command, environment(args.device, args.clock), rows)
+    write_results(args.output, question, args.command, args.environment, rows)
     broken = [row for row in rows if row['comparison'] and row['comparison']['passed'] is False]
     for row in broken:
         print(f'\nBound broken: {row["group"]}: {row["name"]}')

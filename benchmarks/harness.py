@@ -62,8 +62,7 @@ def measure(
         clock: Tells seconds, of the wall or of the processor.
         seed: Of the orders.
     """
-    order, rng = list(cases), random.Random(seed)
-    calls = dict.fromkeys(cases, 1)
+    order, rng, calls = list(cases), random.Random(seed), dict.fromkeys(cases, 1)
     seconds: Dict[str, List[float]] = {name: [] for name in cases}
     for i in range(warmup + rounds):
         if i == warmup:
@@ -98,8 +97,8 @@ def make_row(
 ) -> Dict[str, Any]:
     """One row of the results: a case's time and its ratio to a reference.
 
-    Quoted and judged is the median of the rounds' own ratios: each is between two calls a moment apart, so that drift
-    of the machine cancels. The ratio of the two medians is recorded beside it.
+    Quoted and judged is the median of the rounds' own ratios, each between two timings a moment apart, so that drift
+    of the machine cancels; the ratio of the two medians is recorded beside it.
 
     Args:
         group: What ran interleaved.
@@ -192,9 +191,7 @@ def check_results(results: Any) -> None:
                 raise ValueError(f'rows[{i}]: {rule}, got {row!r}.')
 
 
-def write_results(
-        path: Path, question: str, command: str, environment: Mapping[str, Any], rows: Sequence[Mapping[str, Any]],
-) -> None:
+def write_results(path: Path, question: str, command: str, environment: Mapping, rows: Sequence[Mapping]) -> None:
     """Write a results file, checked; see the schema above for what the arguments become."""
     results = dict(
         schema_version=SCHEMA_VERSION, question=question, command=command, environment=environment, rows=rows)

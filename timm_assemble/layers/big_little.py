@@ -26,8 +26,8 @@ def big_little_sum(big: torch.Tensor, little: torch.Tensor) -> torch.Tensor:
     Departures: the official code repeats each pixel of ``big`` twice and fails unless ``(H, W) == (2h, 2w)``.
     Nearest-neighbour resizing to ``(H, W)`` is the same function there, and defined everywhere else.
     """
-    big = F.interpolate(big, size=little.shape[-2:], mode='nearest')
-    return F.relu_(big + little)
+    # the resized map is ours alone, so the sum needs no map of its own
+    return F.relu_(F.interpolate(big, size=little.shape[-2:], mode='nearest').add_(little))
 
 
 class BigLittleStem(nn.Module):
