@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
+from docs.generated_block import rewrite_block
+
 from .harness import ROOT, check_results
 
-__all__ = ['table', 'report', 'rewrite']
+__all__ = ['table', 'report']
 
 RESULTS = ROOT / 'benchmarks' / 'results'
 README = ROOT / 'benchmarks' / 'README.md'
@@ -75,24 +77,11 @@ def report(paths: Sequence[Path]) -> str:
     return '\n\n'.join(parts)
 
 
-def rewrite(text: str, block: str) -> str:
-    """Put ``block`` between the two markers of ``text``.
-
-    Raises:
-        ValueError: Not exactly one of each marker, in order.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end) or BEGIN in rest or END in before + after:
-        raise ValueError(f'the text must have the markers {BEGIN!r} and {END!r} once, in this order.')
-    return f'{before}{BEGIN}\n\n{block}\n\n{END}{after}'
-
-
 def main() -> int:
     """Print the report and write it into the README; 2 and one line where that cannot be."""
     try:
         block = report(sorted(RESULTS.glob('*.json')))
-        README.write_text(rewrite(README.read_text(), block))
+        README.write_text(rewrite_block(README.read_text(), BEGIN, END, block))
     except (OSError, ValueError) as e:
         print(f'python -m benchmarks.report: error: {e}', file=sys.stderr)
         return 2

@@ -14,7 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import timm_assemble  # noqa: F401  (registers the models)
 
-__all__ = ['README', 'rewrite', 'table']
+from .generated_block import rewrite_block
+
+__all__ = ['README', 'table']
 
 README = Path(__file__).parent.parent / 'README.md'
 BEGIN, END = '<!-- variants:begin -->', '<!-- variants:end -->'
@@ -88,19 +90,6 @@ def table() -> str:
     return '\n'.join('| ' + ' | '.join(row) + ' |' for row in (aligned[0], rule, *aligned[1:]))
 
 
-def rewrite(text: str, block: str) -> str:
-    """Put ``block`` between the two markers of ``text``, the README's.
-
-    Raises:
-        ValueError: Not exactly one of each marker, in order.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end) or BEGIN in rest or END in before + after:
-        raise ValueError(f'{README.name} must have the markers {BEGIN} and {END} once, in this order.')
-    return f'{before}{BEGIN}\n{block}\n{END}{after}'
-
-
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Print the table and, if asked, write it into the README; 2 and one line where that cannot be."""
     parser = argparse.ArgumentParser(prog='python -m docs.variants', description='The table of the registered models.')
@@ -109,7 +98,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         block = table()
         if write:
-            README.write_text(rewrite(README.read_text(encoding='utf-8'), block), encoding='utf-8')
+            README.write_text(rewrite_block(README.read_text(encoding='utf-8'), BEGIN, END, block), encoding='utf-8')
     except (OSError, ValueError) as e:
         print(f'python -m docs.variants: error: {e}', file=sys.stderr)
         return 2

@@ -10,7 +10,8 @@ from argparse import Namespace
 import pytest
 from benchmarks.cli import finish, parse_args
 from benchmarks.harness import check_results, environment, make_row, measure, write_results
-from benchmarks.report import BEGIN, END, README, RESULTS, report, rewrite, table
+from benchmarks.report import BEGIN, END, README, RESULTS, report, table
+from docs.generated_block import rewrite_block
 
 RESULT_FILES = sorted(RESULTS.glob('*.json'))
 
@@ -174,15 +175,15 @@ def test_table_has_a_line_a_row_and_every_column_of_the_details():
 
 def test_rewrite_is_idempotent_and_keeps_the_rest():
     text = f'before\n{BEGIN}\nold\n{END}\nafter\n'
-    new = rewrite(text, 'new')
+    new = rewrite_block(text, BEGIN, END, 'new')
     assert new == f'before\n{BEGIN}\n\nnew\n\n{END}\nafter\n'
-    assert rewrite(new, 'new') == new
+    assert rewrite_block(new, BEGIN, END, 'new') == new
 
 
 @pytest.mark.parametrize('text', ['', BEGIN, END, END + BEGIN, BEGIN + BEGIN + END, BEGIN + END + END])
 def test_rewrite_needs_its_markers(text):
     with pytest.raises(ValueError, match='markers'):
-        rewrite(text, 'new')
+        rewrite_block(text, BEGIN, END, 'new')
 
 
 def test_report_names_a_damaged_file(tmp_path):
@@ -204,7 +205,7 @@ def test_committed_results_keep_the_schema(path):
 
 def test_readme_shows_the_committed_results():
     text = README.read_text()
-    assert rewrite(text, report(RESULT_FILES)) == text
+    assert rewrite_block(text, BEGIN, END, report(RESULT_FILES)) == text
 
 
 @pytest.mark.parametrize('options', [

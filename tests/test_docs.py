@@ -9,6 +9,7 @@ import pytest
 from PIL import ImageFont
 
 from docs import draw_network, variants
+from docs.generated_block import rewrite_block
 from docs.network_facts import NetworkFacts
 
 TIMES = '\N{MULTIPLICATION SIGN}'
@@ -115,7 +116,7 @@ def test_readme_has_the_table_of_variants():
     for marker in (variants.BEGIN, variants.END):
         assert text.count(marker) == 1, f'README.md must have {marker} once: put it there and {command}.'
     table = variants.table()
-    same = variants.rewrite(text, table) == text
+    same = rewrite_block(text, variants.BEGIN, variants.END, table) == text
     assert same, f'the table of models in README.md is not what the models are now: {command}.'
 
     # the official networks at 1001 classes less one class, and the multiply-adds everyone counts for ResNet-50
@@ -136,12 +137,12 @@ def test_write_changes_the_block_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(variants, 'table', lambda: 'new')
     readme.write_text(f'above\n{variants.BEGIN}\nold\n{variants.END}\nbelow\n', encoding='utf-8')
     assert variants.main(['--write']) == 0
-    assert readme.read_text(encoding='utf-8') == f'above\n{variants.BEGIN}\nnew\n{variants.END}\nbelow\n'
+    assert readme.read_text(encoding='utf-8') == f'above\n{variants.BEGIN}\n\nnew\n\n{variants.END}\nbelow\n'
 
     readme.write_text('no markers\n', encoding='utf-8')
     assert variants.main(['--write']) == 2
     error = capsys.readouterr().err
-    assert re.fullmatch(r'python -m docs\.variants: error: README\.md must have the markers .*\n', error)
+    assert re.fullmatch(r'python -m docs\.variants: error: the page must have the markers .*\n', error)
     assert readme.read_text(encoding='utf-8') == 'no markers\n'
 
 
