@@ -1,12 +1,13 @@
 """The package's main job on real pictures, from start to end, and the example of using it in a loop of one's own.
 
 Trains a model on scikit-learn's handwritten digits through timm's parts, saves it in the Hugging Face Hub's form, reads
-it back and classifies with it. It knows the model and timm, scikit-learn for the pictures and matplotlib for the plot.
+it back and classifies with it. It knows the model, its card and timm, scikit-learn for the pictures and matplotlib for
+the plot.
 """
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -14,12 +15,13 @@ from timm import create_model
 from timm.data import FastCollateMixup, create_dataset, create_loader, resolve_data_config
 from timm.loss import SoftTargetCrossEntropy
 from timm.models import save_for_hf
-from timm.models._hub import generate_readme
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.task import ClassificationTask
 from timm.utils import random_seed
 from torch import nn
+
+from .model_card import Result, model_card
 
 CLASSES = 10
 SIZE = 64
@@ -87,18 +89,16 @@ def predict(model: nn.Module, loader: Any) -> Tuple[torch.Tensor, torch.Tensor]:
     return torch.cat(logits), torch.cat(labels)
 
 
-def save(model: Any, folder: Path, note: str) -> None:
+def save(model: Any, folder: Path, note: str, results: Sequence[Result] = ()) -> None:
     """Save in the Hub's form: model.safetensors, config.json and a model card; all of it or nothing."""
     made = folder.with_name(folder.name + '.part')
     shutil.rmtree(made, ignore_errors=True)
     name = model.pretrained_cfg['architecture']
     model.to(memory_format=torch.contiguous_format)  # safetensors takes no other layout
     save_for_hf(model, str(made), safe_serialization=True, model_config=dict(label_names=[*map(str, range(CLASSES))]))
-    usage = ("```python\nimport timm\nimport timm_assemble  # registers the architecture: pip install timm-assemble\n"
-             f"model = timm.create_model('local-dir:{folder.name}', pretrained=True)\n```")
-    card = dict(description=f'{name} trained on scikit-learn\'s handwritten digits. {note}', usage=usage,
-                tags=['image-classification', 'timm', 'timm_assemble'])
-    (made / 'README.md').write_text(generate_readme(card, f'{name} for digits'))
+    (made / 'README.md').write_text(model_card(
+        model, f'local-dir:{folder.name}', title=f'{name} for digits', results=results,
+        description=f"{name} trained on scikit-learn's handwritten digits by `timm-assemble demo`. {note}"))
     shutil.rmtree(folder, ignore_errors=True)
     made.rename(folder)
 
@@ -171,7 +171,9 @@ def run(model_name: str, output: Path, epochs: int, seed: int) -> float:
         save(model, trained, f'Interrupted in epoch {len(curves) + 1} of {epochs}.')
         print(f'\ninterrupted in epoch {len(curves) + 1}: the weights as they are lie in {trained}')
         raise
-    save(model, trained, f'Validation top-1 {top1:.2f} % after {epochs} epochs, seed {seed}.')
+    save(model, trained, '', [Result(
+        'top-1', top1, f'{len(labels)} pictures held out, {SIZE} x {SIZE}, after the last of {epochs} epochs',
+        f'timm-assemble demo --model {model_name} --epochs {epochs} --seed {seed}', 'scikit-learn digits')])
 
     again = create_model(f'local-dir:{trained}', pretrained=True).to(memory_format=torch.channels_last)
     again_logits, _ = predict(again, validation_loader)
