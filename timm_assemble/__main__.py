@@ -35,6 +35,18 @@ def _demo(args: argparse.Namespace) -> None:
     demo.run(args.model, args.output, args.epochs, args.seed)
 
 
+def _push(args: argparse.Namespace) -> None:
+    from . import hub
+
+    publication = hub.prepare(args.path, args.repo, args.revision)
+    print(publication.describe(), flush=True)
+    if args.dry_run:
+        print('dry run: nothing was sent; the same command without --dry-run sends it')
+        return
+    print(f'published: {hub.push(publication, args.private)}\n'
+          f"load it with: import timm, timm_assemble; timm.create_model('{publication.source}', pretrained=True)")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog='timm-assemble', description='Assemble-ResNet for timm.')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
@@ -46,6 +58,18 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument('--epochs', type=_positive, default=6, help='passes over the training pictures')
     demo.add_argument('--seed', type=int, default=0, help='of weights, order and augmentation')
     demo.set_defaults(run=_demo)
+    push = commands.add_parser(
+        'push', help='publish a model on the Hugging Face Hub',
+        description="A folder in the Hub's form is sent as it is, its card made to name REPO. Of a checkpoint of "
+                    "timm's train.py such a folder is made first, beside it and named as the repository, of the EMA "
+                    'weights if there are.')
+    push.add_argument('path', type=Path, metavar='FOLDER_OR_CHECKPOINT',
+                      help="folder with config.json and model.safetensors, or train.py's model_best.pth.tar")
+    push.add_argument('repo', metavar='REPO', help='user/name on the Hub, made if it is missing')
+    push.add_argument('--private', action='store_true', help='make the repository private')
+    push.add_argument('--revision', metavar='BRANCH', help='branch to send to, made if it is missing (default: main)')
+    push.add_argument('--dry-run', action='store_true', help='write the folder and print what would go; send nothing')
+    push.set_defaults(run=_push)
     return parser
 
 
