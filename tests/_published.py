@@ -1,0 +1,110 @@
+"""Small models of three variants with arguments of their own, as people have them before publishing, and the processes
+that publish and load them: huggingface_hub reads its environment when it is imported, so each is a process of its own.
+"""
+import argparse
+import os
+import subprocess
+import sys
+
+import timm
+import torch
+import yaml
+from timm.models import save_for_hf
+from timm.utils import CheckpointSaver, ModelEmaV3
+
+import timm_assemble  # noqa: F401  registers the models
+
+FOLDER, WITH_EMA, FOUR_CHANNELS = 'folder', 'with-ema', 'four-channels'
+VARIANTS = {
+    FOLDER: ('test_assemble_resnet', dict(num_classes=7, width=16, aa_size=5, global_pool='gem')),
+    WITH_EMA: ('assemble_resnet50_d_se', dict(num_classes=5, width=8, embedding_size=24, last_stride=1)),
+    FOUR_CHANNELS: ('assemble_resnet50', dict(num_classes=3, width=8, in_chans=4, bn_eps=1e-3)),
+}
+PULL = """
+import sys, torch, timm, timm_assemble
+from tests._published import logits
+torch.save([logits(timm.create_model(source, pretrained=True)) for source in sys.argv[2:]], sys.argv[1])
+"""
+
+
+def make_model(kind, seed=0):
+    """A model whose every weight and statistic is drawn, so that none can be lost unseen."""
+    name, args = VARIANTS[kind]
+    torch.manual_seed(seed)
+    model = timm.create_model(name, **args).eval()
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(0.1 * torch.rand_like(tensor))
+    return model
+
+
+@torch.inference_mode()
+def logits(model):
+    """Of the same pictures always, on one thread: more would add in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    channels = next(p for p in model.parameters() if p.ndim == 4).shape[1]
+    out = model.eval()(torch.randn(2, channels, 64, 64, generator=torch.Generator().manual_seed(1)))
+    torch.set_num_threads(threads)
+    return out
+
+
+def write_folder(folder, kind=FOLDER, seed=0):
+    """The Hub's form without a card."""
+    model = make_model(kind, seed)
+    save_for_hf(model, str(folder), safe_serialization=True, model_args=VARIANTS[kind][1])
+    return model
+
+
+def train_args(kind):
+    """train.py's arguments for a variant: some by options of their own, the others by --model-kwargs."""
+    name, args = VARIANTS[kind]
+    own = {'num_classes', 'in_chans', 'bn_eps'}
+    args = {'num_classes': None, 'in_chans': None, 'bn_eps': None, **args}
+    return dict(
+        model=name, gp=None, bn_momentum=None, input_size=None, img_size=64, crop_pct=None, mean=None, std=None,
+        interpolation='', drop=0.0, drop_path=None, drop_block=None, model_kwargs={
+            k: v for k, v in args.items() if k not in own}, **{k: args[k] for k in own},
+        dataset='torch/cifar10', data_dir='/somewhere/private', val_split='validation', epochs=3, batch_size=4, lr=0.05,
+        opt='sgd', weight_decay=1e-4, model_ema=kind == WITH_EMA, eval_metric='top1', log_wandb=False)
+
+
+def write_checkpoint(folder, kind, seed=0):
+    """What timm's train.py leaves; gives the checkpoint's path and the model that is to be published."""
+    folder.mkdir()
+    args = train_args(kind)
+    model = make_model(kind, seed)
+    best = model
+    ema = None
+    if kind == WITH_EMA:
+        best = make_model(kind, seed + 100)
+        ema = ModelEmaV3(best)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    saver = CheckpointSaver(
+        model, optimizer, args=argparse.Namespace(**args), model_ema=ema, checkpoint_dir=str(folder),
+        recovery_dir=str(folder))
+    saver.save_checkpoint(2, metric=61.25)
+    (folder / 'args.yaml').write_text(yaml.safe_dump(args))
+    return folder / 'model_best.pth.tar', best
+
+
+def environment(url, home, token='hf_writer'):
+    """That of a person who has never used the Hub on this machine, but for the token."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(('HF_', 'HUGGING'))}
+    return {**kept, 'HF_ENDPOINT': url, 'HF_HOME': str(home), 'OMP_NUM_THREADS': '1', 'NO_PROXY': '127.0.0.1',
+            'HF_HUB_DISABLE_XET': '1', 'PYTHONWARNINGS': 'ignore', **({'HF_TOKEN': token} if token else {})}
+
+
+def push(env, *args, cwd=None):
+    return subprocess.run(
+        [sys.executable, '-m', 'timm_assemble', 'push', *map(str, args)], capture_output=True, text=True, timeout=120,
+        env={**env, 'PYTHONPATH': os.getcwd()}, cwd=cwd)
+
+
+def pull(env, file, *sources):
+    """Logits of models loaded in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, '-c', PULL, str(file), *sources], capture_output=True, text=True, timeout=120, env=env)
+    assert done.returncode == 0, done.stderr
+    return torch.load(file)
