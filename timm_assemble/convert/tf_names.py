@@ -1,9 +1,10 @@
 """Names of the official TensorFlow variables for each entry of a model's state dict, and the change of layout.
 
-Needs no TensorFlow: variables come as arrays. Knows the model's module tree and nothing of training or evaluation.
+Needs no TensorFlow: variables come as arrays, or as a mapping that reads them. Knows the model's module tree and
+nothing of training or evaluation.
 """
 from collections import Counter
-from typing import Dict, Iterator, Mapping, Tuple
+from typing import Dict, Iterator, List, Mapping, Tuple
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 from ..assemble_resnet import AssembleResNet
 from ..layers import BigLittleStage, BigLittleStem, Bottleneck, ProjectionShortcut, SelectiveKernelC3
 
-__all__ = ['tf_names', 'state_dict_from_tf']
+__all__ = ['MisfitError', 'state_dict_from_tf', 'tf_names']
 
 PREFIX = 'resnet_model/'
 BATCH_NORM_LEAVES = {'weight': 'gamma', 'bias': 'beta', 'running_mean': 'moving_mean', 'running_var': 'moving_variance'}
@@ -124,25 +125,35 @@ def _to_torch(array: np.ndarray) -> np.ndarray:
     return array.T
 
 
+class MisfitError(ValueError):
+    """Variables that do not fill a model; ``problems`` has one line each, the message all of them."""
+
+    def __init__(self, problems: List[str]) -> None:
+        self.problems = problems
+        super().__init__(f'variables do not fit the model, {len(problems)} differences:\n  ' + '\n  '.join(problems))
+
+
 def state_dict_from_tf(variables: Mapping[str, np.ndarray], model: AssembleResNet) -> Dict[str, torch.Tensor]:
     """State dict of ``model`` from the official implementation's variables.
 
     Strict: every variable is used exactly once and every entry is filled. A classifier of one class more than the
-    model's loses its first, the official "background".
+    model's loses its first, the official "background". ``variables`` is asked for each array once, one after the
+    other, so that a mapping which reads them from a file never holds two.
 
     Args:
         variables: ``{official variable name: array}``, TensorFlow layout, without optimizer slots and global_step.
-        model: The model to fill; it is read, not changed.
+        model: The model to fill; it is read, not changed, and may lie on the meta device.
 
     Returns:
         State dict for ``model.load_state_dict``, in the arrays' dtype.
 
     Raises:
-        ValueError: Variables missing, not used, or of another shape; the message lists them all.
+        ValueError: Variables missing, not used, of another shape, or with values that are not finite. It is a
+            :class:`MisfitError`, whose message lists them all.
     """
     names = tf_names(model)
     state: Dict[str, torch.Tensor] = {}
-    problems = []
+    problems, background = [], []
     for entry, target in model.state_dict().items():
         if entry.endswith('num_batches_tracked'):
             state[entry] = torch.zeros_like(target, device='cpu')
@@ -152,13 +163,20 @@ def state_dict_from_tf(variables: Mapping[str, np.ndarray], model: AssembleResNe
             problems.append(f'missing: {name} (for {entry}, shape {tuple(target.shape)})')
             continue
         array = _to_torch(np.asarray(variables[name]))
-        if entry.startswith('head.fc.') and array.shape[0] == target.shape[0] + 1:
+        if entry.startswith('head.fc.') and array.ndim == target.ndim and array.shape[0] == target.shape[0] + 1:
             array = array[1:]
+            background.append(name)
         if array.shape != tuple(target.shape):
             problems.append(f'shape: {name} is {tuple(array.shape)} in PyTorch order, {entry} {tuple(target.shape)}')
             continue
-        state[entry] = torch.from_numpy(np.array(array))  # a copy of its own, contiguous and writable
+        wrong = array.size - int(np.isfinite(array).sum())
+        if wrong:
+            problems.append(f'not finite: {name} has {wrong} of {array.size} values NaN or infinite')
+            continue
+        state[entry] = torch.from_numpy(np.array(array, order='C'))  # a copy of its own, contiguous and writable
+    if len(background) == 1:  # of kernel and bias
+        problems.append(f'shape: {background[0]} has one class more than the other of dense/kernel and dense/bias')
     problems += [f'not used: {name}' for name in sorted(set(variables) - set(names.values()))]
     if problems:
-        raise ValueError(f'variables do not fit the model, {len(problems)} differences:\n  ' + '\n  '.join(problems))
+        raise MisfitError(problems)
     return state
