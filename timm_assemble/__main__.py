@@ -4,9 +4,10 @@ Bad use is one line and exit status 2. A part's ValueError, and a file that cann
 mend, and told the same way.
 """
 import argparse
+import ast
 import sys
 from pathlib import Path
-from typing import List, NoReturn, Optional
+from typing import Any, List, NoReturn, Optional, Tuple
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,6 +48,41 @@ def _push(args: argparse.Namespace) -> None:
           f"load it with: import timm, timm_assemble; timm.create_model('{publication.source}', pretrained=True)")
 
 
+def _model_kwargs(text: str) -> Tuple[str, Any]:
+    key, equals, value = text.partition('=')
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f'must be KEY=VALUE, got {text!r}')
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value  # a word without quotes
+
+
+def _convert(args: argparse.Namespace) -> None:
+    import signal
+
+    from . import convert
+    from .accuracy import measure_accuracy, read_class_map
+    from .new_folder import check_new_folder
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up, as after an interrupt
+    prefix = convert.find_checkpoint(args.checkpoint)
+    check_new_folder(args.output, args.force)
+    if args.output.resolve() in prefix.resolve().parents:
+        raise ValueError(f'OUTPUT must not be a folder that CHECKPOINT lies in, got {args.output}')
+    done = convert.convert(
+        convert.open_checkpoint(prefix), args.model, dict(args.model_kwargs), keep_classes=args.keep_classes)
+    print(done.summary(), flush=True)
+    results = None
+    if args.verify is not None:
+        class_map = read_class_map(args.verify, done.model.num_classes)
+        results = measure_accuracy(done.model, args.verify, class_map).describe(
+            done.variant.name if not set(done.variant.model_args) - {'num_classes'} else '')
+        print(results, flush=True)
+    convert.write(done, args.output, args.force, results)
+    print(f"written: {args.output}; load it with create_model('local-dir:{args.output}', pretrained=True)")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog='timm-assemble', description='Assemble-ResNet for timm.')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
@@ -70,6 +106,20 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument('--revision', metavar='BRANCH', help='branch to send to, made if it is missing (default: main)')
     push.add_argument('--dry-run', action='store_true', help='write the folder and print what would go; send nothing')
     push.set_defaults(run=_push)
+    convert = commands.add_parser(
+        'convert', help='official TensorFlow checkpoint to a folder that timm loads',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    convert.add_argument('checkpoint', type=Path, metavar='CHECKPOINT',
+                         help='prefix of a TensorFlow 1 checkpoint, its .index file, or its folder: the newest there')
+    convert.add_argument('output', type=Path, metavar='OUTPUT', help='folder to make, in the form of the Hub')
+    convert.add_argument('--model', help='registered model, where the nearest to the checkpoint is not meant')
+    convert.add_argument('--model-kwargs', type=_model_kwargs, nargs='+', default=[], metavar='KEY=VALUE',
+                         help='constructor arguments, such as global_pool=gem, which no checkpoint shows')
+    convert.add_argument('--keep-classes', action='store_true', help='keep 1001 classes, the first is "background"')
+    convert.add_argument('--verify', type=Path, metavar='DIR',
+                         help='measure top-1 and top-5 on a folder of pictures, a folder a class')
+    convert.add_argument('--force', action='store_true', help='replace OUTPUT if it is the folder of a model')
+    convert.set_defaults(run=_convert)
     return parser
 
 

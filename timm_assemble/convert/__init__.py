@@ -1,4 +1,10 @@
 """Weights of the official TensorFlow implementation, brought to these models."""
-from .tf_names import state_dict_from_tf, tf_names
+from .conversion import convert, write
+from .tensorflow import find_checkpoint, open_checkpoint
+from .tf_names import MisfitError, state_dict_from_tf, tf_names
+from .variants import infer_variant
 
-__all__ = ['state_dict_from_tf', 'tf_names']
+__all__ = [
+    'MisfitError', 'convert', 'find_checkpoint', 'infer_variant', 'open_checkpoint', 'state_dict_from_tf', 'tf_names',
+    'write',
+]
