@@ -252,7 +252,7 @@ def _create(variant: str, pretrained: bool, overrides: Dict[str, Any], **model_a
             raise ValueError(
                 f"pretrained=True: {variant} comes without weights of its own. Load a model from the Hugging Face Hub "
                 f"with create_model('hf-hub:user/name', pretrained=True), or convert an official TensorFlow checkpoint "
-                f"with timm_assemble.convert.state_dict_from_tf.")
+                f"with timm-assemble convert.")
     return build_model_with_cfg(AssembleResNet, variant, pretrained, **kwargs)
 
 

@@ -92,7 +92,7 @@ def convert(
             name=variant.name, model_args=variant.model_args, seen=variant.seen._asdict(),
             not_in_the_checkpoint=_not_seen(model)),
         variables=[dict(variable=v, **variables.read[v], entry=e) for e, v in tf_names(model).items()],
-        set_aside=dict(variables.set_aside),
+        set_aside=dict(variables.set_aside.most_common()),
         dropped='class 0 ("background") of dense/kernel and dense/bias' if background else None,
         versions={p: metadata.version(p) for p in ('timm_assemble', 'timm', 'torch', 'numpy', 'safetensors')}
         | dict(tensorflow=variables.version, python=platform.python_version()),

@@ -128,6 +128,9 @@ class CheckpointVariables(Mapping[str, np.ndarray]):
         self.read[name] = dict(shape=[*array.shape], dtype=str(array.dtype), sha256=digest)
         return array.astype(np.float32, copy=False)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.shapes  # Mapping's own would read it
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
 
