@@ -146,7 +146,7 @@ def test_bad_output_format():
 
 
 def test_pretrained_says_how_to_get_weights():
-    with pytest.raises(ValueError, match=r"assemble_resnet50 comes without weights.*hf-hub:.*state_dict_from_tf"):
+    with pytest.raises(ValueError, match=r"assemble_resnet50 comes without weights.*hf-hub:.*timm-assemble convert"):
         timm.create_model('assemble_resnet50', pretrained=True)
 
 
