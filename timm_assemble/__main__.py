@@ -63,6 +63,7 @@ def _convert(args: argparse.Namespace) -> None:
 
     from . import convert
     from .accuracy import measure_accuracy, read_class_map
+    from .model_card import Result
     from .new_folder import check_new_folder
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up, as after an interrupt
@@ -73,12 +74,15 @@ def _convert(args: argparse.Namespace) -> None:
     done = convert.convert(
         convert.open_checkpoint(prefix), args.model, dict(args.model_kwargs), keep_classes=args.keep_classes)
     print(done.summary(), flush=True)
-    results = None
+    results = []
     if args.verify is not None:
         class_map = read_class_map(args.verify, done.model.num_classes)
-        results = measure_accuracy(done.model, args.verify, class_map).describe(
-            done.variant.name if not set(done.variant.model_args) - {'num_classes'} else '')
-        print(results, flush=True)
+        measured = measure_accuracy(done.model, args.verify, class_map)
+        print(measured.describe(done.variant.name if not set(done.variant.model_args) - {'num_classes'} else ''),
+              flush=True)
+        results = [Result(metric, value, measured.protocol, 'timm-assemble convert CHECKPOINT OUTPUT --verify DIR',
+                          'imagenet-1k' if measured.imagenet else '')
+                   for metric, value in (('top-1', measured.top1), ('top-5', measured.top5))]
     convert.write(done, args.output, args.force, results)
     print(f"written: {args.output}; load it with create_model('local-dir:{args.output}', pretrained=True)")
 

@@ -28,11 +28,15 @@ class Accuracy(NamedTuple):
     crop_pct: float
     imagenet: bool
 
+    @property
+    def protocol(self) -> str:
+        """On what and how it was measured."""
+        return f'{self.pictures} pictures at {self.size}, crop {self.crop_pct:.4g}'
+
     def describe(self, name: str = '') -> str:
         """One line; with what the paper has for a model of this name, where the pictures are ImageNet's."""
         published = PUBLISHED_TOP1.get(name) if self.imagenet else None
-        line = (f'top-1 {self.top1:.2f} %, top-5 {self.top5:.2f} % on {self.pictures} pictures at {self.size}, '
-                f'crop {self.crop_pct:.4g}')
+        line = f'top-1 {self.top1:.2f} %, top-5 {self.top5:.2f} % on {self.protocol}'
         return line + (f"; published: top-1 {published} % on the 50000 of ImageNet's validation" if published else '')
 
 

@@ -5,7 +5,6 @@ it back and classifies with it. It knows the model, its card and timm, scikit-le
 the plot.
 """
 import json
-import shutil
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
@@ -22,6 +21,7 @@ from timm.utils import random_seed
 from torch import nn
 
 from .model_card import Result, model_card
+from .new_folder import new_folder
 
 CLASSES = 10
 SIZE = 64
@@ -91,16 +91,14 @@ def predict(model: nn.Module, loader: Any) -> Tuple[torch.Tensor, torch.Tensor]:
 
 def save(model: Any, folder: Path, note: str, results: Sequence[Result] = ()) -> None:
     """Save in the Hub's form: model.safetensors, config.json and a model card; all of it or nothing."""
-    made = folder.with_name(folder.name + '.part')
-    shutil.rmtree(made, ignore_errors=True)
     name = model.pretrained_cfg['architecture']
     model.to(memory_format=torch.contiguous_format)  # safetensors takes no other layout
-    save_for_hf(model, str(made), safe_serialization=True, model_config=dict(label_names=[*map(str, range(CLASSES))]))
-    (made / 'README.md').write_text(model_card(
-        model, f'local-dir:{folder.name}', title=f'{name} for digits', results=results,
-        description=f"{name} trained on scikit-learn's handwritten digits by `timm-assemble demo`. {note}"))
-    shutil.rmtree(folder, ignore_errors=True)
-    made.rename(folder)
+    with new_folder(folder, force=True) as made:
+        labels = dict(label_names=[*map(str, range(CLASSES))])
+        save_for_hf(model, str(made), safe_serialization=True, model_config=labels)
+        (made / 'README.md').write_text(model_card(
+            model, f'local-dir:{folder.name}', title=f'{name} for digits', results=results,
+            description=f"{name} trained on scikit-learn's handwritten digits by `timm-assemble demo`. {note}"))
 
 
 def draw(

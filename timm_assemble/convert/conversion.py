@@ -1,6 +1,6 @@
 """From a checkpoint to a model's folder in the Hugging Face Hub's form, with a report of where every entry came from.
 
-Knows the reader, the inference of the variant, the name table, and timm's way of saving.
+Knows the reader, the inference of the variant, the name table, the model card, and timm's way of saving.
 """
 import hashlib
 import json
@@ -8,16 +8,16 @@ import platform
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import timm
 import torch
 from safetensors import safe_open
 from timm.models import save_for_hf
-from timm.models._hub import generate_readme
 
 from ..assemble_resnet import AssembleResNet
 from ..layers import AntiAlias2d
+from ..model_card import Result, model_card
 from ..new_folder import new_folder
 from .tensorflow import CheckpointVariables
 from .tf_names import MisfitError, state_dict_from_tf, tf_names
@@ -100,28 +100,14 @@ def convert(
     return Conversion(model, variant, report)
 
 
-def _card(conversion: Conversion, folder: str, results: Optional[str]) -> str:
-    """The model card, whose first lines say what to import."""
-    name = conversion.variant.name
-    cfg: Any = conversion.model.pretrained_cfg
+def _card(conversion: Conversion, folder: str, results: Sequence[Result]) -> str:
+    """The model card, which says where the weights come from."""
     source = ', '.join(f'`{f["file"]}` (SHA-256 {f["sha256"]})' for f in conversion.report['source'])
-    usage = ('```python\nimport timm\nimport timm_assemble  # registers the architecture: pip install timm-assemble\n'
-             f"model = timm.create_model('local-dir:{folder}', pretrained=True)\n```")
-    parameters = sum(p.numel() for p in conversion.model.parameters())
-    details: Dict[str, Any] = {
-        'Architecture': f'`{name}`' + ''.join(f', {k}={v!r}' for k, v in conversion.variant.model_args.items()),
-        'Parameters (M)': f'{parameters / 1e6:.2f}',
-        'Input': f'{cfg["input_size"][-1]}, tested at {(cfg.get("test_input_size") or cfg["input_size"])[-1]}',
-        'Converted from': source,
-        'Paper': '[arXiv 2001.06268](https://arxiv.org/abs/2001.06268)',
-    }
-    if results:
-        details['Results'] = results
-    return generate_readme(dict(
-        description='Needs `import timm_assemble` beside timm, as below. Weights of a TensorFlow checkpoint, converted '
-                    'by `timm-assemble convert`; `conversion.json` says where every entry came from.',
-        details=details, usage=usage, tags=['image-classification', 'timm', 'timm_assemble'],
-        license=cfg.get('license') or 'apache-2.0'), name)
+    return model_card(
+        conversion.model, f'local-dir:{folder}', model_args=conversion.variant.model_args, results=results,
+        description=f'Weights of a TensorFlow checkpoint, converted by `timm-assemble convert` from {source}; '
+                    '`conversion.json` says where every entry came from. '
+                    'Paper: [arXiv 2001.06268](https://arxiv.org/abs/2001.06268).')
 
 
 def _check_written(weights: Path, model: AssembleResNet, variables: List[Dict[str, Any]]) -> None:
@@ -145,7 +131,7 @@ def _json(report: Mapping[str, Any]) -> str:
     return text.replace('"variables": []', f'"variables": [\n  {rows}\n ]', 1)
 
 
-def write(conversion: Conversion, output: Path, force: bool = False, results: Optional[str] = None) -> None:
+def write(conversion: Conversion, output: Path, force: bool = False, results: Sequence[Result] = ()) -> None:
     """Write config.json, model.safetensors, README.md and conversion.json, all of them or nothing.
 
     Args:
@@ -161,7 +147,7 @@ def write(conversion: Conversion, output: Path, force: bool = False, results: Op
     with new_folder(output, force) as made:
         save_for_hf(conversion.model, str(made), safe_serialization=True, model_args=conversion.variant.model_args)
         _check_written(made / 'model.safetensors', conversion.model, conversion.report['variables'])
-        conversion.report['results'] = results
+        conversion.report['results'] = [result._asdict() for result in results]
         (made / 'model.safetensors').chmod((made / 'config.json').stat().st_mode)  # written for the owner alone
         (made / 'conversion.json').write_text(_json(conversion.report))
         (made / 'README.md').write_text(_card(conversion, output.name, results))
