@@ -63,9 +63,9 @@ def train_args(kind):
     own = {'num_classes', 'in_chans', 'bn_eps'}
     args = {'num_classes': None, 'in_chans': None, 'bn_eps': None, **args}
     return dict(
-        model=name, gp=None, bn_momentum=None, input_size=None, img_size=64, crop_pct=None, mean=None, std=None,
-        interpolation='', drop=0.0, drop_path=None, drop_block=None, model_kwargs={
-            k: v for k, v in args.items() if k not in own}, **{k: args[k] for k in own},
+        model=name, gp=args.pop('global_pool', None), bn_momentum=None, input_size=None, img_size=64, crop_pct=None,
+        mean=None, std=None, interpolation='', drop=0.0, drop_path=None, drop_block=None,
+        model_kwargs={k: v for k, v in args.items() if k not in own}, **{k: args[k] for k in own},
         dataset='torch/cifar10', data_dir='/somewhere/private', val_split='validation', epochs=3, batch_size=4, lr=0.05,
         opt='sgd', weight_decay=1e-4, model_ema=kind == WITH_EMA, eval_metric='top1', log_wandb=False)
 

@@ -77,6 +77,9 @@ def test_interrupt_leaves_a_readable_model(tmp_path):
     (('demo', '--model', 'resnet5000'), "--model must be a model name that timm knows, got 'resnet5000'"),
     (('demo', '--colour', 'red'), 'unrecognized arguments: --colour red'),
     (('demo', '--output', os.devnull), 'Not a directory'),
+    (('push', 'model'), 'the following arguments are required: REPO'),
+    (('push', 'nowhere', 'user/name', '--dry-run'), 'FOLDER_OR_CHECKPOINT must exist, got nowhere'),
+    (('push', '.', 'name'), "REPO must be 'user/name', got 'name'"),
 ])
 def test_bad_use_is_one_line(args, message):
     done = call(*args)

@@ -56,7 +56,8 @@ class Publication(NamedTuple):
 
 def _dataset(args: Dict[str, Any]) -> str:
     """A name of train.py's dataset without the reader's prefix; a plain folder has none."""
-    return re.sub(r'^(hfds|hfids|tfds|wds|torch)/', '', str(args.get('dataset') or '')).partition(':')[0]
+    name = re.sub(r'^(hfds|hfids|tfds|wds|torch)/', '', str(args.get('dataset') or '')).partition(':')[0]
+    return {'imagenet': 'imagenet-1k', 'imagenet2012': 'imagenet-1k'}.get(name, name)
 
 
 def _results(trained: TrainedModel) -> List[Result]:
@@ -73,10 +74,11 @@ def _results(trained: TrainedModel) -> List[Result]:
 
 def _write(trained: TrainedModel, folder: Path, source: str, title: str) -> None:
     """Make the folder of a trained model, whole or not at all."""
-    dataset = _dataset(trained.args)
+    dataset, base = _dataset(trained.args), trained.args['model']
+    start = f' from `{base}`' if base.startswith('hf-hub:') else ''
     card = model_card(
         trained.model, source, title=title, weights=trained.weights, model_args=trained.model_args,
-        description=f"Trained with timm's `train.py`{f' on {dataset}' if dataset else ''}.",
+        description=f"Trained with timm's `train.py`{start}{f' on {dataset}' if dataset else ''}.",
         recipe=dict(trained.args, dataset=dataset), datasets=[dataset] if dataset else [], results=_results(trained))
     with new_folder(folder, force=True) as made:
         save_for_hf(trained.model, str(made), safe_serialization=True, model_args=trained.model_args)

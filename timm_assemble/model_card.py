@@ -21,6 +21,12 @@ RECIPE = (
     'model_ema_warmup', 'amp', 'amp_dtype', 'pretrained', 'kd_model_name', 'kd_loss_type', 'kd_temperature',
     'distill_loss_weight', 'task_loss_weight', 'seed',
 )
+# what has a default and no effect unless one of the others is set
+EFFECT = {
+    'remode': ('reprob',), 'mixup_mode': ('mixup', 'cutmix'), 'amp_dtype': ('amp',), 'kd_loss_type': ('kd_model_name',),
+    'kd_temperature': ('kd_model_name',), 'distill_loss_weight': ('kd_model_name',),
+    'task_loss_weight': ('kd_model_name',), 'model_ema_decay': ('model_ema',), 'model_ema_warmup': ('model_ema',),
+}
 
 
 class Result(NamedTuple):
@@ -98,11 +104,12 @@ def _model(model: Any, model_args: Mapping[str, Any], weights: str) -> List[str]
     args = ', '.join(f'{k}={v!r}' for k, v in model_args.items())
     numbers = {key: '(' + ', '.join(f'{v:.5g}' for v in cfg[key]) + ')' for key in ('mean', 'std')}
     parameters = sum(p.numel() for p in model.parameters())
+    gmacs = _gmacs(model, (channels, *test))
     crop = cfg.get('test_crop_pct') or cfg['crop_pct']
     lines = [
         f'**Architecture**: `{cfg["architecture"]}`' + (f' with `{args}`' if args else ''),
         f'**Parameters**: {parameters / 1e6:.2f} M',
-        f'**GMACs**: {_gmacs(model, (channels, *test)):.2f} at {test[0]} x {test[1]}',
+        f'**GMACs**: {f"{gmacs:.2f}" if gmacs >= 1 else f"{gmacs:.2g}"} at {test[0]} x {test[1]}',
         f'**Input**: {channels} x {train[0]} x {train[1]} in training, {test[0]} x {test[1]} in tests; '
         f'crop {crop:.4g}, {cfg["interpolation"]}, mean {numbers["mean"]}, std {numbers["std"]} of values from 0 to 1',
         f'**Classes**: {model.num_classes or "none, it gives features"}',
@@ -116,7 +123,8 @@ def _model(model: Any, model_args: Mapping[str, Any], weights: str) -> List[str]
 
 
 def _recipe(recipe: Mapping[str, Any]) -> str:
-    shown = {k: recipe[k] for k in RECIPE if recipe.get(k) not in (None, '', False, 0, [], {})}
+    given = {k: recipe[k] for k in RECIPE if recipe.get(k) not in (None, '', False, 0, [], {})}
+    shown = {k: v for k, v in given.items() if any(needed in given for needed in EFFECT.get(k, (k,)))}
     rows = ''.join(f'| `{k}` | {v} |\n' for k, v in shown.items())
     return ("\n## Training\n\nBy timm's `train.py`, of whose arguments these are set:\n\n"
             f'| argument | value |\n|---|---|\n{rows}')

@@ -91,7 +91,8 @@ def _constructor_args(args: Dict[str, Any]) -> Dict[str, Any]:
         in_chans = args['input_size'][0]
     given = dict(
         num_classes=args.get('num_classes'), in_chans=in_chans, global_pool=args.get('gp'),
-        bn_momentum=args.get('bn_momentum'), bn_eps=args.get('bn_eps'), **(args.get('model_kwargs') or {}))
+        bn_momentum=args.get('bn_momentum'), bn_eps=args.get('bn_eps'))
+    given.update(args.get('model_kwargs') or {})
     return {k: v for k, v in given.items() if v is not None and k not in OF_TRAINING_ALONE}
 
 
