@@ -36,7 +36,8 @@ def test_arguments_within_do_without_args_yaml(tmp_path):
 def test_input_of_one_channel(tmp_path, mean, expected):
     """One mean a channel, the average of the registered three as timm's loaders take it, or the one that was given."""
     args = dict(train_args(FOLDER), num_classes=3, in_chans=1, mean=mean, img_size=None, crop_pct=0.9)
-    model = timm.create_model('test_assemble_resnet', num_classes=3, in_chans=1, global_pool=args['gp'], **args['model_kwargs'])
+    model = timm.create_model(
+        'test_assemble_resnet', num_classes=3, in_chans=1, global_pool=args['gp'], **args['model_kwargs'])
     path = tmp_path / 'last.pth.tar'
     torch.save(dict(state_dict={f'module.{k}': v for k, v in model.state_dict().items()},
                     args=argparse.Namespace(**args)), path)

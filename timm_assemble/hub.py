@@ -177,6 +177,8 @@ def prepare(path: Path, repo: str, revision: Optional[str] = None) -> Publicatio
         if not is_registered_here(trained.model.pretrained_cfg['architecture']):
             raise ValueError(f"model must be one of this package's, got {trained.args['model']!r} in {path}")
         publication = publication._replace(folder=path.with_name(name))
+        if publication.folder.exists():
+            publication.notes.append(f'{publication.folder} was there and is made anew, its card as well')
         _write(trained, publication.folder, publication.source, name)
         publication.notes.append(f'weights: {trained.weights}')
     else:
