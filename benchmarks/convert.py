@@ -22,8 +22,9 @@ MIB = 1 << 20
 
 WRITE = """
 import sys
-import numpy as np, tensorflow as tf, timm, timm_assemble
+import timm, timm_assemble, numpy as np  # before TensorFlow: the other order may crash
 from timm_assemble.convert import tf_names
+import tensorflow as tf
 model = timm.create_model(sys.argv[1], num_classes=1001)
 state = model.state_dict()
 tensors = {}
@@ -73,7 +74,7 @@ def main() -> int:
     clock: Callable[[], float] = children_seconds if args.clock == 'processor time' else time.perf_counter
     with tempfile.TemporaryDirectory() as folder:
         prefix = str(Path(folder) / 'model.ckpt')
-        subprocess.run([sys.executable, '-c', WRITE, MODEL, prefix], check=True)
+        subprocess.run([sys.executable, '-c', WRITE, MODEL, prefix], check=True, stderr=subprocess.DEVNULL)
         size = sum(f.stat().st_size for f in Path(folder).iterdir())
         for i in range(args.rounds):
             output = Path(folder) / f'made{i}'
