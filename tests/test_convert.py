@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from docs.variants import PUBLISHED
+from timm_assemble.model_card import Result
 from timm_assemble.__main__ import main
 from timm_assemble.accuracy import PUBLISHED_TOP1, measure_accuracy, read_class_map
 from timm_assemble.convert import conversion, convert, find_checkpoint, write
@@ -77,10 +78,11 @@ def test_config_has_input_test_size_and_crop(tmp_path, checkpoint):
 
 
 def test_card(tmp_path, checkpoint):
-    write(convert(checkpoint[0]), tmp_path / 'made', results='top-1 12.34 %')
+    write(convert(checkpoint[0]), tmp_path / 'made', results=[Result('top-1', 12.34, '8 pictures', 'a command')])
     card = (tmp_path / 'made' / 'README.md').read_text()
     assert card.startswith('---\n') and 'library_name: timm' in card and '- timm_assemble' in card
-    assert '`assemble_resnet50`, width=8, num_classes=11' in card and 'top-1 12.34 %' in card
+    for told in ('assemble_resnet50', 'width', '12.34', '8 pictures'):
+        assert told in card
 
 
 def test_half_precision_is_widened_and_said(tmp_path, checkpoint):

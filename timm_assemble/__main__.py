@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     demo.add_argument('--model', default='assemble_resnet50', help='name of the model to train')
     demo.add_argument('--output', type=Path, default=Path('demo-output'), help='folder for all that is made')
-    demo.add_argument('--epochs', type=_positive, default=6, help='passes over the training pictures')
+    demo.add_argument('--epochs', type=_positive, default=5, help='passes over the training pictures')
     demo.add_argument('--seed', type=int, default=0, help='of weights, order and augmentation')
     demo.set_defaults(run=_demo)
     push = commands.add_parser(

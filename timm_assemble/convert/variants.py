@@ -42,11 +42,14 @@ class Architecture(NamedTuple):
     embedding_size: int
     num_classes: int
 
+    def fits_beta(self, beta: int) -> bool:
+        """Whether this beta gives little branches of this depth; where they are of one block, any large one does."""
+        return beta > 0 and all(n == max(1, depth // beta - 1) for n, depth in zip(self.little, self.layers))
+
     @property
     def betas(self) -> List[int]:
-        """Every beta that gives little branches of this depth; the usual ones first."""
-        fitting = [b for b in range(1, max(self.layers[:3]) + 2)
-                   if all(n == max(1, depth // b - 1) for n, depth in zip(self.little, self.layers))]
+        """The betas that give little branches of this depth; the usual ones first."""
+        fitting = [b for b in range(1, max(4, *self.layers[:3]) + 2) if self.fits_beta(b)]
         return sorted(fitting, key=lambda b: (b not in (2, 4), -b if b in (2, 4) else b))
 
     def __str__(self) -> str:
@@ -195,7 +198,7 @@ def _changes(seen: Architecture, other: Architecture) -> Dict[str, Any]:
 def _agrees(name: str, value: Any, seen: Architecture) -> bool:
     """Whether a value given for an argument is one that the variables allow."""
     if name == 'big_little':
-        return (len(value) == 2 and value[0] == seen.alpha and value[1] in seen.betas) if value else not seen.alpha
+        return (len(value) == 2 and value[0] == seen.alpha and seen.fits_beta(value[1])) if value else not seen.alpha
     if name == 'attn':
         return (value or None) == seen.attn
     if name == 'num_classes':
