@@ -18,11 +18,14 @@ def init_weights_official(module: nn.Module) -> None:
     """Initialise one module, for use with ``Module.apply``.
 
     Convolutions: normal, cut at two standard deviations, scaled to variance ``1 / fan_in``. Linear: Glorot uniform
-    ``U(-a, a)``, ``a = sqrt(6 / (fan_in + fan_out))``, bias 0. Batch norm: weight 1, bias 0, fresh statistics.
+    ``U(-a, a)``, ``a = sqrt(6 / (fan_in + fan_out))``, bias 0. Batch norm: weight 1, bias 0, fresh statistics. On the
+    meta device, which has no values, convolutions are left alone: drawing nothing takes a second a model there.
 
     Source: the official code; arXiv 1706.02515 for the scale.
     """
     if isinstance(module, nn.Conv2d):
+        if module.weight.is_meta:
+            return
         lecun_normal_(module.weight)
     elif isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
