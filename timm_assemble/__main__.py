@@ -7,9 +7,9 @@ import argparse
 import sys
 from typing import List, NoReturn, Optional
 
-from .commands import convert, demo, push
+from .commands import convert, demo, push, teacher_logits
 
-COMMANDS = dict(demo=demo, push=push, convert=convert)
+COMMANDS = {'demo': demo, 'push': push, 'convert': convert, 'teacher-logits': teacher_logits}
 
 
 class _Parser(argparse.ArgumentParser):

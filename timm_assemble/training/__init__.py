@@ -1,0 +1,31 @@
+"""What this package adds to a training: DropBlock's schedule and distillation from stored teacher logits.
+
+Each part is usable alone in a loop of one's own; ``train_hook`` binds them into timm's train.py. Knows torch, timm and
+nothing of the models.
+"""
+from .distillation import (
+    StoredLogitsDistillationTask,
+    distillation_cross_entropy,
+    distillation_weights,
+    pack_targets,
+    unpack_targets,
+)
+from .drop_block_schedule import drop_block_schedule
+from .sample_fingerprint import SampleFingerprint, fingerprint
+from .teacher_logits import StoreInfo, TeacherLogits, TeacherLogitsWriter
+from .teacher_mixup import (
+    TeacherCollate,
+    TeacherCollateMixup,
+    TeacherDataset,
+    TeacherMixup,
+    mix_rows,
+    mix_with_matrix,
+)
+from .teacher_run import store_teacher_logits
+
+__all__ = [
+    'StoredLogitsDistillationTask', 'distillation_cross_entropy', 'distillation_weights', 'pack_targets',
+    'unpack_targets', 'drop_block_schedule', 'SampleFingerprint', 'fingerprint', 'StoreInfo', 'TeacherLogits',
+    'TeacherLogitsWriter', 'TeacherCollate', 'TeacherCollateMixup', 'TeacherDataset', 'TeacherMixup', 'mix_rows',
+    'mix_with_matrix', 'store_teacher_logits',
+]

@@ -1,0 +1,153 @@
+"""Distillation from stored teacher logits: the loss, the targets that carry the teacher's row, and timm's task of both.
+
+A target is one tensor, because loaders, prefetchers and training loops of timm move exactly one: a row is the picture's
+label and its teacher probabilities, ``[label, p_1 .. p_C]``, or after mixing, both mixed, ``[y_1 .. y_C, p_1 .. p_C]``.
+
+Knows torch and timm's tasks, neither the store nor how rows are mixed.
+"""
+from typing import Any, Callable, Dict, Optional, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from timm.task import ClassificationTask
+from torch import nn
+
+__all__ = [
+    'distillation_cross_entropy', 'distillation_weights', 'pack_targets', 'unpack_targets',
+    'StoredLogitsDistillationTask',
+]
+
+
+def distillation_cross_entropy(
+        logits: torch.Tensor,
+        teacher_probs: torch.Tensor,
+        temperature: float = 1.0,
+) -> torch.Tensor:
+    r"""Cross entropy between a teacher's softened probabilities and the student's.
+
+    .. math:: L = -\frac{T^2}{B} \sum_b \sum_c p_{bc} \log \mathrm{softmax}(z_b / T)_c
+
+    Its gradient is that of the KL divergence, from which it differs by the teacher's entropy.
+
+    Args:
+        logits: ``(B, C)`` student logits z, any floating dtype; the loss is computed in float32.
+        teacher_probs: ``(B, C)`` probabilities p of the teacher at the same temperature, rows of sum 1.
+        temperature: Temperature T, positive.
+
+    Returns:
+        0-d float32 tensor.
+
+    Raises:
+        ValueError: Shapes differ, or the temperature is not positive.
+
+    Source: arXiv 1503.02531 section 2; arXiv 2001.06268 section 3.2.
+    """
+    if not temperature > 0:
+        raise ValueError(f'temperature must be positive, got {temperature!r}.')
+    if logits.shape != teacher_probs.shape:
+        raise ValueError(
+            f'teacher_probs must have the shape of logits, {tuple(logits.shape)}, got {tuple(teacher_probs.shape)}.')
+    log_probs = F.log_softmax(logits.float() / temperature, dim=-1)
+    return -(teacher_probs * log_probs).sum(-1).mean() * temperature ** 2
+
+
+def pack_targets(labels: torch.Tensor, teacher_probs: torch.Tensor) -> torch.Tensor:
+    """Labels and teacher probabilities as one tensor.
+
+    Args:
+        labels: ``(...,)`` class indices below 2^24, which float32 holds exactly, or ``(..., C)`` class weights.
+        teacher_probs: ``(..., C)``.
+
+    Returns:
+        float32 ``(..., 1 + C)`` or ``(..., 2C)``.
+    """
+    if labels.ndim < teacher_probs.ndim:
+        labels = labels.unsqueeze(-1)
+    return torch.cat((labels.float(), teacher_probs.float()), dim=-1)
+
+
+def unpack_targets(targets: torch.Tensor, num_classes: int) -> Tuple[torch.Tensor, torch.Tensor]:
+    """The inverse of :func:`pack_targets`: labels, int64 ``(...,)`` or float32 ``(..., C)``, and probabilities.
+
+    Args:
+        targets: float32 ``(..., 1 + C)`` or ``(..., 2C)``.
+        num_classes: C, 2 or more.
+
+    Raises:
+        ValueError: The last side is neither.
+    """
+    width = targets.shape[-1] if targets.ndim else 0
+    if width not in (1 + num_classes, 2 * num_classes) or num_classes < 2:
+        raise ValueError(
+            f'targets must carry a label or {num_classes} class weights and {num_classes} teacher probabilities: '
+            f'{1 + num_classes} or {2 * num_classes} columns, got shape {tuple(targets.shape)}.')
+    labels, teacher_probs = targets.split((width - num_classes, num_classes), dim=-1)
+    return (labels if width == 2 * num_classes else labels.squeeze(-1).long()), teacher_probs
+
+
+def distillation_weights(task_weight: Optional[float], distill_weight: Optional[float]) -> Tuple[float, float]:
+    """Weights of the two losses as timm reads its flags: both 1 if unset; the task's alone makes the other 1 minus it.
+
+    Args:
+        task_weight: ``--task-loss-weight``.
+        distill_weight: ``--distill-loss-weight``.
+
+    Source: the argument help of timm's train.py.
+    """
+    if distill_weight is None:
+        return (1.0, 1.0) if task_weight is None else (task_weight, 1.0 - task_weight)
+    return 1.0 if task_weight is None else task_weight, distill_weight
+
+
+class StoredLogitsDistillationTask(ClassificationTask):
+    r"""timm's classification task with a teacher whose probabilities come with the targets: no teacher is run.
+
+    .. math:: L = w_t \, \mathrm{criterion}(z, y) + w_d \, T^2 \, \mathrm{CE}(p, z / T)
+
+    Args:
+        model: Student, of 2 or more classes.
+        criterion: Loss of the labels: of ``(B, C)`` class weights after mixing, of class indices without.
+        task_loss_weight: Weight w_t, with the other as in :func:`distillation_weights`.
+        distill_loss_weight: Weight w_d.
+        temperature: Temperature T at which the targets' probabilities were taken.
+        device: Device for task tensors.
+        dtype: Dtype for task tensors.
+        verbose: Log the weights.
+
+    Raises:
+        ValueError: The temperature is not positive.
+
+    Source: arXiv 2001.06268 section 3.2. Departures: timm's LogitDistillationTask runs the teacher on the augmented
+    picture in every step and has a KL divergence, of the same gradient.
+    """
+
+    def __init__(
+            self,
+            model: nn.Module,
+            criterion: Union[nn.Module, Callable],
+            task_loss_weight: Optional[float] = None,
+            distill_loss_weight: Optional[float] = None,
+            temperature: float = 1.0,
+            device: Optional[torch.device] = None,
+            dtype: Optional[torch.dtype] = None,
+            verbose: bool = True,
+    ) -> None:
+        if not temperature > 0:
+            raise ValueError(f'temperature must be positive, got {temperature!r}.')
+        super().__init__(model, criterion=criterion, device=device, dtype=dtype, verbose=verbose)
+        self.task_loss_weight, self.distill_loss_weight = distillation_weights(task_loss_weight, distill_loss_weight)
+        self.temperature = temperature
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> Dict[str, Any]:
+        """``loss``, its parts ``task_loss`` and ``kd_loss`` without their weights, and the logits as ``output``.
+
+        Args:
+            input: ``(B, C, H, W)`` pictures.
+            target: Packed targets, see :func:`pack_targets`.
+        """
+        output = self.trainable_module(input)
+        labels, teacher_probs = unpack_targets(target, output.shape[-1])
+        task_loss = self.criterion(output, labels)
+        kd_loss = distillation_cross_entropy(output, teacher_probs, self.temperature)
+        loss = self.task_loss_weight * task_loss + self.distill_loss_weight * kd_loss
+        return {'loss': loss, 'output': output, 'task_loss': task_loss, 'kd_loss': kd_loss}
