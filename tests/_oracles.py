@@ -96,3 +96,40 @@ def nearest(x: np.ndarray, height: int, width: int) -> np.ndarray:
         for c in range(width):
             y[r, c] = x[r * x.shape[0] // height, c * x.shape[1] // width]
     return y
+
+
+def mixed_with_reverse(rows: np.ndarray, lam: np.ndarray) -> np.ndarray:
+    """(B, C) rows, each mixed with that of the reversed batch by its own share; as many as there are shares."""
+    mixed = np.zeros((len(lam), rows.shape[1]))
+    for i in range(len(lam)):
+        for c in range(rows.shape[1]):
+            mixed[i, c] = lam[i] * rows[i, c] + (1 - lam[i]) * rows[len(rows) - 1 - i, c]
+    return mixed
+
+
+def smoothed(labels: np.ndarray, classes: int, smoothing: float) -> np.ndarray:
+    """(B,) class indices to (B, C) class weights with a share spread evenly over all classes."""
+    weights = np.full((len(labels), classes), smoothing / classes)
+    for i, label in enumerate(labels):
+        weights[i, label] += 1 - smoothing
+    return weights
+
+
+def cross_entropy(logits: np.ndarray, weights: np.ndarray, temperature: float = 1.0) -> float:
+    """Mean over rows of minus the weighted log-softmax, times the temperature squared."""
+    total = 0.0
+    for row, weight in zip(logits / temperature, weights):
+        log_sum = math.log(sum(math.exp(z) for z in row))
+        total -= sum(w * (z - log_sum) for z, w in zip(row, weight))
+    return total / len(logits) * temperature ** 2
+
+
+def spread_evenly(logits: np.ndarray, k: int) -> np.ndarray:
+    """(C,) logits to probabilities: the k largest as they are, what is left shared evenly."""
+    e = np.exp(logits - logits.max())
+    probs = e / e.sum()
+    largest = np.argsort(-logits)[:k]
+    out = np.zeros_like(probs)
+    for c in range(len(probs)):
+        out[c] = probs[c] if c in largest else (1 - probs[largest].sum()) / (len(probs) - k)
+    return out

@@ -32,5 +32,4 @@ def drop_block_schedule(step: int, total: int, start: float, end: float) -> floa
     for name, rate in (('start', start), ('end', end)):
         if not 0.0 <= rate <= 1.0:
             raise ValueError(f'{name} must be a DropBlock rate from 0 to 1, got {rate!r}.')
-    done = min(step / total, 1.0)
-    return start * (1.0 - done) + end * done
+    return start + (end - start) * step / total if step < total else end
