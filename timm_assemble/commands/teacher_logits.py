@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
             args.dataset, root=args.data_dir, split=args.train_split, class_map=args.class_map,
             input_key=args.input_key, target_key=args.target_key)
     except (RuntimeError, AssertionError, TypeError) as e:  # how timm tells of unknown names, misfits, empty folders
-        raise ValueError(str(e).splitlines()[0]) from e
+        raise ValueError(f'--model {args.model}: {" ".join(str(e).split())[:300]}') from e
     preprocessing = {name: getattr(args, name) for name in (
         'img_size', 'input_size', 'crop_pct', 'mean', 'std', 'interpolation')}
     try:

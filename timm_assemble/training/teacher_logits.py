@@ -121,6 +121,8 @@ def _open_array(path: Path, shape: Optional[Tuple[int, ...]], mode: Any = 'r') -
         raise ValueError(f'{path} is missing') from None
     except (ValueError, EOFError, OSError) as e:
         raise ValueError(f'{path} is truncated or no .npy file: {str(e).splitlines()[0]}') from None
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f'{path} must be one array, an .npy file')
     if shape is not None and array.shape != shape:
         raise ValueError(f'{path} must have shape {shape}, got {array.shape}')
     return array

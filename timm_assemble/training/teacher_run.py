@@ -49,9 +49,8 @@ class _Pictures(Dataset):
             picture = self.dataset[index][0]
         else:
             try:
-                file = reader[index][0]
-                picture = Image.open(file).convert(self.dataset.input_img_mode or 'RGB')
-                file.close()
+                with reader[index][0] as file:
+                    picture = Image.open(file).convert(self.dataset.input_img_mode or 'RGB')
             except (OSError, SyntaxError) as e:
                 raise ValueError(f'picture {self.dataset.filename(index)} cannot be read: {e}') from e
         return self.transform(picture)
