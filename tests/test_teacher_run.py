@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -216,6 +217,7 @@ def test_logits_that_are_not_finite(data, tmp_path):
 
 @pytest.mark.parametrize('change, message', [
     (('--model', 'no_such_model'), 'no_such_model'), (('--data-dir', 'nowhere'), '--data-dir nowhere does not exist'),
+    (('--data-dir', str(Path(__file__).parent / 'golden')), 'Found 0 images'), (('--dataset', 'torch/none'), 'none'),
     (('--checkpoint', 'nothing.pth'), '--checkpoint must be a file, got nothing.pth'),
     (('--num-classes', '4'), 'size mismatch'), (('--top-k', '-1'), 'whole number from 0'),
     (('--model-kwargs', 'colour=3'), 'colour')])

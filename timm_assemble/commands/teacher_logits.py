@@ -72,11 +72,14 @@ def run(args: argparse.Namespace) -> None:
             model = create_model(args.model, checkpoint_path=str(args.checkpoint), **kwargs)
         else:
             model = create_model(args.model, pretrained=True, **kwargs)
+    except (RuntimeError, TypeError) as e:  # how timm tells of unknown names and of weights that do not fit
+        raise ValueError(f'--model {args.model}: {" ".join(str(e).split())[:300]}') from e
+    try:
         dataset = create_dataset(
             args.dataset, root=args.data_dir, split=args.train_split, class_map=args.class_map,
             input_key=args.input_key, target_key=args.target_key)
-    except (RuntimeError, AssertionError, TypeError) as e:  # how timm tells of unknown names, misfits, empty folders
-        raise ValueError(f'--model {args.model}: {" ".join(str(e).split())[:300]}') from e
+    except (RuntimeError, AssertionError) as e:  # how timm tells of unknown data sets and empty folders
+        raise ValueError(f'--data-dir {args.data_dir}: {" ".join(str(e).split())[:300]}') from e
     preprocessing = {name: getattr(args, name) for name in (
         'img_size', 'input_size', 'crop_pct', 'mean', 'std', 'interpolation')}
     try:
