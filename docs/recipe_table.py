@@ -1,0 +1,42 @@
+"""Put the table of recipes into docs/recipes.md: ``python -m docs.recipe_table``. Knows the recipes."""
+import sys
+from pathlib import Path
+from typing import List
+
+from timm_assemble.recipes import read_recipe, recipe_names, recipe_path
+
+from .generated_block import rewrite_block
+
+__all__ = ['PAGE', 'page', 'table']
+
+PAGE = Path(__file__).parent / 'recipes.md'
+BEGIN, END = '<!-- recipes:begin -->', '<!-- recipes:end -->'
+TITLES = ('recipe', 'row', 'model', 'what it is', 'epochs', 'top-1 (%)', 'mCE', 'images/s', 'at')
+NUMBERS = TITLES[4:]
+
+
+def _cells(name: str) -> List[str]:
+    recipe = read_recipe(name)
+    words = recipe_path(name).read_text(encoding='utf-8').splitlines()[1].removeprefix('# ').rstrip('.')
+    cells = [f'`{name}`', recipe.row, f'`{recipe.model}`', words, str(recipe.epochs), recipe.top1, recipe.mce,
+             recipe.images_per_s, recipe.test_size]
+    return [cell or '-' for cell in cells]
+
+
+def table() -> str:
+    """One line a recipe: what it is from its header, and what the paper publishes of it."""
+    grid = [list(TITLES)] + [_cells(name) for name in recipe_names()]
+    widths = [max(map(len, column)) for column in zip(*grid)]
+    rule = ['-' * (width - 1) + (':' if title in NUMBERS else '-') for title, width in zip(TITLES, widths)]
+    aligned = [[c.rjust(w) if t in NUMBERS else c.ljust(w) for t, c, w in zip(TITLES, row, widths)] for row in grid]
+    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in (aligned[0], rule, *aligned[1:]))
+
+
+def page() -> str:
+    """docs/recipes.md with the table of now."""
+    return rewrite_block(PAGE.read_text(encoding='utf-8'), BEGIN, END, table())
+
+
+if __name__ == '__main__':
+    PAGE.write_text(page(), encoding='utf-8')
+    sys.stdout.write(table() + '\n')
