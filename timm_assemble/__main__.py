@@ -7,9 +7,11 @@ import argparse
 import sys
 from typing import List, NoReturn, Optional
 
-from .commands import convert, demo, push, teacher_logits
+from .commands import convert, demo, push, recipes, run, teacher_logits, train
 
-COMMANDS = {'demo': demo, 'push': push, 'convert': convert, 'teacher-logits': teacher_logits}
+COMMANDS = {
+    'demo': demo, 'recipes': recipes, 'teacher-logits': teacher_logits, 'train': train, 'run': run, 'convert': convert,
+    'push': push}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,7 +33,13 @@ def main(argv: Optional[List[str]] = None) -> int:
     """Run one command; gives the exit status."""
     import timm_assemble  # noqa: F401  registers the models
 
+    argv, passed = list(sys.argv[1:] if argv is None else argv), []
+    split = getattr(COMMANDS.get(argv[0]), 'split_arguments', None) if argv else None
+    if split is not None:  # the rest belongs to a script of timm's
+        own, passed = split(argv[1:])
+        argv = [argv[0], *own]
     args = _parser().parse_args(argv)
+    args.passed = passed
     try:
         args.run(args)
     except (ValueError, OSError) as e:
