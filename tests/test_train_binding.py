@@ -1,7 +1,7 @@
 """What is bound into train.py, on a stand-in with its names and calls; test_train_script has the script itself."""
 import logging
 import types
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 
 import numpy as np
 import pytest
@@ -61,12 +61,15 @@ def train_one_epoch(epoch, model, loader, optimizer, args, lr_scheduler=None, nu
     return rates
 
 
-def script_of(**args):
+def script_of(config='', **args):
     script = types.ModuleType('train')
     values = dict(kd_model_name=None, kd_distill_type='logit', kd_temperature=1.0, drop_block=None, model_kwargs={},
                   num_classes=CLASSES, grad_accum_steps=1)
     script._parse_args = lambda: (Namespace(**{**values, **args}), '')
-    script.parser = script.config_parser = None
+    script.config_parser = types.SimpleNamespace(parse_known_args=lambda: (Namespace(config=config), []))
+    script.parser = ArgumentParser()
+    for name in values:
+        script.parser.add_argument(f'--{name}')
     script.create_model, script.create_loader = timm.create_model, create_loader
     script.train_one_epoch = train_one_epoch
     script.Mixup, script.FastCollateMixup = Mixup, FastCollateMixup
@@ -139,6 +142,12 @@ def test_bad_arguments(args, message, store, capsys):
     if args.get('kd_model_name') == 'logits:STORE':
         args = dict(args, kd_model_name=store)
     assert message in refusal(capsys, script_of(**args))
+
+
+def test_wrong_key(tmp_path, capsys):
+    (tmp_path / 'mine.yaml').write_text('drop_blok: 0.1\n')
+    error = refusal(capsys, script_of(config=str(tmp_path / 'mine.yaml')))
+    assert "mine.yaml: 'drop_blok' is no argument of the script; did you mean 'drop_block'?" in error
 
 
 @pytest.mark.parametrize('name', NEEDED)

@@ -3,7 +3,7 @@
 The script looks names up in its own module when it calls them; those bound here are replaced there, in no other place.
 Nothing is replaced that the arguments do not ask for, so that the rest is timm's own.
 
-Knows the parts in ``training`` and the names and arguments in the script, not the models.
+Knows the parts in ``training``, how a configuration is read, and the names and arguments in the script, not the models.
 """
 import functools
 import logging
@@ -16,6 +16,7 @@ from timm.data.loader import fast_collate
 from timm.utils import unwrap_model
 from torch.utils.data import default_collate
 
+from .recipes import check_keys, read_config
 from .training import (
     StoredLogitsDistillationTask,
     TeacherCollate,
@@ -179,6 +180,9 @@ def bind(script: ModuleType) -> None:
         raise ValueError(f'{getattr(script, "__file__", script.__name__)} lacks {", ".join(missing)}: the train hook '
                          f'needs the train.py of timm 1.0.25 or newer')
     module: Any = script
+    file = module.config_parser.parse_known_args()[0].config
+    if file:  # the script itself may pass over a key that it does not know
+        check_keys(read_config(file), [action.dest for action in module.parser._actions], file)
     args, _ = module._parse_args()
     _bind_drop_block(module, args)
     if (args.kd_model_name or '').startswith(STORED):

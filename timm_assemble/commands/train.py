@@ -7,10 +7,6 @@ from .arguments import take_options
 
 HELP = "run timm's train.py, with the recipes, the DropBlock schedule and stored teachers"
 
-# what the hook binds in train.py; to be imported from the hook
-NEEDED = ('_parse_args', 'parser', 'config_parser', 'create_model', 'create_loader', 'Mixup', 'FastCollateMixup',
-          'LogitDistillationTask', 'TokenDistillationTask', 'train_one_epoch')
-
 
 def split_arguments(argv: List[str]) -> Tuple[List[str], List[str]]:
     """The arguments that are ours, and those that go on to train.py as they are."""
@@ -35,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from ..launcher import check_config, check_names, run_script, train_arguments
     from ..timm_scripts import find_script
+    from ..train_binding import NEEDED
 
     arguments = ['--help'] if args.script_help else train_arguments(args.passed)
     script = find_script('train', args.script)
