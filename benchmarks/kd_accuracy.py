@@ -1,0 +1,95 @@
+"""What does distillation bring to a short training, and what does it cost? ``python -m benchmarks.kd_accuracy``
+
+Runs the command line and timm's train.py as a user does, in processes of their own. Knows the harness.
+"""
+import csv
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean
+from typing import Dict, List, Sequence
+
+from .cli import finish, parse_args
+from .harness import make_row
+
+QUESTION = 'What does distillation bring to a short training, and what does it cost?'
+SEEDS = (0, 1, 2)
+EPOCHS, TEACHER_EPOCHS = 4, 5
+STUDENT = ('assemble_resnet50', 'width=16')
+TEACHER = 'local-dir:demo/trained'
+# the demo's settings, by train.py's arguments
+TRAINING = (
+    '--data-dir', 'demo/digits', '--num-classes', '10', '--img-size', '64', '--crop-pct', '1', '--batch-size', '64',
+    '--device', 'cpu', '--workers', '0', '--channels-last', '--opt', 'lamb', '--lr', '5e-3', '--weight-decay', '0.02',
+    '--bn-momentum', '0.1', '--epochs', str(EPOCHS), '--warmup-epochs', '1', '--warmup-lr', '0', '--sched-on-updates',
+    '--scale', '0.7', '1', '--ratio', '0.85', '1.18', '--hflip', '0', '--color-jitter', '0', '--train-interpolation',
+    'bilinear', '--mixup', '0.2', '--mixup-mode', 'elem', '--smoothing', '0.1', '--drop-block', '0.1',
+    '--log-interval', '100', '--checkpoint-hist', '1')
+ARMS: Dict[str, Sequence[str]] = {
+    'without distillation': (),
+    'stored logits': ('--kd-model-name', 'logits:teacher', '--kd-temperature', '1'),
+    "timm's, the teacher run in each step": ('--kd-model-name', TEACHER, '--kd-temperature', '1'),
+}
+
+
+def call(folder: Path, *command: str) -> float:
+    """Run ``timm-assemble`` with one thread; gives its processor seconds."""
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before = spent()
+    done = subprocess.run(
+        [sys.executable, '-m', 'timm_assemble', *command], cwd=folder, text=True, stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    if done.returncode != 0:
+        sys.exit(f'timm-assemble {" ".join(command)}: {done.stderr[-2000:]}')
+    return spent() - before
+
+
+def top1(folder: Path, experiment: str) -> float:
+    """Validation top-1, percent, after the last epoch."""
+    with open(folder / 'output' / experiment / 'summary.csv') as f:
+        return float(list(csv.DictReader(f))[-1]['eval_top1'])
+
+
+def main() -> int:
+    """Train teacher and students, print, write."""
+    args = parse_args('kd_accuracy', QUESTION, rounds=len(SEEDS))
+    folder = Path('kd-accuracy')
+    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder / 'output', ignore_errors=True)
+    if not (folder / 'demo' / 'trained').exists():
+        call(folder, 'demo', '--epochs', str(TEACHER_EPOCHS), '--output', 'demo')
+    stored_s = call(folder, 'teacher-logits', '--model', TEACHER, '--data-dir', 'demo/digits', '--output', 'teacher',
+                    '--workers', '0', '--device', 'cpu')
+    start_s = call(folder, 'train', '--script-help')  # imports, which every run below begins with
+    seconds: Dict[str, List[float]] = {arm: [] for arm in ARMS}
+    accuracy: Dict[str, List[float]] = {arm: [] for arm in ARMS}
+    for seed in SEEDS:
+        for i, (arm, distillation) in enumerate(ARMS.items()):
+            name = f'{i}-{seed}'
+            spent = call(folder, 'train', '--model', STUDENT[0], '--model-kwargs', STUDENT[1], *TRAINING, *distillation,
+                         '--seed', str(seed), '--output', 'output', '--experiment', name)
+            seconds[arm].append((spent - start_s) / EPOCHS)
+            accuracy[arm].append(top1(folder, name))
+            print(f'{arm}, seed {seed}: top-1 {accuracy[arm][-1]:.2f} %, {seconds[arm][-1]:.1f} s an epoch', flush=True)
+    rows = []
+    for arm in ARMS:
+        row = make_row(
+            f'{" ".join(STUDENT)}, {EPOCHS} epochs on the digits of the demo, its {TEACHER_EPOCHS}-epoch '
+            f'assemble_resnet50 as teacher; time of an epoch with its validation', arm, seconds,
+            None if arm == 'without distillation' else 'without distillation')
+        row['details'] = {'top-1 (%) of each seed': ', '.join(f'{value:.2f}' for value in accuracy[arm]),
+                          'mean': mean(accuracy[arm])}
+        if arm == 'stored logits':
+            row['details']['once, to store (s)'] = stored_s - start_s
+        rows.append(row)
+    return finish(args, QUESTION, rows)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
