@@ -60,15 +60,21 @@ def test_training_is_that_of_the_row(name):
     assert config['opt'] == 'momentum' and config['momentum'] == 0.9
     assert config['scale'] == [0.05, 1] and config['ratio'] == [0.75, 1.33] and config['hflip'] == 0.5
     assert config['train_interpolation'] == 'bilinear' and config['color_jitter'] == 0
-    assert (8 * config['batch_size'], config['lr'], config['weight_decay'], config['bn_momentum']) == (
+    assert (8 * config['batch_size'], _peak(config), config['weight_decay'], config['bn_momentum']) == (
         (256, 0.01, 0.001, 0.034) if name == FOOD else (1024, 0.4, 0.0001, 0.003))
     head = recipe_path(name).read_text().split('\nmodel:')[0]
     assert f'-c {name} ' in head and ('teacher-logits' in head) == (KD in parts)
     assert ('timm-assemble run validate.py' in head) == (PAPER[name][6] == '256')
 
 
+def _peak(config):
+    """As train.py makes the rate of lr_base, on the 8 GPUs that the recipes are for."""
+    assert 'lr' not in config and config['lr_base_scale'] == 'linear'
+    return config['lr_base'] * 8 * config['batch_size'] * config['grad_accum_steps'] / config['lr_base_size']
+
+
 def test_plain_momentum_is_not_nesterov():
-    args = Namespace(**read_config(recipe_path('assemble_resnet50')))
+    args = Namespace(lr=0.4, **read_config(recipe_path('assemble_resnet50')))
     optimizer = create_optimizer_v2([torch.nn.Parameter(torch.zeros(1))], **optimizer_kwargs(args))
     assert type(optimizer) is torch.optim.SGD and not optimizer.defaults['nesterov']
     assert optimizer.defaults['momentum'] == 0.9
@@ -76,7 +82,7 @@ def test_plain_momentum_is_not_nesterov():
 
 def _scheduler(name, updates_per_epoch):
     args = Namespace(**read_config(recipe_path(name)))
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.lr)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=_peak(vars(args)))
     scheduler, epochs = create_scheduler_v2(
         optimizer, **scheduler_kwargs(args), updates_per_epoch=updates_per_epoch)
     return scheduler, optimizer.param_groups[0], epochs
@@ -101,7 +107,7 @@ def test_learning_rate_is_the_official_one():
 def test_learning_rate_of_every_recipe(name):
     scheduler, group, epochs = _scheduler(name, 10)
     assert epochs == PAPER[name][2] and group['lr'] == 0
-    peak = read_config(recipe_path(name))['lr']
+    peak = _peak(read_config(recipe_path(name)))
     for step, rate in ((25, peak / 2), (50, peak), (5 * (5 + epochs), peak / 2), (10 * epochs, 0)):
         scheduler.step_update(step)
         assert group['lr'] == pytest.approx(rate, abs=1e-9)
