@@ -61,7 +61,8 @@ def main() -> int:
     args = parse_args('kd_accuracy', QUESTION, rounds=len(SEEDS))
     folder = Path('kd-accuracy')
     folder.mkdir(exist_ok=True)
-    shutil.rmtree(folder / 'output', ignore_errors=True)
+    for made in ('output', 'teacher'):
+        shutil.rmtree(folder / made, ignore_errors=True)
     if not (folder / 'demo' / 'trained').exists():
         call(folder, 'demo', '--epochs', str(TEACHER_EPOCHS), '--output', 'demo')
     stored_s = call(folder, 'teacher-logits', '--model', TEACHER, '--data-dir', 'demo/digits', '--output', 'teacher',

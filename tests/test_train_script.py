@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -167,3 +168,39 @@ def test_bad_input(place, args, message):
     done = train(place, 'bad', *args, status=2)
     last = done.stderr.splitlines()[-1]
     assert 'Traceback' not in done.stderr and last.startswith('timm_assemble: ') and message in last
+
+
+def test_recipe_from_end_to_end(place):
+    """E11's recipe, shortened: teacher, stored logits, training, resuming, validation, and plain timm."""
+    def command(*args):
+        done = subprocess.run(
+            [sys.executable, '-m', 'timm_assemble', *map(str, args)], capture_output=True, text=True, timeout=280,
+            cwd=place, env={**os.environ, 'OMP_NUM_THREADS': '1', 'RATES': str(place / 'recipe'),
+                            'PYTHONPATH': os.pathsep.join([str(place), os.environ.get('PYTHONPATH', '')])})
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done
+
+    teacher = timm.create_model('test_assemble_resnet', num_classes=CLASSES)
+    torch.save({'state_dict': teacher.state_dict()}, place / 'teacher.pth')
+    command('teacher-logits', '--model', 'test_assemble_resnet', '--num-classes', CLASSES, '--checkpoint',
+            'teacher.pth', '--img-size', SIZE, '--data-dir', 'data', '--output', 'teacher', '--workers', 0, '--device',
+            'cpu')
+    recipe = (
+        'train', '--script', place / 'train.py', '-c', 'assemble_resnet50', '--data-dir', 'data', '--model',
+        'test_assemble_resnet', '--num-classes', CLASSES, '--img-size', SIZE, '--device', 'cpu', '--amp-dtype',
+        'bfloat16', '--workers', 0, '--batch-size', BATCH, '--epochs', 1, '--warmup-epochs', 1, '--bn-momentum', 0.1,
+        '--model-ema', '--model-ema-decay', 0.5, '--output', 'output', '--device-modules', *TRACED)
+    command(*recipe, '--experiment', 'recipe')
+    whole = rates(place, 'recipe')
+    assert whole[-1] == pytest.approx(0.1) and len(whole) == 18
+    (place / 'recipe.rates').unlink()
+    command(*recipe, '--experiment', 'again', '--resume', 'output/recipe/checkpoint-0.pth.tar')
+    assert rates(place, 'recipe') == whole[9:]
+    best = place / 'output' / 'recipe' / 'model_best.pth.tar'
+    done = command('run', 'validate.py', '--model', 'test_assemble_resnet', '--num-classes', CLASSES, '--img-size',
+                   SIZE, '--checkpoint', best, '--use-ema', '--data-dir', 'data', '--device', 'cpu', '--workers', 0,
+                   '--no-prefetcher')
+    checkpoint = torch.load(best, weights_only=False)
+    assert f'"top1": {checkpoint["metric"]:g}' in done.stdout
+    assert checkpoint['args'].aa == 'original' and checkpoint['args'].mixup_mode == 'elem'
+    timm.create_model('test_assemble_resnet', num_classes=CLASSES, checkpoint_path=str(best))
