@@ -1,8 +1,20 @@
 """Checkpoints for the tests of conversion: TensorFlow's own, and a reader without TensorFlow that behaves like its."""
 import os
+import warnings
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
+
+
+@cache
+def import_tensorflow():
+    """TensorFlow, at the first test that needs it: seconds that no other test waits for, after torch and timm."""
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of its own making
+        import tensorflow
+    return tensorflow
 
 
 class FakeReader:
@@ -32,8 +44,7 @@ def with_slots(variables, step=12345):
 
 def write_checkpoint(folder, variables, step=12345):
     """Write a TensorFlow 1 checkpoint by the operation behind the old saver, and its note; gives the prefix."""
-    import tensorflow as tf
-
+    tf = import_tensorflow()
     prefix = str(folder / f'model.ckpt-{step}')
     tf.raw_ops.SaveV2(
         prefix=prefix, tensor_names=[*variables], shape_and_slices=[''] * len(variables), tensors=[*variables.values()])
@@ -43,8 +54,7 @@ def write_checkpoint(folder, variables, step=12345):
 
 def write_checkpoint_by_saver(folder, variables, step=12345):
     """The same by the saver itself, which the official code uses: variables in a graph and a session."""
-    import tensorflow as tf
-
+    tf = import_tensorflow()
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         made = {name: tf.compat.v1.Variable(array, name=name, use_resource=False) for name, array in variables.items()}
         session.run(tf.compat.v1.global_variables_initializer())

@@ -1,4 +1,5 @@
 """Conversion of real TensorFlow 1 checkpoints by the command, good ones and broken ones. Skipped without TensorFlow."""
+import importlib.util
 import json
 import os
 import subprocess
@@ -14,13 +15,9 @@ from timm_assemble.__main__ import main
 from timm_assemble.convert import state_dict_from_tf, tf_names
 
 from ._official import TOLERANCE, departure, make_variable, make_variables, official_input, sizes
-from ._tensorflow import with_slots, write_checkpoint, write_checkpoint_by_saver
+from ._tensorflow import import_tensorflow, with_slots, write_checkpoint, write_checkpoint_by_saver
 
-with warnings.catch_warnings():
-    warnings.simplefilter('ignore')  # TensorFlow's own
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-    tf = pytest.importorskip('tensorflow')
-
+pytestmark = pytest.mark.skipif(importlib.util.find_spec('tensorflow') is None, reason='TensorFlow is not installed')
 TINY = ('tiny_assemble50', 'tiny_assemble152', 'tiny_r50d_sk')
 
 
@@ -33,6 +30,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture
 def command(monkeypatch, capfd):
     """``convert`` in this process; gives status and what was printed, by TensorFlow too."""
+    import_tensorflow()
     monkeypatch.setattr('signal.signal', lambda *args: None)
 
     def run(*args):
@@ -137,6 +135,7 @@ def flipped(folder, tiny):
 
 
 def objects(folder, tiny):
+    tf = import_tensorflow()
     return tf.train.Checkpoint(kernel=tf.Variable(np.ones((3, 3), np.float32))).save(str(folder / 'ckpt'))
 
 
@@ -188,4 +187,4 @@ def test_force_and_verify(tiny, command, tmp_path):
             tiny, tmp_path / 'made', '--force', '--verify', pictures, '--model-kwargs', 'aa_size=0')
     assert status == 0 and 'on 11 pictures at 256, crop 0.875\n' in out and 'aa_size=0' in out
     assert not (tmp_path / 'made' / 'left').exists()
-    assert 'on 11 pictures' in (tmp_path / 'made' / 'README.md').read_text()
+    assert '| 11 pictures at 256, crop 0.875 |' in (tmp_path / 'made' / 'README.md').read_text()
