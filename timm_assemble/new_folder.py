@@ -1,20 +1,76 @@
 """A folder that comes into being whole or not at all: made beside its place under another name, then renamed.
 
-Knows the standard library alone.
+The other name is ``.NAME.PID.new``, and what is replaced is for a moment ``.NAME.PID.old``. A process that is killed
+leaves them, and the next one that makes the same folder clears them away. Knows the standard library alone.
 """
 import os
+import re
 import shutil
+import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Optional
+
+if sys.platform != 'win32':
+    import fcntl
 
 __all__ = ['check_new_folder', 'new_folder']
 
 MODEL_FILES = ('config.json', 'model.safetensors')
 
 
+def _lock(folder: Path) -> Optional[int]:
+    """A lock on a folder, which ends with its process however that ends; None where there is one or can be none."""
+    if sys.platform == 'win32':
+        return None
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether another process has this number; ours may be that of one in a container of before."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's, or a number that is no process's
+        return True
+    return pid != os.getpid()
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Remove what killed processes left of making this folder, and put back what one of them had moved away.
+
+    A folder goes if the process of its name is no more and nobody holds its lock: a process in another container, or
+    on another machine, is not seen by its number.
+    """
+    folder = folder.absolute()
+    if sys.platform == 'win32' or not folder.parent.is_dir():  # there os.kill is no question, but kills
+        return
+    for path in sorted(folder.parent.iterdir()):
+        name = re.fullmatch(rf'\.{re.escape(folder.name)}\.([1-9]\d*)\.(new|old)', path.name)
+        if name is None or _is_alive(int(name[1])):
+            continue
+        descriptor = _lock(path)
+        if descriptor is None:
+            continue
+        if name[2] == 'old' and not folder.exists():
+            path.rename(folder)  # killed between the two renames
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+        os.close(descriptor)
+
+
 def check_new_folder(folder: Path, force: bool = False) -> None:
-    """Whether a folder may be made here, to be asked before long work.
+    """Whether a folder may be made here, to be asked before long work. What killed processes left of it is removed.
 
     Args:
         folder: Where it shall be. It may exist if it is empty.
@@ -23,6 +79,7 @@ def check_new_folder(folder: Path, force: bool = False) -> None:
     Raises:
         ValueError: There is something that must not be lost, or a place where nothing can be written.
     """
+    _clear_leftovers(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f'OUTPUT must be a folder, and {folder} is a file')
     if folder.is_dir() and any(folder.iterdir()):
@@ -53,8 +110,10 @@ def new_folder(folder: Path, force: bool = False) -> Iterator[Path]:
     made, old = (folder.with_name(f'.{folder.name}.{os.getpid()}.{kind}') for kind in ('new', 'old'))
     folder.parent.mkdir(parents=True, exist_ok=True)
     made.mkdir()
+    lock = _lock(made)
     try:
         yield made
+        check_new_folder(folder, force)  # another process may have been faster
         if folder.exists():
             folder.rename(old)
         try:
@@ -66,4 +125,7 @@ def new_folder(folder: Path, force: bool = False) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
+    finally:
+        if lock is not None:
+            os.close(lock)
     shutil.rmtree(old, ignore_errors=True)
