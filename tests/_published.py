@@ -1,4 +1,4 @@
-"""Small models of three variants with arguments of their own, as people have them before publishing, and the processes
+"""Small models with arguments of their own, three as people have them before publishing, and the processes
 that publish and load them: huggingface_hub reads its environment when it is imported, so each is a process of its own.
 """
 import argparse
@@ -20,6 +20,21 @@ VARIANTS = {
     WITH_EMA: ('assemble_resnet50_d_se', dict(num_classes=5, width=8, embedding_size=24, last_stride=1)),
     FOUR_CHANNELS: ('assemble_resnet50', dict(num_classes=3, width=8, in_chans=4, bn_eps=1e-3)),
 }
+# the other registered models, between them every argument that decides what the weights mean
+OTHERS = {
+    'assemble_resnet50_base': dict(width=8, in_chans=1, num_classes=2, aa_size=4, aa_shortcut=True),
+    'assemble_resnet50_d': dict(width=8, num_classes=4, global_pool='max', embedding_size=16, layers=(1, 2, 1, 1)),
+    'assemble_resnet50_d_sk': dict(width=8, num_classes=6, aa_size=2, global_pool='gem', in_chans=5),
+    'assemble_resnet50_bl': dict(width=16, num_classes=3, attn='se', embedding_size=8, big_little=(4, 2)),
+    'assemble_resnet50_bl_sk': dict(width=8, num_classes=9, deep_stem=True, shortcut='d', in_chans=2),
+    'assemble_resnet101': dict(width=8, aa_size=7, last_stride=1),
+    'assemble_resnet152': dict(width=8, num_classes=0, aa_size=0, global_pool='gem', embedding_size=24),
+}
+PUSH_ALL = """
+import sys, timm_assemble
+from timm_assemble.__main__ import main
+sys.exit(any(main(['push', f'{sys.argv[1]}/{name}', f'user/{name}']) for name in sys.argv[2:]))
+"""
 PULL = """
 import sys, torch, timm, timm_assemble
 from tests._published import logits
@@ -29,7 +44,7 @@ torch.save([logits(timm.create_model(source, pretrained=True)) for source in sys
 
 def make_model(kind, seed=0):
     """A model whose every weight and statistic is drawn, so that none can be lost unseen."""
-    name, args = VARIANTS[kind]
+    name, args = VARIANTS[kind] if kind in VARIANTS else (kind, OTHERS[kind])
     torch.manual_seed(seed)
     model = timm.create_model(name, **args).eval()
     with torch.no_grad():
@@ -53,7 +68,8 @@ def logits(model):
 def write_folder(folder, kind=FOLDER, seed=0):
     """The Hub's form without a card."""
     model = make_model(kind, seed)
-    save_for_hf(model, str(folder), safe_serialization=True, model_args=VARIANTS[kind][1])
+    args = VARIANTS[kind][1] if kind in VARIANTS else OTHERS[kind]
+    save_for_hf(model, str(folder), safe_serialization=True, model_args=args)
     return model
 
 
@@ -100,6 +116,12 @@ def push(env, *args, cwd=None):
     return subprocess.run(
         [sys.executable, '-m', 'timm_assemble', 'push', *map(str, args)], capture_output=True, text=True, timeout=120,
         env={**env, 'PYTHONPATH': os.getcwd()}, cwd=cwd)
+
+
+def push_all(env, root, names):
+    """Folders by name in one process, which is seconds less for each."""
+    return subprocess.run([sys.executable, '-c', PUSH_ALL, str(root), *names], capture_output=True, text=True,
+                          timeout=240, env=env)
 
 
 def pull(env, file, *sources):

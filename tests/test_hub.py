@@ -9,6 +9,7 @@ import time
 import urllib.request
 
 import pytest
+import timm
 import torch
 import yaml
 from huggingface_hub import ModelCard
@@ -16,7 +17,8 @@ from safetensors.torch import load_file
 
 from ._hub_server import running_hub
 from ._published import (
-    FOLDER, FOUR_CHANNELS, VARIANTS, WITH_EMA, environment, logits, pull, push, write_checkpoint, write_folder,
+    FOLDER, FOUR_CHANNELS, OTHERS, VARIANTS, WITH_EMA, environment, logits, pull, push, push_all, write_checkpoint,
+    write_folder,
 )
 
 
@@ -41,11 +43,16 @@ def published(hub, tmp_path_factory):
 
 
 def test_pulled_logits_are_equal(hub, published, tmp_path):
-    _, models, _ = published
+    """Of every registered model, with arguments of its own, to the last bit; from an empty cache, without a token."""
+    models = {**published[1], **{name: write_folder(tmp_path / name, name) for name in OTHERS}}
+    done = push_all(environment(hub.url, tmp_path / 'pusher'), tmp_path, OTHERS)
+    assert done.returncode == 0, done.stderr
     pulled = pull(environment(hub.url, tmp_path / 'home', token=None), tmp_path / 'logits.pt',
-                  *(f'hf-hub:user/{kind}' for kind in VARIANTS))
-    for kind, got in zip(VARIANTS, pulled):
-        assert torch.equal(got, logits(models[kind])), kind
+                  *(f'hf-hub:user/{kind}' for kind in models))
+    for (kind, model), got in zip(models.items(), pulled):
+        assert torch.equal(got, logits(model)) and torch.isfinite(got).all(), kind
+    names = {model.pretrained_cfg['architecture'] for model in models.values()}
+    assert names == set(timm.list_models(module='assemble_resnet'))
 
 
 @pytest.mark.parametrize('kind', VARIANTS)
