@@ -57,6 +57,16 @@ def test_recipe_tells_no_places(model):
         assert absent not in card
 
 
+@pytest.mark.parametrize('teacher, told', [
+    ('logits:/home/me/store', 'stored logits of a teacher'), ('local-dir:/home/me/model', 'a model from a folder'),
+    ('hf-hub:timm/resnet50.a1_in1k', 'hf-hub:timm/resnet50.a1_in1k'), ('resnet50.a1_in1k', 'resnet50.a1_in1k'),
+    ('store:/home/me/x', 'store'),
+])
+def test_recipe_tells_the_teacher_without_its_place(model, teacher, told):
+    card = model_card(model, 'hf-hub:user/name', recipe=dict(epochs=3, kd_model_name=teacher, kd_temperature=2.0))
+    assert f'| `kd_model_name` | {told} |\n' in card and '| `kd_temperature` | 2.0 |' in card and '/home' not in card
+
+
 def test_a_model_of_timms_own_needs_no_import():
     card = model_card(timm.create_model('resnet18', device='meta'), 'local-dir:x')
     assert 'timm_assemble' not in card and 'pip install timm\n' in card

@@ -49,6 +49,26 @@ def test_input_of_one_channel(tmp_path, mean, expected):
     assert read.model_args['in_chans'] == 1 and 'drop_rate' not in read.model_args
 
 
+@pytest.mark.parametrize('with_file', [True, False])
+def test_arguments_of_training_alone_build_no_model(tmp_path, with_file):
+    """DropBlock's schedule and lists among the arguments, in args.yaml and within the checkpoint."""
+    path, model = write_checkpoint(tmp_path / 'run', FOUR_CHANNELS)
+    checkpoint = torch.load(path, weights_only=False)
+    args = vars(checkpoint['args'])
+    args['model_kwargs'] = {**args['model_kwargs'], 'drop_block_rate': 0.2, 'drop_block_start_rate': 0.1}
+    args.update(device_modules=['a.module'], kd_model_name='logits:/somewhere/logits', dataset='hfds//somewhere')
+    (path.parent / 'args.yaml').unlink()
+    if with_file:  # written before the training took the rate out of the arguments
+        (path.parent / 'args.yaml').write_text(yaml.safe_dump(args))
+        args['model_kwargs'].pop('drop_block_start_rate')
+    torch.save(checkpoint, path)
+    publication = prepare(path, 'user/name')
+    assert torch.equal(logits(timm.create_model(f'local-dir:{publication.folder}', pretrained=True)), logits(model))
+    card = (publication.folder / 'README.md').read_text()
+    assert 'stored logits of a teacher' in card and '/somewhere' not in card
+    assert 'drop_block' not in (publication.folder / 'config.json').read_text()
+
+
 def test_fine_tuned_from_a_folder(tmp_path):
     """Arguments and input of the model that training began from are kept, but for its classes' names."""
     write_folder(tmp_path / 'base')

@@ -55,8 +55,9 @@ class Publication(NamedTuple):
 
 
 def _dataset(args: Dict[str, Any]) -> str:
-    """A name of train.py's dataset without the reader's prefix; a plain folder has none."""
+    """A name of train.py's dataset without the reader's prefix; a plain folder, or a place on a disk, has none."""
     name = re.sub(r'^(hfds|hfids|tfds|wds|torch)/', '', str(args.get('dataset') or '')).partition(':')[0]
+    name = '' if re.match(r'[/.~\\]', name) else name
     return {'imagenet': 'imagenet-1k', 'imagenet2012': 'imagenet-1k'}.get(name, name)
 
 

@@ -122,8 +122,18 @@ def _model(model: Any, model_args: Mapping[str, Any], weights: str) -> List[str]
     return lines
 
 
+def _teacher(name: str) -> str:
+    """A teacher as train.py was told of it, without the place on somebody's disk: a store of logits, a folder."""
+    kind, colon, _ = name.partition(':')
+    if not colon or kind in ('hf-hub', 'hf_hub'):
+        return name
+    return {'logits': 'stored logits of a teacher', 'local-dir': 'a model from a folder'}.get(kind, kind)
+
+
 def _recipe(recipe: Mapping[str, Any]) -> str:
     given = {k: recipe[k] for k in RECIPE if recipe.get(k) not in (None, '', False, 0, [], {})}
+    if 'kd_model_name' in given:
+        given['kd_model_name'] = _teacher(str(given['kd_model_name']))
     shown = {k: v for k, v in given.items() if any(needed in given for needed in EFFECT.get(k, (k,)))}
     rows = ''.join(f'| `{k}` | {v} |\n' for k, v in shown.items())
     return ("\n## Training\n\nBy timm's `train.py`, of whose arguments these are set:\n\n"

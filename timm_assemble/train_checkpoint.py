@@ -16,7 +16,10 @@ __all__ = ['TrainedModel', 'read_train_checkpoint']
 
 # arguments of train.py that decide what network is built, and so what its weights mean
 BUILDING = ('model', 'num_classes', 'in_chans', 'input_size', 'gp', 'bn_eps', 'model_kwargs')
-OF_TRAINING_ALONE = ('drop_rate', 'drop_path_rate', 'drop_block_rate', 'device', 'dtype', 'pretrained_cfg_overlay')
+OF_TRAINING_ALONE = (
+    'drop_rate', 'drop_path_rate', 'drop_block_rate', 'device', 'dtype', 'pretrained_cfg_overlay',
+    'drop_block_start_rate',  # of the training's schedule, which takes it out before the model is made
+)
 
 
 class TrainedModel(NamedTuple):
@@ -47,6 +50,13 @@ def _load(path: Path) -> Dict[str, Any]:
     return checkpoint
 
 
+def _building(value: Any) -> Any:
+    """A value of an argument, to be compared: without what the training takes out of model_kwargs, tuples as lists."""
+    if isinstance(value, dict):
+        return {k: v for k, v in value.items() if k not in OF_TRAINING_ALONE}
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _read_args(path: Path, checkpoint: Dict[str, Any]) -> Dict[str, Any]:
     """args.yaml beside the checkpoint, or the arguments within it; what both have must build the same network."""
     import yaml
@@ -64,8 +74,7 @@ def _read_args(path: Path, checkpoint: Dict[str, Any]) -> Dict[str, Any]:
     if not isinstance(beside, dict) or not beside.get('model'):
         raise ValueError(f'{file} must name a model, as train.py writes it')
     for key in BUILDING:
-        a, b = beside.get(key), within.get(key)
-        a, b = (list(v) if isinstance(v, tuple) else v for v in (a, b))
+        a, b = _building(beside.get(key)), _building(within.get(key))
         if within and a != b and not (key == 'num_classes' and a is None):  # train.py fills this one in
             raise ValueError(f'{file} must be that of {path.name}: {key} is {a!r} in the one and {b!r} in the other')
     return {**within, **{k: v for k, v in beside.items() if v is not None}}
