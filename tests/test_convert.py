@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -88,6 +89,22 @@ def test_card(tmp_path, checkpoint):
     assert card.startswith('---\n') and 'library_name: timm' in card and '- timm_assemble' in card
     for told in ('assemble_resnet50', 'width', '12.34', '8 pictures'):
         assert told in card
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+def test_other_channels_than_three(tmp_path, monkeypatch, channels):
+    """Configuration and card are of the model's channels, and the card's usage runs as it stands."""
+    variables = make_variables('tiny_r50d_sk')
+    stem = variables['resnet_model/conv2d/kernel']
+    variables['resnet_model/conv2d/kernel'] = np.concatenate([stem, stem], axis=2)[:, :, :channels]
+    write(convert(CheckpointVariables(FakeReader(variables), [], '2')), tmp_path / 'made')
+    config = json.loads((tmp_path / 'made' / 'config.json').read_text())['pretrained_cfg']
+    assert config['input_size'] == [channels, 224, 224] and len(config['mean']) == channels
+    card = (tmp_path / 'made' / 'README.md').read_text()
+    assert f'**Input**: {channels} x 224 x 224 in training' in card
+    code, = re.findall(r'^```python\n(.*?)^```', card.split('## Usage\n')[1], flags=re.S | re.M)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
 
 
 def test_half_precision_is_widened_and_said(tmp_path, checkpoint):

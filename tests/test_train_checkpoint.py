@@ -135,6 +135,9 @@ def _break_folder(folder, how):
         (folder / 'model.safetensors').write_bytes(whole[:-100])
     elif how == 'not ours':
         (folder / 'config.json').write_text(json.dumps({**config, 'architecture': 'resnet18'}))
+    elif how == 'channels':
+        config['pretrained_cfg']['input_size'] = [4, 160, 160]
+        (folder / 'config.json').write_text(json.dumps(config))
     elif how == 'argument':
         (folder / 'config.json').write_text(json.dumps({**config, 'model_args': dict(widht=8)}))
     else:
@@ -147,6 +150,7 @@ def _break_folder(folder, how):
     ('cut', 'must be a safetensors file'),
     ('not ours', "must be one of this package's, got 'resnet18'"),
     ('argument', "model_args are not those of test_assemble_resnet: .*'widht'"),
+    ('channels', r"input_size must have the model's 3 channels, got \[4, 160, 160\]"),
     ('json', 'must be JSON that names an architecture'),
 ])
 def test_folder_that_is_not_whole(tmp_path, how, message):

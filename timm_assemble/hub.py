@@ -129,6 +129,11 @@ def _read_folder(folder: Path) -> Any:
         raise ValueError(
             f'{folder}: model.safetensors is not of the model in config.json, {len(differing)} entries differ, such as '
             f'{name}: {stored.get(name, "nothing")} in the file, {built.get(name, "nothing")} in the model')
+    channels = next(size[1] for size in built.values() if len(size) == 4)  # of the stem's first convolution
+    written = (config.get('pretrained_cfg') or config).get('input_size') or [channels]
+    if written[0] != channels:  # timm 1.0.31 mends it when it loads, 1.0.29 makes pictures for another model
+        raise ValueError(
+            f"{folder / 'config.json'}: input_size must have the model's {channels} channels, got {written}")
     return model
 
 

@@ -5,12 +5,14 @@ Knows what train.py writes and gives to ``create_model``, and nothing of trainin
 import argparse
 import pickle
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import timm
 import torch
 from timm.models import clean_state_dict, parse_model_name
 from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
+
+from .input_channels import input_channels
 
 __all__ = ['TrainedModel', 'read_train_checkpoint']
 
@@ -105,27 +107,17 @@ def _constructor_args(args: Dict[str, Any]) -> Dict[str, Any]:
     return {k: v for k, v in given.items() if v is not None and k not in OF_TRAINING_ALONE}
 
 
-def _per_channel(values: Sequence[float], channels: int) -> Tuple[float, ...]:
-    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
-
-
 def _input(args: Dict[str, Any], cfg: Dict[str, Any], channels: int) -> Dict[str, Any]:
     """The input that the model was trained with, as entries of its configuration."""
-    overlay: Dict[str, Any] = {
-        key: _per_channel(args.get(key) or cfg[key], channels) for key in ('mean', 'std')}
+    given = {key: args.get(key) or cfg[key] for key in ('mean', 'std')}
+    overlay = input_channels({**cfg, **given}, channels)
     if args.get('input_size') or args.get('img_size'):
         size = args['input_size'][1:] if args.get('input_size') else [args['img_size']] * 2
         overlay.update(input_size=(channels, *size), pool_size=None, test_input_size=None, test_pool_size=None)
-    else:
-        for key in ('input_size', 'test_input_size'):
-            if cfg.get(key):
-                overlay[key] = (channels, *cfg[key][1:])
     if args.get('crop_pct'):
         overlay.update(crop_pct=args['crop_pct'], test_crop_pct=None)
     if args.get('interpolation'):
         overlay.update(interpolation=args['interpolation'])
-    if channels not in (1, 3):
-        overlay.update(first_conv=None)  # else timm 1.0.29 takes the file's channels for 3 and draws the layer anew
     return overlay
 
 

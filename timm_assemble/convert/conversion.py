@@ -16,6 +16,7 @@ from safetensors import safe_open
 from timm.models import save_for_hf
 
 from ..assemble_resnet import AssembleResNet
+from ..input_channels import input_channels
 from ..layers import AntiAlias2d
 from ..model_card import Result, model_card
 from ..new_folder import new_folder
@@ -77,7 +78,11 @@ def convert(
         ValueError: The variables fit no variant, or not every one of them is used and every entry filled; in one line.
     """
     variant = infer_variant(variables.shapes, name, model_args, keep_classes)
-    model: Any = timm.create_model(variant.name, device='meta', **variant.model_args).eval()
+    cfg = timm.get_pretrained_cfg(variant.name)
+    assert cfg is not None  # it is registered
+    model: Any = timm.create_model(
+        variant.name, device='meta', pretrained_cfg_overlay=input_channels(cfg.to_dict(), variant.seen.in_chans),
+        **variant.model_args).eval()
     try:
         state = state_dict_from_tf(variables, model)
     except MisfitError as e:
@@ -106,8 +111,7 @@ def _card(conversion: Conversion, folder: str, results: Sequence[Result]) -> str
     return model_card(
         conversion.model, f'local-dir:{folder}', model_args=conversion.variant.model_args, results=results,
         description=f'Weights of a TensorFlow checkpoint, converted by `timm-assemble convert` from {source}; '
-                    '`conversion.json` says where every entry came from. '
-                    'Paper: [arXiv 2001.06268](https://arxiv.org/abs/2001.06268).')
+                    '`conversion.json` says where every entry came from.')
 
 
 def _check_written(weights: Path, model: AssembleResNet, variables: List[Dict[str, Any]]) -> None:
