@@ -2,6 +2,7 @@
 that publish and load them: huggingface_hub reads its environment when it is imported, so each is a process of its own.
 """
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from timm.models import save_for_hf
 from timm.utils import CheckpointSaver, ModelEmaV3
 
 import timm_assemble  # noqa: F401  registers the models
+from timm_assemble.input_channels import input_channels
 
 FOLDER, WITH_EMA, FOUR_CHANNELS = 'folder', 'with-ema', 'four-channels'
 VARIANTS = {
@@ -30,10 +32,17 @@ OTHERS = {
     'assemble_resnet101': dict(width=8, aa_size=7, last_stride=1),
     'assemble_resnet152': dict(width=8, num_classes=0, aa_size=0, global_pool='gem', embedding_size=24),
 }
-PUSH_ALL = """
-import sys, timm_assemble
+PUSH_IN_TURN = """
+import contextlib, io, json, os, sys, timm_assemble
 from timm_assemble.__main__ import main
-sys.exit(any(main(['push', f'{sys.argv[1]}/{name}', f'user/{name}']) for name in sys.argv[2:]))
+done = []
+for token, *args in json.loads(sys.argv[1]):
+    os.environ.pop('HF_TOKEN', None)
+    os.environ.update({'HF_TOKEN': token} if token else {})
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        status = main(['push', *args])
+    done.append([status, out.getvalue(), err.getvalue()])
+print(json.dumps(done))
 """
 PULL = """
 import sys, torch, timm, timm_assemble
@@ -46,7 +55,8 @@ def make_model(kind, seed=0):
     """A model whose every weight and statistic is drawn, so that none can be lost unseen."""
     name, args = VARIANTS[kind] if kind in VARIANTS else (kind, OTHERS[kind])
     torch.manual_seed(seed)
-    model = timm.create_model(name, **args).eval()
+    overlay = input_channels(timm.get_pretrained_cfg(name).to_dict(), args.get('in_chans', 3))
+    model = timm.create_model(name, pretrained_cfg_overlay=overlay, **args).eval()
     with torch.no_grad():
         for tensor in model.state_dict().values():
             if tensor.is_floating_point():
@@ -118,10 +128,13 @@ def push(env, *args, cwd=None):
         env={**env, 'PYTHONPATH': os.getcwd()}, cwd=cwd)
 
 
-def push_all(env, root, names):
-    """Folders by name in one process, which is seconds less for each."""
-    return subprocess.run([sys.executable, '-c', PUSH_ALL, str(root), *names], capture_output=True, text=True,
+def push_in_turn(env, *calls):
+    """Commands one after the other in one process, which is seconds less for each: token first, then arguments."""
+    calls = [[token, *map(str, args)] for token, *args in calls]
+    done = subprocess.run([sys.executable, '-c', PUSH_IN_TURN, json.dumps(calls)], capture_output=True, text=True,
                           timeout=240, env=env)
+    assert done.returncode == 0, done.stderr
+    return [subprocess.CompletedProcess(args, *said) for (_, *args), said in zip(calls, json.loads(done.stdout))]
 
 
 def pull(env, file, *sources):

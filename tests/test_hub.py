@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from ._hub_server import running_hub
 from ._published import (
-    FOLDER, FOUR_CHANNELS, OTHERS, VARIANTS, WITH_EMA, environment, logits, pull, push, push_all, write_checkpoint,
-    write_folder,
+    FOLDER, FOUR_CHANNELS, OTHERS, VARIANTS, WITH_EMA, environment, logits, pull, push, push_in_turn,
+    write_checkpoint, write_folder,
 )
 
 
@@ -45,8 +45,9 @@ def published(hub, tmp_path_factory):
 def test_pulled_logits_are_equal(hub, published, tmp_path):
     """Of every registered model, with arguments of its own, to the last bit; from an empty cache, without a token."""
     models = {**published[1], **{name: write_folder(tmp_path / name, name) for name in OTHERS}}
-    done = push_all(environment(hub.url, tmp_path / 'pusher'), tmp_path, OTHERS)
-    assert done.returncode == 0, done.stderr
+    for done in push_in_turn(environment(hub.url, tmp_path / 'pusher'),
+                             *(('hf_writer', tmp_path / name, f'user/{name}') for name in OTHERS)):
+        assert done.returncode == 0, done.stderr
     pulled = pull(environment(hub.url, tmp_path / 'home', token=None), tmp_path / 'logits.pt',
                   *(f'hf-hub:user/{kind}' for kind in models))
     for (kind, model), got in zip(models.items(), pulled):
@@ -106,18 +107,16 @@ def test_which_weights_went_is_said(published):
 
 
 def test_push_again_with_a_change_and_to_a_branch(hub, tmp_path):
-    env = environment(hub.url, tmp_path / 'home')
-    folder, repo = tmp_path / 'model', 'user/again'
-    first = write_folder(folder, seed=1)
-    assert push(env, folder, repo).returncode == 0
-    assert push(env, folder, repo).returncode == 0
-    assert len(hub.repos[repo].branches['main']) == 2, 'a push without a change makes no commit'
-    second = write_folder(folder, seed=2)
-    assert push(env, folder, repo).returncode == 0
-    third = write_folder(folder, seed=3)
-    done = push(env, folder, repo, '--revision', 'trial')
-    assert done.returncode == 0 and "'hf-hub:user/again@trial'" in done.stdout, done.stderr
+    repo = 'user/again'
+    first, second, third = (write_folder(tmp_path / f'model{i}', seed=i) for i in (1, 2, 3))
+    *done, branch = push_in_turn(
+        environment(hub.url, tmp_path / 'home'), ('hf_writer', tmp_path / 'model1', repo),
+        ('hf_writer', tmp_path / 'model1', repo), ('hf_writer', tmp_path / 'model2', repo),
+        ('hf_writer', tmp_path / 'model3', repo, '--revision', 'trial'))
+    assert [d.returncode for d in done] == [0, 0, 0], done
+    assert branch.returncode == 0 and "'hf-hub:user/again@trial'" in branch.stdout, branch.stderr
     assert "'hf-hub:user/again@trial'" in hub.repos[repo].find('trial')[1]['README.md'].decode()
+    assert len(hub.repos[repo].branches['main']) == 3, 'made, pushed, changed: a push without a change makes no commit'
     main = hub.repos[repo].branches['main']
     pulled = pull(environment(hub.url, tmp_path / 'fresh', token=None), tmp_path / 'logits.pt',
                   f'hf-hub:{repo}', f'hf-hub:{repo}@trial', f'hf-hub:{repo}@{main[1][0]}')
@@ -143,13 +142,13 @@ def test_break_in_mid_upload(hub, tmp_path):
 
 
 def test_private(hub, tmp_path):
-    env, folder = environment(hub.url, tmp_path / 'home'), tmp_path / 'model'
+    folder = tmp_path / 'model'
     write_folder(folder)
-    assert push(env, folder, 'user/secret', '--private').returncode == 0
-    assert hub.repos['user/secret'].private
-    assert push(env, folder, 'user/open').returncode == 0
-    done = push(env, folder, 'user/open', '--private')
-    assert done.returncode == 2 and '--private: user/open exists and is public' in done.stderr
+    secret, public, refused = push_in_turn(
+        environment(hub.url, tmp_path / 'home'), ('hf_writer', folder, 'user/secret', '--private'),
+        ('hf_writer', folder, 'user/open'), ('hf_writer', folder, 'user/open', '--private'))
+    assert secret.returncode == public.returncode == 0 and hub.repos['user/secret'].private
+    assert refused.returncode == 2 and '--private: user/open exists and is public' in refused.stderr
 
 
 def _free_port():
@@ -158,23 +157,35 @@ def _free_port():
         return s.getsockname()[1]
 
 
-@pytest.mark.parametrize('token, repo, network, message', [
-    (None, 'user/x', True, 'there is no token of the Hub: log in with `hf auth login` or set HF_TOKEN'),
-    ('hf_wrong', 'user/x', True, 'the Hub does not know the token'),
-    ('hf_writer', 'other/x', True, "the token has no right to make a repository as 'other'"),
-    ('hf_other', 'user/taken', True, 'user/taken exists and the token has no right to write to it'),
-    ('hf_writer', 'user/x', False, 'no connection to http://127.0.0.1:'),
-])
-def test_failures_are_one_sentence_and_keep_the_folder(hub, tmp_path, token, repo, network, message):
-    folder = tmp_path / 'model'
-    write_folder(folder)
-    if repo == 'user/taken':
-        assert push(environment(hub.url, tmp_path / 'home'), folder, repo).returncode == 0
-    url = hub.url if network else f'http://127.0.0.1:{_free_port()}'
-    done = push(environment(url, tmp_path / 'home', token), folder, repo)
+FAILURES = [
+    (None, 'user/x', 'there is no token of the Hub: log in with `hf auth login` or set HF_TOKEN'),
+    ('hf_wrong', 'user/x', 'the Hub does not know the token'),
+    ('hf_writer', 'other/x', "the token has no right to make a repository as 'other'"),
+    ('hf_other', 'user/taken', 'user/taken exists and the token has no right to write to it'),
+]
+
+
+def _is_one_sentence(done, message, folder):
     assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
     assert message in done.stderr and f'{folder} is kept, and the same command goes on from there' in done.stderr
     assert {'config.json', 'model.safetensors', 'README.md'} == {f.name for f in folder.iterdir()}
+
+
+def test_failures_are_one_sentence_and_keep_the_folder(hub, tmp_path):
+    folder = tmp_path / 'model'
+    write_folder(folder)
+    taken, *failed = push_in_turn(
+        environment(hub.url, tmp_path / 'home', None), ('hf_writer', folder, 'user/taken'),
+        *((token, folder, repo) for token, repo, _ in FAILURES))
+    assert taken.returncode == 0
+    for done, (_, _, message) in zip(failed, FAILURES, strict=True):
+        _is_one_sentence(done, message, folder)
+
+
+def test_no_network_is_one_sentence_and_keeps_the_folder(tmp_path):
+    write_folder(tmp_path / 'model')
+    done = push(environment(f'http://127.0.0.1:{_free_port()}', tmp_path / 'home'), tmp_path / 'model', 'user/x')
+    _is_one_sentence(done, 'no connection to http://127.0.0.1:', tmp_path / 'model')
 
 
 @pytest.mark.skipif('OLAH' not in os.environ, reason='OLAH is the path of the executable olah-cli, `pip install olah`')
