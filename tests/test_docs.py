@@ -8,7 +8,7 @@ import matplotlib
 import pytest
 from PIL import ImageFont
 
-from docs import draw_network, variants
+from docs import draw_network, training_tables, variants
 from docs.generated_block import rewrite_block
 from docs.network_facts import NetworkFacts
 
@@ -150,3 +150,34 @@ def test_table_refuses_an_unknown_model(monkeypatch):
     monkeypatch.delitem(variants.PUBLISHED, 'assemble_resnet50')
     with pytest.raises(ValueError, match='assemble_resnet50'):
         variants.table()
+
+
+def test_training_tables():
+    text = training_tables.PAGE.read_text(encoding='utf-8')
+    assert training_tables.page(text) == text
+
+
+def test_training_in_a_loop_of_ones_own(tmp_path, monkeypatch):
+    """The page's code runs as it stands, with what it takes for granted."""
+    import numpy as np
+    import timm
+    from PIL import Image
+
+    from timm_assemble.training import store_teacher_logits
+
+    monkeypatch.chdir(tmp_path)
+    model = timm.create_model('test_assemble_resnet', num_classes=3, drop_block_rate=0.1)
+    for c in range(3):
+        (tmp_path / 'pictures' / 'train' / str(c)).mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(np.full((64, 64, 3), 60 * c + i, np.uint8)).save(
+                tmp_path / 'pictures' / 'train' / str(c) / f'{i}.png')
+    dataset = timm.data.create_dataset('', root='pictures', split='train')
+    store_teacher_logits(model, 'teacher', dataset, 'teacher', workers=0, progress=False)
+    blocks = re.findall('```python\n(.*?)```', training_tables.PAGE.read_text(encoding='utf-8'), re.DOTALL)
+    assert len(blocks) == 2
+    names = dict(model=model, step=5, total_steps=10)
+    for block in blocks:
+        exec(block, names)
+    assert model.stage4[0].drop2.last_rate == pytest.approx(0.05)
+    assert all(p.grad is not None for p in model.parameters())

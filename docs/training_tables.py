@@ -1,0 +1,63 @@
+"""The tables of training.md from the benchmarks' results. ``python -m docs.training_tables``
+
+Knows the results files, by the names of their cases.
+"""
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+from benchmarks.harness import ROOT
+from benchmarks.report import RESULTS
+
+from docs.generated_block import rewrite_block
+
+PAGE = ROOT / 'docs' / 'training.md'
+
+
+def _rows(name: str, folder: Path = RESULTS) -> List[Dict[str, Any]]:
+    return json.loads((folder / f'{name}.json').read_text())['rows']
+
+
+def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    grid = [titles, ['---'] * len(titles), *lines]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in grid)
+
+
+def top_k() -> str:
+    """A line for each k, a column of losses for each teacher."""
+    groups: Dict[str, List[Dict[str, Any]]] = {}
+    for row in _rows('top_k'):
+        groups.setdefault(row['group'].split(';')[0], []).append(row)
+    lines = [
+        [rows[0]['name'], f'{rows[0]["details"]["MB for ImageNet-1k"]:.0f}',
+         *(f'{row["details"]["loss of a student"]:.3f}' for row in rows)] for rows in zip(*groups.values())]
+    return _table(['kept', 'MB for ImageNet-1k', *(f'loss: {group[0].lower()}{group[1:]}' for group in groups)], lines)
+
+
+def kd_accuracy() -> str:
+    """A line for each way of distilling: accuracy and time, as measured."""
+    lines = [
+        [row['name'], row['details']['top-1 (%) of each seed'], f'{row["details"]["mean"]:.2f}',
+         f'{row["median_s"]:.1f}', f'{row["details"].get("once, to store (s)", 0):.0f}']
+        for row in _rows('kd_accuracy')]
+    return _table(['distillation', 'top-1 (%) of each seed', 'mean', 's an epoch', 's once, to store'], lines)
+
+
+def kd_step() -> str:
+    """A line for each way of distilling: time over that without, median and quartiles of the rounds."""
+    lines = []
+    for row in _rows('kd_step'):
+        c = row['comparison']
+        lines.append([row['name'], f'{c["ratio"]:.3f} ({c["q1"]:.3f} to {c["q3"]:.3f})' if c else '1'])
+    return _table(['distillation', 'time of a step'], lines)
+
+
+def page(text: str) -> str:
+    """The page with its tables made anew."""
+    for name, table in (('top_k', top_k()), ('kd_accuracy', kd_accuracy()), ('kd_step', kd_step())):
+        text = rewrite_block(text, f'<!-- {name}: begin -->', f'<!-- {name}: end -->', table)
+    return text
+
+
+if __name__ == '__main__':
+    PAGE.write_text(page(PAGE.read_text()))
