@@ -14,9 +14,9 @@ from PIL import Image
 
 from timm_assemble import __main__
 from timm_assemble.commands import run, train
-from timm_assemble.train_binding import NEEDED
 from timm_assemble.launcher import HOOK, argument_names, check_names, run_script, train_arguments
 from timm_assemble.recipes import recipe_path
+from timm_assemble.train_binding import NEEDED
 
 NAME = 'e00_resnet50'
 FILE = str(recipe_path(NAME))
