@@ -40,23 +40,28 @@ class Accuracy(NamedTuple):
         return line + (f"; published: top-1 {published} % on the 50000 of ImageNet's validation" if published else '')
 
 
-def read_class_map(root: Path, num_classes: int) -> Dict[str, int]:
+def read_class_map(root: Path, num_classes: int, argument: str = '--verify') -> Dict[str, int]:
     """Class of each folder of pictures.
 
     A model of 1000 or 1001 classes and folders named by ImageNet's synsets, not all of them needed: ImageNet's order,
     which is that of the sorted synsets; official class i + 1 is ImageNet's class i. Else sorted names, one a class.
 
+    Args:
+        root: Folder with a folder of pictures a class.
+        num_classes: Of the model.
+        argument: What errors call the folder.
+
     Raises:
         ValueError: No folder, or as many as there are neither classes nor synsets for.
     """
     if not root.is_dir():
-        raise ValueError(f'--verify must be a folder with a folder a class, got {root}')
+        raise ValueError(f'{argument} must be a folder with a folder a class, got {root}')
     names = sorted(f.name for f in root.iterdir() if f.is_dir())
     synsets = {name: i for i, name in enumerate(ImageNetInfo('imagenet-1k').label_names())}
     if names and num_classes in (1000, 1001) and synsets.keys() >= set(names):
         return {name: synsets[name] + num_classes - 1000 for name in names}
     if len(names) != num_classes:
-        raise ValueError(f'--verify must have a folder for each of the {num_classes} classes'
+        raise ValueError(f'{argument} must have a folder for each of the {num_classes} classes'
                          f'{" or folders named by synsets" if num_classes in (1000, 1001) else ""}, '
                          f'got {len(names)} folders in {root}')
     return {name: i for i, name in enumerate(names)}

@@ -1,0 +1,82 @@
+"""The picture of the results: bars a corruption and a model, and the map corruption by severity of each. matplotlib."""
+from pathlib import Path
+from typing import Any, Dict, Sequence
+
+import numpy as np
+
+__all__ = ['draw']
+
+MAPS_A_ROW = 4
+
+
+def _legend(model: Dict[str, Any]) -> str:
+    figures = [f'{title} {model[key]:.1f}' for title, key in (('mCE', 'mce'), ('mFR', 'mfr')) if model[key] is not None]
+    if model['mce'] is None and model['mean_error'] is not None:
+        figures.insert(0, f'mean error {model["mean_error"]:.1f} %')
+    return f'{model["label"]}{": " if figures else ""}{", ".join(figures)}'
+
+
+def _bars(axes: Any, models: Sequence[Dict[str, Any]], group: str, keys: Sequence[str], titles: Sequence[str]) -> None:
+    """Bars of the first key that all have; else of the second."""
+    names = [*models[0][group]]
+    key, title = next((k, t) for k, t in zip(keys, titles) if k == keys[-1] or all(
+        m[group][name][k] is not None for m in models for name in names))
+    width = 0.8 / len(models)
+    for i, model in enumerate(models):
+        axes.bar(np.arange(len(names)) + (i - (len(models) - 1) / 2) * width,
+                 [model[group][name][key] for name in names], width, label=_legend(model))
+    axes.set_xticks(np.arange(len(names)), [name.replace('_', '\n') for name in names], fontsize=8)
+    axes.set(ylabel=title, xlim=(-0.6, len(names) - 0.4))
+    axes.grid(axis='y', alpha=0.3)
+    axes.legend(fontsize=8, ncols=min(3, len(models)), loc='lower center', bbox_to_anchor=(0.5, 1.0))
+
+
+def _maps(figure: Any, models: Sequence[Dict[str, Any]]) -> None:
+    columns = min(MAPS_A_ROW, len(models))
+    grid = figure.subplots(-(-len(models) // columns), columns, squeeze=False, sharey=True)
+    names = [*models[0]['corruptions']]
+    for axes, model in zip(grid.flat, models):
+        errors = np.array([[cell['top1_error'] for cell in model['corruptions'][name]['severities'].values()]
+                           for name in names])
+        image = axes.imshow(errors, vmin=0, vmax=100, cmap='viridis', aspect='auto')
+        axes.set_xticks(range(errors.shape[1]), [*model['corruptions'][names[0]]['severities']])
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.set_title(model['label'], fontsize=9)
+        axes.set_xlabel('severity', fontsize=8)
+        for (row, column), error in np.ndenumerate(errors):
+            axes.text(column, row, f'{error:.0f}', ha='center', va='center', fontsize=7,
+                      color='black' if error > 60 else 'white')
+    for axes in [*grid.flat][len(models):]:
+        axes.set_axis_off()
+    figure.colorbar(image, ax=grid, label='top-1 error, %')
+
+
+def draw(path: Path, results: Dict[str, Any]) -> None:
+    """Draw what there is of corruptions and perturbations; with neither there is nothing to draw and no file."""
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+
+    models, protocol = results['models'], results['protocol']
+    over = f', % of {protocol["normaliser"]}' if protocol['normaliser'] else ''
+    parts = []
+    if models[0]['corruptions']:
+        parts += [4.2, 0.9 + 0.24 * len(models[0]['corruptions']) * -(-len(models) // MAPS_A_ROW)]
+    if models[0]['perturbations']:
+        parts.append(4.2)
+    if not parts:
+        return
+    figure = plt.figure(figsize=(14, sum(parts)), layout='constrained')
+    figure.suptitle(f'protocol {protocol["name"]}: {protocol["text"]}', fontsize=9)
+    rest = [*figure.subfigures(len(parts), 1, height_ratios=parts, squeeze=False)[:, 0]]
+    if models[0]['corruptions']:
+        _bars(rest.pop(0).subplots(), models, 'corruptions', ('ce', 'mean_error'),
+              (f'CE{over}', 'top-1 error, % (mean over severities)'))
+        _maps(rest.pop(0), models)
+    if models[0]['perturbations']:
+        _bars(rest.pop(0).subplots(), models, 'perturbations', ('flip_ratio', 'flip_rate'),
+              (f'flip rate{over}', 'flip rate, %'))
+    made = path.with_name(f'.{path.name}')
+    figure.savefig(str(made), dpi=110, format='png')
+    plt.close(figure)
+    made.replace(path)

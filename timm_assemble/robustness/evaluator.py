@@ -1,0 +1,82 @@
+"""Errors, calibration and predictions of any callable from pictures to logits. Knows torch and torchmetrics.
+
+The callable takes (N, 3, S, S) uint8 RGB pictures on their device and gives (N, C) logits; what it does about mean and
+deviation is its own affair.
+"""
+from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Sequence
+
+import torch
+
+__all__ = ['CALIBRATION_BINS', 'Classify', 'Errors', 'measure_errors', 'predict']
+
+Classify = Callable[[torch.Tensor], torch.Tensor]
+CALIBRATION_BINS = 15  # Guo et al., "On Calibration of Modern Neural Networks", ICML 2017
+
+
+class Errors(NamedTuple):
+    """Counts of pictures and of wrong ones, the truth not predicted first or not among the first five; ECE in percent.
+
+    ECE is the mean over pictures of ``|accuracy - confidence|`` of their bin, 15 equal bins of the largest probability.
+    """
+
+    pictures: int
+    wrong_top1: int
+    wrong_top5: int
+    ece: float
+
+
+def _logits(classify: Classify, images: torch.Tensor) -> torch.Tensor:
+    logits = classify(images)
+    if logits.ndim != 2 or len(logits) != len(images):
+        raise ValueError(f'logits must be ({len(images)}, classes), got {tuple(logits.shape)}')
+    logits = logits.float()
+    wrong = ~logits.isfinite().all(1)
+    if wrong.any():
+        raise ValueError(f'logits must be finite, and those of {int(wrong.sum())} of {len(logits)} pictures are not')
+    return logits
+
+
+@torch.inference_mode()
+def predict(classify: Classify, images: torch.Tensor) -> torch.Tensor:
+    """(N,) predicted classes, on the CPU."""
+    return _logits(classify, images).argmax(1).cpu()
+
+
+@torch.inference_mode()
+def measure_errors(
+        classify: Classify, batches: Iterable[Any], class_map: Optional[Sequence[int]] = None,
+) -> Errors:
+    """Classify every picture once.
+
+    Args:
+        classify: Pictures to logits.
+        batches: Pairs of images and (N,) classes, or longer tuples that begin so.
+        class_map: The model's class of each class of the batches; None where they are the same.
+
+    Raises:
+        ValueError: No pictures, logits that are not finite, or a class that there are no logits for.
+    """
+    from torchmetrics.classification import MulticlassCalibrationError
+
+    pictures = 0
+    wrong1: List[torch.Tensor] = []
+    wrong5: List[torch.Tensor] = []
+    calibration = None
+    lookup = None if class_map is None else torch.as_tensor(class_map, dtype=torch.long)
+    for images, classes, *_ in batches:
+        logits = _logits(classify, images)
+        target = (classes if lookup is None else lookup[classes]).to(logits.device, non_blocking=True)
+        if calibration is None:
+            calibration = MulticlassCalibrationError(
+                logits.shape[1], n_bins=CALIBRATION_BINS, norm='l1', validate_args=False).to(logits.device)
+        if len(target) and int(target.max()) >= logits.shape[1]:
+            raise ValueError(f'classes must be below {logits.shape[1]}, as many as logits, got {int(target.max())}')
+        top = logits.topk(min(5, logits.shape[1])).indices == target[:, None]
+        wrong1.append((~top[:, 0]).sum())
+        wrong5.append((~top.any(1)).sum())
+        calibration.update(logits.softmax(1), target)
+        pictures += len(target)
+    if calibration is None:
+        raise ValueError('batches must have at least one picture, got none')
+    return Errors(
+        pictures, int(torch.stack(wrong1).sum()), int(torch.stack(wrong5).sum()), 100 * float(calibration.compute()))
