@@ -67,7 +67,7 @@ def draw(path: Path, results: Dict[str, Any]) -> None:
     if not parts:
         return
     figure = plt.figure(figsize=(14, sum(parts)), layout='constrained')
-    figure.suptitle(f'protocol {protocol["name"]}: {protocol["text"]}', fontsize=9)
+    figure.suptitle('\n'.join(f'protocol {protocol["name"]}: {protocol["text"]}'.split('; ')), fontsize=8)
     rest = [*figure.subfigures(len(parts), 1, height_ratios=parts, squeeze=False)[:, 0]]
     if models[0]['corruptions']:
         _bars(rest.pop(0).subplots(), models, 'corruptions', ('ce', 'mean_error'),

@@ -67,8 +67,10 @@ def measure_errors(
         logits = _logits(classify, images)
         target = (classes if lookup is None else lookup[classes]).to(logits.device, non_blocking=True)
         if calibration is None:
+            # of this process's pictures alone: with others about, torchmetrics would pool those of different cells
             calibration = MulticlassCalibrationError(
-                logits.shape[1], n_bins=CALIBRATION_BINS, norm='l1', validate_args=False).to(logits.device)
+                logits.shape[1], n_bins=CALIBRATION_BINS, norm='l1', validate_args=False,
+                sync_on_compute=False).to(logits.device)
         if len(target) and int(target.max()) >= logits.shape[1]:
             raise ValueError(f'classes must be below {logits.shape[1]}, as many as logits, got {int(target.max())}')
         top = logits.topk(min(5, logits.shape[1])).indices == target[:, None]

@@ -1,0 +1,289 @@
+"""Evaluator, cells and reports with callables and figures of the test's own: no model, no command line."""
+import copy
+import csv
+import io
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests import _oracles as oracles
+from tests.test_robustness_pictures import write_film
+from timm_assemble.robustness import drawing, metrics, report, results, schema
+from timm_assemble.robustness.cells import CellStore, Kept, Subject
+from timm_assemble.robustness.evaluator import measure_errors, predict
+from timm_assemble.robustness.plan import Request, make_plan
+from timm_assemble.robustness.runner import Loading, run_cells
+
+LOADING = Loading(4, 0, torch.device('cpu'))
+
+
+def batch(logits, classes):
+    """Pictures whose pixels number them, so that a callable finds its logits."""
+    images = torch.arange(len(logits), dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    return images, torch.tensor(classes)
+
+
+def test_errors_are_counted_as_by_hand():
+    torch.manual_seed(0)
+    logits = torch.randn(40, 7) * 2
+    classes = torch.randint(0, 7, (40,)).tolist()
+    images, target = batch(logits, classes)
+
+    def classify(pictures):
+        return logits[pictures[:, 0, 0, 0].long()]
+    got = measure_errors(classify, [(images[:13], target[:13]), (images[13:], target[13:], 'more')])
+    order = logits.argsort(1, descending=True).tolist()
+    wrong1 = sum(order[i][0] != classes[i] for i in range(40))
+    wrong5 = sum(classes[i] not in order[i][:5] for i in range(40))
+    assert got[:3] == (40, wrong1, wrong5) and 0 < wrong5 < wrong1 < 40
+    confidence, predicted = logits.softmax(1).max(1)
+    hits = [p == c for p, c in zip(predicted.tolist(), classes)]
+    assert got.ece == pytest.approx(100 * oracles.calibration_error(confidence.tolist(), hits, 15), abs=1e-4)
+
+
+def test_class_map_is_from_folders_to_the_models_classes():
+    logits = torch.eye(4)  # picture i is of class i
+    images, target = batch(logits, [0, 1, 2, 2])
+    classify = lambda pictures: logits[pictures[:, 0, 0, 0].long()]  # noqa: E731
+    assert measure_errors(classify, [(images, target)]).wrong_top1 == 1
+    assert measure_errors(classify, [(images, target)], class_map=[1, 2, 3]).wrong_top1 == 3
+
+
+@pytest.mark.parametrize('logits, message', [
+    (torch.full((3, 2), torch.nan), 'finite, and those of 3 of 3'), (torch.zeros(3), r'\(3, classes\), got \(3,\)'),
+    (torch.zeros(3, 2), 'classes must be below 2, as many as logits, got 2'),
+])
+def test_what_are_no_logits_is_told(logits, message):
+    with pytest.raises(ValueError, match=message):
+        measure_errors(lambda x: logits, [batch(torch.zeros(3, 2), [0, 1, 2])])
+
+
+def test_no_pictures_are_told():
+    with pytest.raises(ValueError, match='at least one picture'):
+        measure_errors(lambda x: x, [])
+
+
+def red_over_half(pictures):
+    """Class 1 where a picture is more red than not."""
+    red = pictures[:, 0].float().mean((1, 2)) - 127.5
+    return torch.stack([-red, red], 1)
+
+
+WRONG = {('fog', 3): 1, ('snow', 5): 2, ('snow', 1): 3}  # of the four pictures of a folder
+
+
+@pytest.fixture(scope='module')
+def tree(tmp_path_factory):
+    """ImageNet-C's form with two classes of two pictures of a plain red; so many of a folder as WRONG has are wrong."""
+    root = tmp_path_factory.mktemp('imagenet-c')
+    levels = {}
+    for name in metrics.COMMON:
+        for severity in metrics.SEVERITIES:
+            wrong = WRONG.get((name, severity), 0)
+            for i, label in enumerate((0, 0, 1, 1)):
+                right = (40, 210)[label]
+                level = 250 - right if i < wrong else right
+                path = root / name / str(severity) / 'ab'[label] / f'{i}.JPEG'
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if level not in levels:
+                    Image.fromarray(np.full((224, 224, 3), level, np.uint8)).save(path)
+                    levels[level] = path.read_bytes()
+                path.write_bytes(levels[level])
+    return root
+
+
+def model_of(label):
+    return SimpleNamespace(label=label, source=label, architecture='callable', checksum='0' * 64, num_classes=2,
+                           own_size=224, mean=(0.5,), std=(0.5,))
+
+
+def measured(plan, folder, classify, label='red'):
+    store, subject = CellStore(folder), Subject(label, dict(made_by=label), classify)
+    assert run_cells(plan.cells, [subject], store, LOADING) == []
+    return results.MeasuredModel(model_of(label), store.collect(plan.cells, subject, 'float32'))
+
+
+def test_imagenet_c_end_to_end(tree, tmp_path):
+    plan = make_plan(Request(imagenet_c=tree, input_size=32, shift=2))
+    sizes = set()
+
+    def classify(pictures):
+        sizes.add(tuple(pictures.shape[1:]))
+        return red_over_half(pictures)
+    model = measured(plan, tmp_path, classify)
+    assert sizes == {(3, 32, 32)}
+    summary, notes = results.summarise(model.cells, results.ALEXNET)
+    for name in metrics.COMMON:
+        for severity in metrics.SEVERITIES:
+            entry = summary['corruptions'][name]['severities'][str(severity)]
+            assert entry['pictures'] == 4 and entry['top1_error'] == 25 * WRONG.get((name, severity), 0)
+    assert not notes and summary['clean'] is None and summary['relative_mce'] is None
+    by_hand = {'fog': 25 / 5, 'snow': 125 / 5}
+    assert summary['mce'] == pytest.approx(
+        sum(100 * error / metrics.ALEXNET_ERROR[name] for name, error in by_hand.items()) / 15)
+    assert summary['mean_error'] == pytest.approx(30 / 15)
+    assert summary['shift']['corruptions']['fog']['3'] == dict(pictures=4, consistency=100)
+
+    figures = results.assemble(plan, [model], None, False, 'float32', dict(python='3'), RUN)
+    schema.check_results(figures)
+    assert figures['models'][0]['mce'] is None and 'no mCE and no mFR' in figures['notes'][1]
+    assert figures['data']['corruption']['items'] == 300 and figures['data']['corruption']['classes'] == 2
+
+
+RUN = dict(date='today', command='robustness', device='cpu', batch_size=4, workers=0, processes=1)
+
+
+def test_imagenet_p_end_to_end(tmp_path):
+    """A film that flips at frames 2 and 3 of 4: against the first frame 1 of 3 pairs, against the one before 2."""
+    root = tmp_path / 'imagenet-p'
+    film = write_film(root / 'snow' / 'a' / '0.mp4', [40, 210, 40, 40]).read_bytes()
+    still = write_film(tmp_path / 'still.mp4', [40, 40, 40]).read_bytes()
+    for name in metrics.ALEXNET_FLIP_RATE:
+        for path, content in ((root / name / 'a' / '0.mp4', film), (root / name / 'b' / '1.mp4', still)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    plan = make_plan(Request(imagenet_p=root, input_size=32))
+    model = measured(plan, tmp_path / 'cells', red_over_half)
+    summary, _ = results.summarise(model.cells, results.ALEXNET)
+    for name, entry in summary['perturbations'].items():
+        flips = 1 if name in ('gaussian_noise', 'shot_noise') else 2
+        assert (entry['films'], entry['flips'], entry['pairs']) == (2, flips, 5)
+    alexnet = metrics.ALEXNET_FLIP_RATE
+    by_hand = [100 * (20 if 'noise' in name else 40) / rate for name, rate in alexnet.items()]
+    assert summary['mfr'] == pytest.approx(sum(by_hand) / 10)
+    figures = results.assemble(plan, [model], 'red', False, 'float32', dict(python='3'), RUN)
+    assert figures['models'][0]['mfr'] == pytest.approx(100) and figures['protocol']['normaliser'] == 'red'
+    drawing.draw(tmp_path / 'p.png', figures)
+    assert 'snow' in report.tables(figures) and (tmp_path / 'p.png').stat().st_size > 10000
+    (root / 'tilt' / 'b' / '1.mp4').unlink()
+    with pytest.raises(ValueError, match=r'as many films .* tilt has 1'):
+        make_plan(Request(imagenet_p=root))
+
+
+def test_finished_cells_are_kept_and_a_file_that_is_none_leaves_out_its_folder_alone(tree, tmp_path):
+    plan = make_plan(Request(imagenet_c=tree, input_size=32, corruptions=('fog', 'snow')))
+    bad = tree / 'snow' / '2' / 'a' / '0.JPEG'
+    content, calls = bad.read_bytes(), []
+    subject = Subject('red', dict(made_by='red'), lambda x: (calls.append(len(x)), red_over_half(x))[1])
+    store = CellStore(tmp_path)
+    bad.write_bytes(b'x' * len(content))
+    try:
+        [failure] = run_cells(plan.cells, [subject], store, LOADING)
+        assert failure.cell == 'snow/2' and [f.path for f in failure.files] == [bad]
+        assert len(calls) == 9 + 1  # the three that can be read are in the batch, and count for nothing
+        with pytest.raises(ValueError, match='lacks snow/2'):
+            store.collect(plan.cells, subject, 'float32')
+    finally:
+        bad.write_bytes(content)
+    calls.clear()
+    assert run_cells(plan.cells, [subject], store, LOADING) == [] and calls == [4]
+    assert len(store.collect(plan.cells, subject, 'float32')) == 10
+    for other in (subject._replace(identity=dict(made_by='green')), subject._replace(class_map=[1, 0])):
+        calls.clear()
+        run_cells(plan.cells[:2], [other], store, LOADING)
+        assert calls == [4, 4]
+    calls.clear()
+    run_cells(plan.cells[:1], [subject], store, LOADING, precision='float16')
+    assert calls == [4]
+
+
+def test_damaged_cell_counts_as_none(tmp_path):
+    store, identity = CellStore(tmp_path), dict(a=(1, 2))
+    store.put(identity, dict(n=1), 0.5)
+    assert store.get(identity) == dict(figures=dict(n=1), seconds=0.5)
+    [path] = tmp_path.iterdir()
+    whole = path.read_text()
+    for damaged in ('', whole[:-20], '[]', whole.replace('[\n', '[3,\n')):
+        path.write_text(damaged)
+        assert store.get(identity) is None
+
+
+def made_up(factor, clean=10.0):
+    """Cells as kept, with AlexNet's errors times a factor on all 19 corruptions."""
+    cells = [Kept(SimpleNamespace(group='clean', name='clean', severity=0, title='clean'),
+                  dict(pictures=1000, wrong_top1=int(10 * clean), wrong_top5=5, ece=3.0), 1.0)]
+    for name, error in metrics.ALEXNET_ERROR.items():
+        cells += [Kept(SimpleNamespace(group='corruption', name=name, severity=s, title=f'{name}/{s}'),
+                       dict(pictures=100000, wrong_top1=round(1000 * error * factor), wrong_top5=7, ece=4.0), 1.0)
+                  for s in metrics.SEVERITIES]
+    return cells
+
+
+def test_relative_to_alexnet_and_to_a_baseline():
+    summary, notes = results.summarise(made_up(0.5), results.ALEXNET)
+    assert summary['mce'] == pytest.approx(50, abs=0.01) and not notes
+    relative = [(0.5 * e - 10) / (e - 43.5) for e in metrics.ALEXNET_ERROR.values()]
+    assert summary['relative_mce'] == pytest.approx(100 * np.mean(relative), abs=0.01)
+    normaliser = results.baseline('other', made_up(0.8, clean=20.0))
+    summary, _ = results.summarise(made_up(0.5), normaliser)
+    assert summary['mce'] == pytest.approx(62.5, abs=0.01)
+    assert summary['corruptions']['snow']['relative_ce'] == pytest.approx(
+        100 * (0.5 * 86.6816 - 10) / (0.8 * 86.6816 - 20), abs=0.01)
+    summary, notes = results.summarise(made_up(0.5), results.baseline('perfect', made_up(0.0, clean=0.0)))
+    assert summary['mce'] is None and any("no mCE: the reference's error must be above 0" in note for note in notes)
+    summary, notes = results.summarise(made_up(0.5), results.ALEXNET, all_corruptions=False)
+    assert summary['mce'] is None and summary['corruptions']['fog']['ce'] == pytest.approx(50, abs=0.01)
+
+
+@pytest.fixture(scope='module')
+def figures(tree, tmp_path_factory):
+    plan = make_plan(Request(imagenet_c=tree, clean=tree / 'contrast' / '1', input_size=32))
+    folder = tmp_path_factory.mktemp('cells')
+    flipped = measured(plan, folder, lambda x: -red_over_half(x), 'blue')
+    models = [measured(plan, folder, red_over_half), flipped]
+    return results.assemble(plan, models, 'blue', True, 'float32', dict(python='3'), RUN)
+
+
+def test_tables_and_csv_have_every_cell(figures):
+    schema.check_results(figures)
+    text = report.tables(figures)
+    lines = [line.split() for line in text.splitlines() if line]
+    # clean top-1, top-5 and ECE; error and ECE of the corrupted; mCE: fog has 5 % against 95 %, snow 25 % against 75 %
+    [own, other] = [line for line in lines if line[0] in ('red', 'blue') and len(line) == 7]
+    assert own[:5] == ['red', '100.00', '100.00', '0.00', '2.00'] and own[6] == f'{(500 / 95 + 2500 / 75) / 15:.2f}'
+    assert other[:3] == ['blue', '0.00', '100.00'] and other[6] == '100.00'
+    assert ['snow', '75.00', '0.00', '0.00', '0.00', '50.00', '25.00'] in [line[:7] for line in lines]
+    rows = [*csv.DictReader(io.StringIO(report.csv_text(figures)))]
+    assert len(rows) == 2 * 76
+    [row] = [r for r in rows if (r['model'], r['name'], r['severity']) == ('red', 'snow', '5')]
+    assert (row['items'], row['top1_error'], row['group'], row['flip_rate']) == ('4', '50.0', 'corruption', '')
+
+
+def test_picture_shows_models_and_mce(figures, tmp_path):
+    drawing.draw(tmp_path / 'made.png', figures)
+    with Image.open(tmp_path / 'made.png') as picture:
+        assert picture.size[0] > 1000 and picture.size[1] > 800
+    assert [f.name for f in tmp_path.iterdir()] == ['made.png']
+
+
+@pytest.mark.parametrize('damage, message', [
+    (lambda r: r.pop('protocol'), "results: 'protocol' is a required property"),
+    (lambda r: r.update(more=1), r"results: .*'more' was unexpected"),
+    (lambda r: r.update(schema_version=2), 'schema_version: 1 was expected'),
+    (lambda r: r['models'].clear(), 'models: .*(non-empty|too short)'),
+    (lambda r: r['models'][0].update(checksum='abc'), r'models\[0\].checksum'),
+    (lambda r: r['models'][0]['clean'].update(ece=101), r'models\[0\].clean'),
+    (lambda r: r['models'][0]['corruptions']['fog']['severities'].update({'6': {}}), 'severities.*unexpected|6'),
+    (lambda r: r['run'].pop('seconds'), "run: 'seconds' is a required"),
+])
+def test_schema_says_what_is_wrong(figures, damage, message):
+    damaged = copy.deepcopy(figures)
+    damage(damaged)
+    with pytest.raises(ValueError, match=message):
+        schema.check_results(damaged)
+
+
+def test_what_breaks_the_schema_is_not_written(figures, tmp_path):
+    schema.write_results(tmp_path / 'results.json', figures)
+    assert json.loads((tmp_path / 'results.json').read_text()) == json.loads(json.dumps(figures))
+    with pytest.raises(ValueError, match='required'):
+        schema.write_results(tmp_path / 'results.json', {})
+    assert json.loads((tmp_path / 'results.json').read_text())['notes'] == figures['notes']
+
+
+def test_predictions_are_on_the_cpu_and_as_many():
+    assert predict(red_over_half, torch.full((3, 3, 2, 2), 200, dtype=torch.uint8)).tolist() == [1, 1, 1]
