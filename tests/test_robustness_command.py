@@ -118,7 +118,7 @@ def test_generated_results(place, whole):
     assert whole['protocol']['name'] == 'assemble' and whole['protocol']['corruptions'] == [*CORRUPTIONS]
     assert whole['versions']['imagecorruptions-imaug'] and whole['protocol']['input_size'] == 32
     first, second = whole['models']
-    assert first['mce'] is None and any('no mCE: 3 of 19' in note for note in whole['notes'])
+    assert first['mce'] is None and any('no mCE: not the 19 corruptions of assemble' in note for note in whole['notes'])
     assert first['checksum'] != second['checksum'] and first['clean']['pictures'] == 6
     assert all(first['corruptions'][name]['ce'] == pytest.approx(100) for name in CORRUPTIONS)
     assert first['shift']['pixels'] == 4 and first['shift']['clean']['pictures'] == 6
@@ -182,7 +182,9 @@ def test_bad_use_is_one_line(place, capsys, tmp_path):
     assert 'there must be pictures: --imagenet-c' in told(*a)
     assert 'takes neither --imagenet-c' in told(*a, '--generate', place / 'clean', '--clean', place)
     assert '--protocol assemble is of pictures made' in told(*a, '--imagenet-c', place / 'c', '--protocol', 'assemble')
-    assert 'must be of protocol imagenet-c' in told(*a, '--imagenet-c', place / 'c', '--corruptions', 'rain')
+    assert 'lacks spatter;' in told(*a, '--imagenet-c', place / 'c', '--corruptions', 'spatter')
+    assert '--corruptions must be one or more of gaussian_noise' in told(
+        *a, '--imagenet-c', place / 'c', '--corruptions', 'rain')
     assert 'got rain' in told(*a, '--generate', place / 'clean', '--corruptions', 'fog', 'rain')
     assert '--imagenet-p must be a folder with the 10' in told(*a, '--imagenet-p', place)
     assert 'must have a folder a class' in told(*a, '--clean', place / 'clean' / 'x')
@@ -202,6 +204,17 @@ def test_bad_use_is_one_line(place, capsys, tmp_path):
         assert message in line
     assert 'more than once' in told(a[0], *a, '--clean', place / 'clean')
     assert 'cells' not in {f.name for f in tmp_path.rglob('*') if f.suffix == '.json'}
+
+
+@pytest.mark.parametrize('options, message', [
+    (['--workers', '-1'], "--workers: must be a whole number from 0, got '-1'"),
+    (['--shift', '0'], '--shift: must be a whole number from 1'), (['--protocol', 'mine'], "invalid choice: 'mine'"),
+])
+def test_bad_options_are_one_line(options, message, capsys):
+    with pytest.raises(SystemExit) as e:
+        main(['robustness', 'resnet18', *options])
+    err = capsys.readouterr().err
+    assert e.value.code == 2 and message in err and err.count('\n') == 1
 
 
 def test_a_model_of_other_classes_is_refused(place, capsys, tmp_path):

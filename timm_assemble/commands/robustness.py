@@ -44,8 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('--seed', type=int, default=0, help='of corruptions and crops that are made (default: 0)')
     add('--output', type=Path, default=Path('robustness-output'), metavar='DIR',
         help='folder for results and finished cells (default: robustness-output)')
-    add('--batch-size', type=positive, default=64, help='pictures at a time (default: 64)')
-    add('--workers', type=_not_negative, default=4, help='processes that read and corrupt pictures (default: 4)')
+    add('--batch-size', type=positive, default=64, metavar='N', help='pictures at a time (default: 64)')
+    workers = min(4, os.cpu_count() or 1)
+    add('--workers', type=_not_negative, default=workers, metavar='N',
+        help=f'processes that read and corrupt pictures, none of which changes a figure (default here: {workers})')
     add('--device', help='where the models run (default: cuda if there is one, else cpu)')
     add('--amp', action='store_true', help='mixed precision: float16 on CUDA, else bfloat16')
 

@@ -27,16 +27,15 @@ PROTOCOLS: Dict[str, Protocol] = {
 
 
 def check_corruptions(protocol: Protocol, names: Optional[Tuple[str, ...]]) -> Tuple[str, ...]:
-    """The corruptions named, in the protocol's order, or all of them.
+    """The corruptions named, in their usual order, or all of the protocol.
 
     Raises:
-        ValueError: One is not of this protocol.
+        ValueError: One is none of the 19.
     """
-    unknown = [name for name in names or () if name not in protocol.corruptions]
+    unknown = [name for name in names or () if name not in COMMON + EXTRA]
     if unknown:
-        raise ValueError(f'--corruptions must be of protocol {protocol.name}, one or more of '
-                         f'{", ".join(protocol.corruptions)}; got {", ".join(unknown)}')
-    return tuple(name for name in protocol.corruptions if not names or name in names)
+        raise ValueError(f'--corruptions must be one or more of {", ".join(COMMON + EXTRA)}; got {", ".join(unknown)}')
+    return tuple(name for name in COMMON + EXTRA if name in (names or protocol.corruptions))
 
 
 def resize_short_side(picture: Image.Image, side: int) -> Image.Image:

@@ -175,7 +175,7 @@ def assemble(
     notes = [f'{model.label} is made for pictures of {model.own_size}, and was measured at {plan.size}'
              for model, _ in models if model.own_size != plan.size]
     if 'corruption' in groups and not plan.complete:
-        notes.append(f'no mCE: {len(plan.corruptions)} of {len(plan.protocol.corruptions)} corruptions')
+        notes.append(f'no mCE: not the {len(plan.protocol.corruptions)} corruptions of {plan.protocol.name}')
     if groups & {'corruption', 'perturbation'} and normaliser is None:
         notes.append("no mCE and no mFR: AlexNet's are of ImageNet's 1000 classes; --baseline names another normaliser")
     entries = []
