@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from tests.test_robustness_pictures import write_film
 from timm_assemble.__main__ import main
-from timm_assemble.robustness.metrics import COMMON, SEVERITIES
+from timm_assemble.robustness.metrics import ALEXNET_FLIP_RATE, COMMON, SEVERITIES
 
 COMMAND = [sys.executable, '-m', 'timm_assemble', 'robustness']
 ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1'}
@@ -157,6 +158,25 @@ def test_imagenet_c_is_what_a_loop_over_the_files_gives(place, capsys):
     assert len([line for line in printed.splitlines() if line.startswith('elastic_transform')]) == 2
 
 
+def test_films(place, capsys, tmp_path):
+    film = write_film(tmp_path / 'film.mp4', [40, 210, 90, 150]).read_bytes()
+    for name in ALEXNET_FLIP_RATE:
+        (tmp_path / 'p' / name / 'a').mkdir(parents=True)
+        (tmp_path / 'p' / name / 'a' / '0.mp4').write_bytes(film)
+    output = tmp_path / 'o'
+    assert main(['robustness', *arguments(
+        place, '--imagenet-p', tmp_path / 'p', '--workers', 0, '--input-size', 32, '--output', output)]) == 0
+    got = figures(output)
+    assert got['protocol']['perturbations'] == [*ALEXNET_FLIP_RATE] and got['versions']['av']
+    assert got['models'][0]['perturbations']['tilt']['pairs'] == 3 and got['models'][0]['mfr'] is None
+    assert 'no mFR: AlexNet' in ' '.join(got['notes']) and 'perturbation' in capsys.readouterr().out
+    with Image.open(output / 'robustness.png') as picture:
+        assert picture.size[0] > 1000
+    (tmp_path / 'p' / 'tilt' / 'a' / '0.mp4').write_bytes(b'no film' * (len(film) // 7))
+    assert 'tilt/a/0.mp4 (no film: ' in bad(place, capsys, *arguments(
+        place, '--imagenet-p', tmp_path / 'p', '--workers', 0, '--input-size', 32, '--output', output, models='a'))
+
+
 def test_mixed_precision_has_cells_of_its_own(place):
     output = place / 'amp'
     options = ('--clean', place / 'clean', '--workers', 0, '--input-size', 32, '--output', output)
@@ -202,7 +222,7 @@ def test_bad_use_is_one_line(place, capsys, tmp_path):
         line = told(model, '--clean', place / 'clean', '--output', tmp_path / 'o')
         assert f'MODEL {model}: ' in line or model == 'resnet50='
         assert message in line
-    assert 'more than once' in told(a[0], *a, '--clean', place / 'clean')
+    assert 'more than once' in told('x=hf-hub:a/b', 'x=hf-hub:a/c', '--clean', place / 'clean')
     assert 'cells' not in {f.name for f in tmp_path.rglob('*') if f.suffix == '.json'}
 
 
@@ -276,7 +296,8 @@ def test_labels_and_hub_folders(place, capsys):
     loaded = [load_model(f'{name}=local-dir:{place / name}') for name in ('with', 'without')]
     assert [m.label for m in loaded] == ['with', 'without'] and loaded[0].checksum == loaded[1].checksum
     assert loaded[0].identity != loaded[1].identity
-    assert labels_of(['a=hf-hub:x/y', 'resnet18', 'resnet18=w.pth']) == ['a', 'resnet18', 'resnet18=w.pth']
+    assert labels_of(['a=hf-hub:x/y', 'resnet18', 'resnet18=p/w.pth']) == ['a', 'resnet18', 'resnet18=w.pth']
+    assert labels_of(['m=p/w.pth', 'm=q/w.pth']) == ['m=p/w.pth', 'm=q/w.pth']
 
 
 def test_transformers_are_brought_to_the_size():
