@@ -191,6 +191,17 @@ def test_finished_cells_are_kept_and_a_file_that_is_none_leaves_out_its_folder_a
     assert calls == [4]
 
 
+def test_a_clean_picture_that_cannot_be_read_ends_the_making_of_all_others(tmp_path):
+    for i, content in enumerate((b'', b'no picture')):
+        path = tmp_path / 'clean' / 'a' / f'{i}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (64, 64)).save(path) if not i else path.write_bytes(content)
+    plan = make_plan(Request(generate=tmp_path / 'clean', input_size=32))
+    assert len(plan.cells) == 1 + 19 * 5 and plan.complete
+    failures = run_cells(plan.cells, [Subject('red', {}, red_over_half)], CellStore(tmp_path / 'cells'), LOADING)
+    assert [failure.cell for failure in failures] == ['clean'] and not [*(tmp_path / 'cells').iterdir()]
+
+
 def test_damaged_cell_counts_as_none(tmp_path):
     store, identity = CellStore(tmp_path), dict(a=(1, 2))
     store.put(identity, dict(n=1), 0.5)

@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('--protocol', choices=('imagenet-c', 'assemble'),
         help='15 corruptions at 224, or 19 at 256 (default: imagenet-c; with --generate assemble)')
     add('--baseline', metavar='MODEL',
-        help='label of the model that errors are relative to (default: AlexNet on ImageNet, else none)')
+        help='the one of the models, or one more, that errors are relative to (default: AlexNet on ImageNet, else '
+             'none)')
     add('--corruptions', nargs='+', metavar='NAME', help='only these, and then no mCE is claimed')
     add('--input-size', type=positive, metavar='N', help="side in pixels that the models get (default: the protocol's)")
     add('--shift', type=positive, metavar='N', help='measure shift consistency, of crops at most N pixels apart')
@@ -114,11 +115,13 @@ def run(args: argparse.Namespace) -> None:
     plan = make_plan(Request(
         **{**{key: getattr(args, key) for key in Request._fields}, 'corruptions': args.corruptions}))
     texts = [*args.models]
-    if args.baseline and args.baseline not in labels_of(texts):
+    if args.baseline and args.baseline not in (*texts, *labels_of(texts)):
         texts.insert(0, args.baseline)
-    labels_of(texts)
+    labels = labels_of(texts)
+    baseline = args.baseline and (
+        args.baseline if args.baseline in labels else labels[texts.index(args.baseline)])
     device = _device(args.device)
-    loaded = [load_model(text) for text in texts]
+    loaded = [load_model(text, label) for text, label in zip(texts, labels)]
     subjects = [_subject(model, plan, device, args.amp) for model in loaded]
     store = CellStore(args.output / 'cells')
     precision = 'float32' if not args.amp else 'float16' if device.type == 'cuda' else 'bfloat16'
@@ -140,7 +143,7 @@ def run(args: argparse.Namespace) -> None:
     figures = results.assemble(
         plan, [results.MeasuredModel(model, store.collect(plan.cells, subject, precision))
                for model, subject in zip(loaded, subjects)],
-        args.baseline, imagenet, precision, _versions(plan),
+        baseline, imagenet, precision, _versions(plan),
         dict(date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
              command=shlex.join(['timm-assemble', *sys.argv[1:]]), device=str(device), batch_size=args.batch_size,
              workers=args.workers, processes=job.world))

@@ -6,7 +6,7 @@ middle two may be given a label before a ``=``.
 import hashlib
 import re
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import timm
 import torch
@@ -70,22 +70,23 @@ def _line(error: BaseException) -> str:
 
 
 def _parts(text: str) -> Tuple[str, str, str]:
-    """Label, name or place, and checkpoint."""
+    """Short label, name or place, and checkpoint."""
     head, equals, tail = text.partition('=')
     if text.startswith(SCHEMES) or not equals:
         return text, text, ''
     if not head or not tail:
         raise ValueError(f'MODEL must be a name, hf-hub:, local-dir: or NAME=CHECKPOINT, got {text!r}')
-    return (head, tail, '') if tail.startswith(SCHEMES) else (text, head, tail)
+    return (head, tail, '') if tail.startswith(SCHEMES) else (f'{head}={Path(tail).name}', head, tail)
 
 
 def labels_of(texts: Sequence[str]) -> List[str]:
-    """Labels of the models in tables and pictures.
+    """Labels of the models in tables and pictures: a checkpoint's has no folders where the file's name is enough.
 
     Raises:
         ValueError: Two are the same.
     """
-    labels = [_parts(text)[0] for text in texts]
+    short = [_parts(text)[0] for text in texts]
+    labels = [text if _parts(text)[2] and short.count(label) > 1 else label for text, label in zip(texts, short)]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise ValueError(f'MODELs must have labels of their own, got {", ".join(twice)} more than once')
@@ -127,13 +128,17 @@ def _checksum(state: Dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def load_model(text: str) -> LoadedModel:
+def load_model(text: str, label: Optional[str] = None) -> LoadedModel:
     """Make a model of what was said on the command line.
+
+    Args:
+        text: MODEL, as above.
+        label: From :func:`labels_of`; its own short one if None.
 
     Raises:
         ValueError: There is no such model, it has no weights, or takes other than three channels.
     """
-    label, name, checkpoint = _parts(text)
+    short, name, checkpoint = _parts(text)
     try:
         if checkpoint:
             model = _from_checkpoint(name, Path(checkpoint))
@@ -152,5 +157,5 @@ def load_model(text: str) -> LoadedModel:
     # weights do not tell everything: anti-aliasing, say, has none
     structure = re.sub(r' at 0x[0-9a-f]+', '', repr(model))
     return LoadedModel(
-        label, text, model.pretrained_cfg['architecture'], model.num_classes, side, tuple(config['mean']),
+        label or short, text, model.pretrained_cfg['architecture'], model.num_classes, side, tuple(config['mean']),
         tuple(config['std']), _checksum(model.state_dict()), hashlib.sha256(structure.encode()).hexdigest(), model)
