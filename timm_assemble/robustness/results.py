@@ -99,7 +99,8 @@ def summarise(
         all_corruptions: The corruptions are all of the protocol; a mean over some of them is no mCE.
 
     Returns:
-        Figures in percent, None where there are none, and why those that are relative to 0 are not there.
+        Figures in percent, None where there are none, and why those that are relative to 0 are not there, which is
+        the normaliser's doing and so the same for all models.
     """
     tables = _tables(measured)
     notes: List[str] = []
@@ -181,7 +182,7 @@ def assemble(
     entries = []
     for model, cells in models:
         summary, remarks = summarise(cells, normaliser, plan.complete)
-        notes += [f'{model.label}: {remark}' for remark in remarks]
+        notes += remarks
         said = {key: getattr(model, key) for key in OF_MODEL}
         entries.append({**said, 'mean': [*model.mean], 'std': [*model.std], **summary})
     seconds = {model.label: {f'{kept.cell.group} {kept.cell.title}': kept.seconds for kept in cells}
@@ -195,4 +196,4 @@ def assemble(
             perturbations=[cell.name for cell in plan.cells if cell.group == 'perturbation'],
             severities=[*SEVERITIES], input_size=plan.size, seed=plan.seed, precision=precision,
             normaliser=normaliser and normaliser.name),
-        data=plan.data, models=entries, notes=notes, run=dict(run, seconds=seconds))
+        data=plan.data, models=entries, notes=[*dict.fromkeys(notes)], run=dict(run, seconds=seconds))
