@@ -1,5 +1,6 @@
 """What is committed for readers is what the scripts in docs/ make of the models now, and can be read."""
 import itertools
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import ImageFont
 from docs import draw_network, training_tables, variants
 from docs.generated_block import rewrite_block
 from docs.network_facts import NetworkFacts
+from timm_assemble.robustness.schema import check_results
 
 TIMES = '\N{MULTIPLICATION SIGN}'
 FONTS = Path(matplotlib.get_data_path()) / 'fonts' / 'ttf'
