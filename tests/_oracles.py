@@ -133,3 +133,44 @@ def spread_evenly(logits: np.ndarray, k: int) -> np.ndarray:
     for c in range(len(probs)):
         out[c] = probs[c] if c in largest else (1 - probs[largest].sum()) / (len(probs) - k)
     return out
+
+
+def corruption_error(errors, reference):
+    """Sum over severities over the same sum of the reference, whose single mean stands for each severity."""
+    top = bottom = 0.0
+    for s, error in enumerate(errors):
+        top += error
+        bottom += reference[s] if hasattr(reference, '__len__') else reference
+    return 100 * top / bottom
+
+
+def relative_corruption_error(errors, clean, reference, reference_clean):
+    """The same of what each severity adds to the error on clean pictures."""
+    top = bottom = 0.0
+    for s, error in enumerate(errors):
+        top += error - clean
+        bottom += (reference[s] if hasattr(reference, '__len__') else reference) - reference_clean
+    return 100 * top / bottom
+
+
+def flip_rate(sequences, with_first: bool) -> float:
+    """Percent of pairs of frames whose classes differ."""
+    flips = pairs = 0
+    for frames in sequences:
+        for j in range(1, len(frames)):
+            pairs += 1
+            if frames[j] != (frames[0] if with_first else frames[j - 1]):
+                flips += 1
+    return 100 * flips / pairs
+
+
+def calibration_error(confidences, hits, bins: int) -> float:
+    """ECE: difference of mean confidence and accuracy in each bin of confidence (low, high], weighted by its share."""
+    total = 0.0
+    for b in range(bins):
+        inside = [i for i, c in enumerate(confidences) if b / bins < c <= (b + 1) / bins]
+        if inside:
+            confidence = sum(confidences[i] for i in inside) / len(inside)
+            accuracy = sum(hits[i] for i in inside) / len(inside)
+            total += len(inside) / len(confidences) * abs(confidence - accuracy)
+    return total

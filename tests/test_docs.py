@@ -9,7 +9,7 @@ import matplotlib
 import pytest
 from PIL import ImageFont
 
-from docs import draw_network, training_tables, variants
+from docs import draw_network, robustness_table, training_tables, variants
 from docs.generated_block import rewrite_block
 from docs.network_facts import NetworkFacts
 from timm_assemble.robustness.schema import check_results
@@ -183,3 +183,23 @@ def test_training_in_a_loop_of_ones_own(tmp_path, monkeypatch):
         exec(block, names)
     assert model.stage4[0].drop2.last_rate == pytest.approx(0.05)
     assert all(p.grad is not None for p in model.parameters())
+
+
+def test_robustness_page_has_the_tables_of_its_results():
+    paths = sorted(robustness_table.RESULTS.glob('*.json'))
+    assert len(paths) == 3
+    for path in paths:
+        check_results(json.loads(path.read_text(encoding='utf-8')))
+    text = robustness_table.PAGE.read_text(encoding='utf-8')
+    same = rewrite_block(text, robustness_table.BEGIN, robustness_table.END, robustness_table.tables(paths)) == text
+    assert same, 'docs/robustness.md is not what docs/robustness/ has: run `python -m docs.robustness_table --write`.'
+
+
+def test_robustness_tables_refuse_what_does_not_belong_together(tmp_path):
+    [path, *_] = sorted(robustness_table.RESULTS.glob('*.json'))
+    other = json.loads(path.read_text(encoding='utf-8'))
+    other['protocol']['seed'] = 1
+    (tmp_path / 'other.json').write_text(json.dumps(other), encoding='utf-8')
+    for paths in ([], [path, tmp_path / 'other.json']):
+        with pytest.raises(ValueError, match='of one protocol, data and versions'):
+            robustness_table.tables(paths)
