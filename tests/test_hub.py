@@ -5,7 +5,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 
 import pytest
@@ -210,8 +209,8 @@ def test_an_independent_server_gives_the_same(published, tmp_path):
                     urllib.request.urlopen(f'{url}/api/models/user/{FOLDER}/revision/main', timeout=5).close()
                     break
                 except OSError:
-                    assert server.poll() is None, (tmp_path / 'log').read_text()
-                    time.sleep(0.3)
+                    with pytest.raises(subprocess.TimeoutExpired):  # it still runs; give it a moment
+                        server.wait(0.3)
             pulled, = pull(environment(url, tmp_path / 'home', token=None), tmp_path / 'logits.pt',
                            f'hf-hub:user/{FOLDER}')
         finally:
