@@ -114,7 +114,7 @@ def test_half_precision_takes_and_gives_the_callers(dtype):
 
 
 def test_folding_rounds_once():
-    """In bfloat16 the product of weight and scale is rounded, not the factors: nearer to the exact one than they are."""
+    """In bfloat16 the product of weight and scale is rounded, and not its factors."""
     layer = SelectiveKernelC3(16)
     randomize(layer)
     exact = fold_batch_norms(copy.deepcopy(layer)).double().conv.conv.weight
@@ -188,7 +188,7 @@ def test_training_mode_is_refused():
     model.stage4[0].conv2.conv.bn.train()
     with pytest.raises(ValueError, match=r'model.eval\(\); in training mode: stage4.0.conv2.conv.bn'):
         timm_assemble.optimize_for_inference(model, (3, 64, 64))
-    with pytest.raises(ValueError, match='AssembleResNet, stem, .* and more'):
+    with pytest.raises(ValueError, match=r'AssembleResNet, stem, .* and more'):
         timm_assemble.optimize_for_inference(model.train(), (3, 64, 64))
     optimized = timm_assemble.optimize_for_inference(model.eval(), (3, 64, 64), compile=False)
     with pytest.raises(ValueError, match='no batch norms left to train'):

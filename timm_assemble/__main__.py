@@ -7,11 +7,11 @@ import argparse
 import sys
 from typing import List, NoReturn, Optional
 
-from .commands import convert, demo, push, recipes, robustness, run, teacher_logits, train
+from .commands import convert, demo, export, push, recipes, robustness, run, teacher_logits, train
 
 COMMANDS = {
     'demo': demo, 'recipes': recipes, 'teacher-logits': teacher_logits, 'train': train, 'run': run, 'convert': convert,
-    'push': push, 'robustness': robustness}
+    'push': push, 'robustness': robustness, 'export': export}
 
 
 class _Parser(argparse.ArgumentParser):

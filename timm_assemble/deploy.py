@@ -108,7 +108,7 @@ class OptimizedModel(nn.Module):
 
 def fold_for_inference(
         model: nn.Module, example_size: Sequence[int], dtype: Optional[torch.dtype] = None) -> OptimizedModel:
-    """The fast form before it is compiled: folded, channels-last and cast; arguments are :func:`optimize_for_inference`'s."""
+    """What :func:`optimize_for_inference` compiles, of the same arguments: folded, channels-last and cast."""
     size = tuple(example_size)
     if len(size) not in (3, 4) or not all(isinstance(n, int) and n > 0 for n in size):
         raise ValueError(f'example_size must be (B, C, H, W) or (C, H, W), whole numbers from 1, got {example_size!r}.')
@@ -120,7 +120,8 @@ def fold_for_inference(
     if isinstance(model, OptimizedModel):
         model = model.model
     folded = fold_batch_norms(copy.deepcopy(model)).requires_grad_(False)
-    return OptimizedModel(folded.to(dtype=dtype, memory_format=torch.channels_last), compiled=False)
+    folded = folded.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return OptimizedModel(folded, compiled=False)
 
 
 def optimize_for_inference(
@@ -136,8 +137,8 @@ def optimize_for_inference(
     convolution. Merges that were measured and not taken are in docs/deployment.md.
 
     Any batch and size can be called. Compiled, the first call with another batch size compiles once more, for all batch
-    sizes from 2, and so do the first with another height or width, and the first of one picture. Each takes as long as the
-    warm-up did; a service calls the sizes it will see before it opens.
+    sizes from 2, and so do the first with another height or width, and the first of one picture. Each takes as long as
+    the warm-up did; a service calls the sizes it will see before it opens.
 
     Args:
         model: A model in eval mode, from ``create_model``, also with ``features_only``, or any other module of one
