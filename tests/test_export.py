@@ -1,4 +1,4 @@
-"""Exported files: run by a process that knows torch alone, against the model; the command, and what it says of bad use."""
+"""Exported files, run by a process that knows torch alone, against the model; the command, and its refusals."""
 import json
 import os
 import subprocess
@@ -117,7 +117,7 @@ def test_a_break_leaves_what_was_there(tmp_path, monkeypatch):
     with pytest.raises(OSError, match='disk full'):
         export_model(make(**KWARGS), path, (1, 3, 64, 64))
     assert [f.read_text() for f in tmp_path.iterdir()] == ['precious']
-    with pytest.raises(ValueError, match="format must be one of .*'tflite'"):
+    with pytest.raises(ValueError, match=r"format must be one of .*'tflite'"):
         export_model(make(**KWARGS), path, (1, 3, 64, 64), 'tflite')
 
 
