@@ -245,6 +245,15 @@ def test_accuracy_counts_what_the_model_says(tmp_path):
         "; published: top-1 82.69 - 82.78 % on the 50000 of ImageNet's validation")
 
 
+def test_class_map_is_the_order_that_timm_trained_by(tmp_path):
+    """Numbers by value and capitals as small letters, which the plain order of names is not; hidden folders are none."""
+    root = picture_folder(tmp_path / 'pictures', ['10', '9', 'Zebra', 'ant', 'Bee2', 'bee10'])
+    (root / '.checkpoints').mkdir()
+    names = ['9', '10', 'ant', 'Bee2', 'bee10', 'Zebra']
+    assert read_class_map(root, 6) == {name: i for i, name in enumerate(names)}
+    assert read_class_map(root, 6) == timm.data.create_dataset('', root=str(root)).reader.class_to_idx
+
+
 def test_class_map_of_imagenet(tmp_path):
     """ImageNet's class of a folder is its synset's place; with "background" one more. Not every class is needed."""
     for name in ('n01440764', 'n15075141', 'n02123045'):  # tench, toilet paper, tabby

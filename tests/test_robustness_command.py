@@ -237,6 +237,21 @@ def test_bad_options_are_one_line(options, message, capsys):
     assert e.value.code == 2 and message in err and err.count('\n') == 1
 
 
+def test_folders_have_the_classes_that_timm_trained_them_as(tmp_path):
+    """Ten comes after two: a model of train.py has learned it so, whatever the order of the listing."""
+    from timm_assemble.commands.robustness import _subject
+    from timm_assemble.robustness.models import LoadedModel
+    from timm_assemble.robustness.plan import Request, make_plan
+    for name in ('1', '2', '10', '.cache'):
+        (tmp_path / name).mkdir()
+        Image.new('RGB', (256, 256)).save(tmp_path / name / '0.png')
+    plan = make_plan(Request(clean=tmp_path))
+    loaded = LoadedModel('m', 'm', 'm', 3, 224, (0.5,) * 3, (0.5,) * 3, '', '', timm.create_model(
+        'test_assemble_resnet', num_classes=3).eval())
+    assert plan.classes == ('1', '10', '2')
+    assert _subject(loaded, plan, torch.device('cpu'), False).class_map == [0, 2, 1]
+
+
 def test_a_model_of_other_classes_is_refused(place, capsys, tmp_path):
     shutil.copytree(place / 'clean' / 'x', tmp_path / 'two' / 'x')
     shutil.copytree(place / 'clean' / 'y', tmp_path / 'two' / 'y')

@@ -7,6 +7,7 @@ from typing import Any, Dict, NamedTuple
 
 import torch
 from timm.data import ImageNetInfo, create_dataset, create_loader, resolve_data_config
+from timm.utils import natural_key
 
 __all__ = ['PUBLISHED_TOP1', 'Accuracy', 'measure_accuracy', 'read_class_map']
 
@@ -44,7 +45,9 @@ def read_class_map(root: Path, num_classes: int, argument: str = '--verify') -> 
     """Class of each folder of pictures.
 
     A model of 1000 or 1001 classes and folders named by ImageNet's synsets, not all of them needed: ImageNet's order,
-    which is that of the sorted synsets; official class i + 1 is ImageNet's class i. Else sorted names, one a class.
+    which is that of the sorted synsets; official class i + 1 is ImageNet's class i. Else one a class, in the order
+    that timm's train.py and validate.py give them: numbers within names by value, capitals as small letters. Hidden
+    folders are passed over.
 
     Args:
         root: Folder with a folder of pictures a class.
@@ -56,7 +59,8 @@ def read_class_map(root: Path, num_classes: int, argument: str = '--verify') -> 
     """
     if not root.is_dir():
         raise ValueError(f'{argument} must be a folder with a folder a class, got {root}')
-    names = sorted(f.name for f in root.iterdir() if f.is_dir())
+    names = sorted((f.name for f in root.iterdir() if f.is_dir() and not f.name.startswith('.')),
+                   key=lambda name: (natural_key(name), name))
     synsets = {name: i for i, name in enumerate(ImageNetInfo('imagenet-1k').label_names())}
     if names and num_classes in (1000, 1001) and synsets.keys() >= set(names):
         return {name: synsets[name] + num_classes - 1000 for name in names}
