@@ -3,6 +3,7 @@ import copy
 import csv
 import io
 import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -200,6 +201,28 @@ def test_a_clean_picture_that_cannot_be_read_ends_the_making_of_all_others(tmp_p
     assert len(plan.cells) == 1 + 19 * 5 and plan.complete
     failures = run_cells(plan.cells, [Subject('red', {}, red_over_half)], CellStore(tmp_path / 'cells'), LOADING)
     assert [failure.cell for failure in failures] == ['clean'] and not [*(tmp_path / 'cells').iterdir()]
+
+
+@pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
+def test_batches_that_are_held_for_the_next_model_hold_no_files_open(tmp_path):
+    """A thousand batches from workers would be two thousand open files, which systems do not allow."""
+    for i in range(20):
+        path = tmp_path / 'clean' / 'a' / f'{i}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (256, 256), (12 * i, 0, 0)).save(path)
+    plan = make_plan(Request(clean=tmp_path / 'clean', input_size=32))
+    opened = []
+
+    def classify(pictures):
+        opened.append(len(os.listdir('/proc/self/fd')))
+        return red_over_half(pictures)
+    subjects = [Subject(name, dict(made_by=name), classify) for name in ('red', 'same')]
+    before, store = len(os.listdir('/proc/self/fd')), CellStore(tmp_path / 'cells')
+    assert run_cells(plan.cells, subjects, store, LOADING._replace(batch_size=1, workers=1)) == []
+    assert len(opened) == 40 and max(opened) - before < 20
+    for subject in subjects:
+        [kept] = store.collect(plan.cells, subject, 'float32')
+        assert kept.figures['wrong_top1'] == sum(12 * i > 127 for i in range(20))
 
 
 def test_damaged_cell_counts_as_none(tmp_path):

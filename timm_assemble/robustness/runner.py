@@ -61,6 +61,11 @@ class Job(NamedTuple):
         return [failure for part in gathered for failure in part]
 
 
+def _own(batch: Batch) -> Batch:
+    """Out of the memory shared with a worker, where each tensor that is kept holds an open file."""
+    return batch._replace(images=batch.images.clone(), classes=batch.classes.clone())
+
+
 def _to_device(made: Iterator[Batch], device: torch.device, unreadable: List[Unreadable]) -> Iterator[Batch]:
     for batch in made:
         unreadable.extend(batch.unreadable)
@@ -113,7 +118,7 @@ def run_cells(
                 made = batches(cell.dataset(), cell.items_per_batch(loading.batch_size), loading.workers,
                                loading.device.type == 'cuda')
                 if i + 1 < len(waiting) and cell.items * cell.item_bytes <= HELD_AT_MOST:
-                    held = [*made]
+                    held = [_own(batch) for batch in made] if loading.workers else [*made]
             unreadable: List[Unreadable] = []
             try:
                 figures = cell.measure(
