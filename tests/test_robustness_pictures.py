@@ -1,4 +1,5 @@
 """How pictures come to a model: decoding, crops, corruptions made anew, films, shifted crops."""
+import re
 import shutil
 
 import av
@@ -175,10 +176,10 @@ def test_bad_corruptions_are_told(call, message):
         call()
 
 
-def write_film(path, levels, colour=(1.0, 1.0, 1.0), side=224, b_frames=2):
+def write_film(path, levels, colour=(1.0, 1.0, 1.0), side=224, b_frames=2, options=None):
     """A film whose frame i is of the grey ``levels[i]``, with frames stored in another order than they are shown."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), 'w') as film:
+    with av.open(str(path), 'w', options=options or {}) as film:
         stream = film.add_stream('mpeg4', rate=10)
         stream.width = stream.height = side
         stream.pix_fmt = 'yuv420p'
@@ -211,6 +212,15 @@ def test_what_is_no_film_is_named(tmp_path):
     dataset = FilmDataset(list_folder(tmp_path, ['.mp4']), Preparation(0, 224, 224))
     assert dataset[0].path.name == '0.mp4' and 'no film' in dataset[0].reason
     assert dataset[1].reason == 'it has 1 frames, and flips need 2 or more'
+
+
+def test_a_film_that_is_cut_off_is_named(tmp_path):
+    """With its index in front the rest is decoded without complaint, and would count as a shorter film."""
+    path = write_film(tmp_path / 'a' / '0.mp4', [90, 200] * 5, options=dict(movflags='faststart'))
+    assert len(read_frames(path)) == 10
+    path.write_bytes(path.read_bytes()[:-len(path.read_bytes()) // 4])
+    reason = FilmDataset(list_folder(tmp_path, ['.mp4']), Preparation(0, 224, 224))[0].reason
+    assert re.fullmatch('it says that it has 10 frames, and [2-9] can be read', reason)
 
 
 @settings(max_examples=30, deadline=None)

@@ -148,7 +148,9 @@ def test_imagenet_p_end_to_end(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
     plan = make_plan(Request(imagenet_p=root, input_size=32))
-    model = measured(plan, tmp_path / 'cells', red_over_half)
+    together = []
+    model = measured(plan, tmp_path / 'cells', lambda x: (together.append(len(x)), red_over_half(x))[1])
+    assert together == [4, 3] * 10  # a batch of 4 pictures is less than a film of 31 frames
     summary, _ = results.summarise(model.cells, results.ALEXNET)
     for name, entry in summary['perturbations'].items():
         flips = 1 if name in ('gaussian_noise', 'shot_noise') else 2
@@ -156,6 +158,12 @@ def test_imagenet_p_end_to_end(tmp_path):
     alexnet = metrics.ALEXNET_FLIP_RATE
     by_hand = [100 * (20 if 'noise' in name else 40) / rate for name, rate in alexnet.items()]
     assert summary['mfr'] == pytest.approx(sum(by_hand) / 10)
+    together.clear()
+    subject = Subject('red', dict(made_by='all at once'), lambda x: (together.append(len(x)), red_over_half(x))[1])
+    run_cells(plan.cells, [subject], CellStore(tmp_path / 'cells'), LOADING._replace(batch_size=62))
+    assert together == [7] * 10  # films of a batch are classified together, and their frames not mixed up
+    assert [kept.figures for kept in CellStore(tmp_path / 'cells').collect(plan.cells, subject, 'float32')] == [
+        kept.figures for kept in model.cells]
     figures = results.assemble(plan, [model], 'red', False, 'float32', dict(python='3'), RUN)
     assert figures['models'][0]['mfr'] == pytest.approx(100) and figures['protocol']['normaliser'] == 'red'
     drawing.draw(tmp_path / 'p.png', figures)

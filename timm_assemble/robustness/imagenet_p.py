@@ -27,15 +27,19 @@ def read_frames(path: Path) -> List[Image.Image]:
     """All frames, RGB, in the order in which they are shown, which is not always the one they are stored in.
 
     Raises:
-        OSError: It is no film.
+        OSError: It is no film, or has fewer frames than it says: one cut off is decoded without complaint.
     """
     import av
 
     try:
         with av.open(str(path)) as film:
-            return [frame.to_image() for frame in film.decode(video=0)]
-    except (av.FFmpegError, IndexError) as e:  # the second where a file has sound alone
+            frames = [frame.to_image() for frame in film.decode(video=0)]
+            said = film.streams.video[0].frames  # 0 where the file does not say
+    except (av.FFmpegError, IndexError, UnicodeDecodeError) as e:  # the second where a file has sound alone
         raise OSError(f'no film: {e}') from e
+    if len(frames) < said:
+        raise OSError(f'it says that it has {said} frames, and {len(frames)} can be read')
+    return frames
 
 
 class FilmDataset(Dataset):
@@ -63,8 +67,8 @@ class FilmDataset(Dataset):
 def _measure(name: str, subject: Subject, batches: Iterable[Any]) -> Dict[str, Any]:
     films = flips = pairs = 0
     for batch in batches:
-        for frames in batch.images.split(list(batch.counts)):
-            changed, of = count_flips(predict(subject.classify, frames).tolist(), compares_with_first(name))
+        for classes in predict(subject.classify, batch.images).split(list(batch.counts)):
+            changed, of = count_flips(classes.tolist(), compares_with_first(name))
             films, flips, pairs = films + 1, flips + changed, pairs + of
     return dict(films=films, flips=flips, pairs=pairs)
 
