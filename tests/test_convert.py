@@ -246,7 +246,7 @@ def test_accuracy_counts_what_the_model_says(tmp_path):
 
 
 def test_class_map_is_the_order_that_timm_trained_by(tmp_path):
-    """Numbers by value and capitals as small letters, which the plain order of names is not; hidden folders are none."""
+    """Numbers by value and capitals as small letters, unlike names in plain order; hidden folders are none."""
     root = picture_folder(tmp_path / 'pictures', ['10', '9', 'Zebra', 'ant', 'Bee2', 'bee10'])
     (root / '.checkpoints').mkdir()
     names = ['9', '10', 'ant', 'Bee2', 'bee10', 'Zebra']

@@ -1,4 +1,5 @@
 """``timm-assemble robustness``: the same figures for any workers and after a kill; what it says of bad use."""
+import argparse
 import copy
 import json
 import os
@@ -15,6 +16,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from timm.models import save_for_hf
 
 from tests.test_robustness_pictures import write_film
 from timm_assemble.__main__ import main
@@ -223,7 +225,44 @@ def test_bad_use_is_one_line(place, capsys, tmp_path):
         assert f'MODEL {model}: ' in line or model == 'resnet50='
         assert message in line
     assert 'more than once' in told('x=hf-hub:a/b', 'x=hf-hub:a/c', '--clean', place / 'clean')
-    assert 'cells' not in {f.name for f in tmp_path.rglob('*') if f.suffix == '.json'}
+    assert not [*tmp_path.rglob('*.json')]  # neither results nor cells
+
+
+def test_files_that_hold_no_weights_of_the_model_are_told(place, capsys, tmp_path):
+    options = ('--clean', place / 'clean', '--output', tmp_path / 'o')
+    for name, write, message in (
+            ('junk.pth', lambda path: path.write_bytes(b'junk' * 99), 'cannot be read: '),
+            ('junk.safetensors', lambda path: path.write_bytes(b'junk' * 99), 'cannot be read: SafetensorError: '),
+            ('list.pth', lambda path: torch.save([1, 2], path), 'cannot be read: '),
+            ('other.pth', lambda path: torch.save(dict(a=torch.zeros(1)), path), "classifier 'head.fc'")):
+        write(tmp_path / name)
+        line = bad(place, capsys, f'test_assemble_resnet={tmp_path / name}', *options)
+        assert f'{name} must h' in line and message in line
+    model = timm.create_model('test_assemble_resnet', num_classes=3)
+    save_for_hf(model, str(tmp_path / 'hub'), safe_serialization=True)
+    (tmp_path / 'hub' / 'model.safetensors').write_bytes(b'junk' * 99)
+    assert 'hub: Error while deserializing' in bad(place, capsys, f'local-dir:{tmp_path / "hub"}', *options)
+
+
+def test_a_checkpoint_of_training_that_is_damaged_is_not_taken_for_weights_alone(place, capsys, tmp_path):
+    """Its arguments say which network it is; without them the weights would be put into another that they fit."""
+    state = timm.create_model('test_assemble_resnet', num_classes=3).state_dict()
+    args = argparse.Namespace(model='test_assemble_resnet', num_classes=3, model_kwargs={})
+    said = argparse.Namespace(**{**vars(args), 'num_classes': 5})
+    options = ('--clean', place / 'clean', '--input-size', 32, '--workers', 0, '--output', tmp_path / 'o')
+    path = tmp_path / 'last.pth.tar'
+    torch.save(dict(state_dict=state, args=args, epoch=0), path)
+    assert main(['robustness', f'test_assemble_resnet={path}', *map(str, options)]) == 0
+    capsys.readouterr()
+    torch.save(dict(state_dict=state, args=said, epoch=0), path)
+    line = bad(place, capsys, f'test_assemble_resnet={path}', *options)
+    assert 'must be those of test_assemble_resnet as its arguments build it' in line
+
+
+def test_a_model_without_a_classifier_is_refused_before_any_work(place, capsys, tmp_path):
+    save_for_hf(timm.create_model('test_assemble_resnet', num_classes=0), str(tmp_path / 'features'))
+    line = bad(place, capsys, f'local-dir:{tmp_path / "features"}', '--clean', place / 'clean', '--output', tmp_path)
+    assert 'must have a classifier, and gives features alone' in line
 
 
 @pytest.mark.parametrize('options, message', [
@@ -300,8 +339,6 @@ def test_without_the_extra(place, capsys, monkeypatch, module):
 
 def test_labels_and_hub_folders(place, capsys):
     """A folder in the Hub's form under a label; and anti-aliasing, which no weight tells, makes another model."""
-    from timm.models import save_for_hf
-
     from timm_assemble.robustness.models import labels_of, load_model
     model = timm.create_model('test_assemble_resnet', num_classes=3)
     for name, aa in (('with', 3), ('without', 0)):

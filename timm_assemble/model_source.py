@@ -9,10 +9,11 @@ from typing import Any, Dict, NamedTuple, Tuple
 
 import timm
 import torch
+from safetensors import SafetensorError
 from timm.data import resolve_data_config
 from timm.models import load_state_dict
 
-from .train_checkpoint import read_train_checkpoint
+from .train_checkpoint import NotOfTrainingError, read_train_checkpoint
 
 __all__ = ['ModelSource', 'split_source', 'load_source', 'error_line']
 
@@ -60,19 +61,22 @@ def _from_checkpoint(name: str, path: Path) -> Any:
         raise ValueError(f'CHECKPOINT of {name}=CHECKPOINT must be a file, got {path}')
     try:
         trained = read_train_checkpoint(path)
-    except ValueError:
-        trained = None  # weights alone, say
+    except NotOfTrainingError:
+        trained = None
     if trained is not None:
         if trained.args['model'] != name:
             raise ValueError(f'{path} must hold a {name}, and its arguments say {trained.args["model"]}')
         return trained.model
-    state = load_state_dict(str(path), use_ema=True)
+    try:
+        state = load_state_dict(str(path), use_ema=True)
+    except Exception as e:  # torch, pickle and safetensors have an error each for what is none of theirs
+        raise ValueError(f'{path} must hold weights of {name}, and cannot be read: {type(e).__name__}: {e}') from e
     config: Any = timm.get_pretrained_cfg(name)
-    classifier = config.classifier
+    classifier = config.classifier or ''
     first = classifier if isinstance(classifier, str) else classifier[0]
     weight = state.get(f'{first}.weight')
     if weight is None:
-        raise ValueError(f'{path} must have the weights of {name}, and lacks {first}.weight')
+        raise ValueError(f'{path} must have the weights of {name}, and lacks those of its classifier {first!r}')
     model = timm.create_model(name, num_classes=len(weight))
     model.load_state_dict(state)
     return model
@@ -105,7 +109,7 @@ def load_source(text: str) -> ModelSource:
                 raise ValueError('timm knows no such model; others are hf-hub:USER/NAME, local-dir:FOLDER, '
                                  'NAME=CHECKPOINT')
             model = timm.create_model(name, pretrained=True)
-    except (ValueError, RuntimeError, OSError, KeyError) as e:
+    except (ValueError, RuntimeError, OSError, KeyError, SafetensorError) as e:
         raise ValueError(f'MODEL {text}: {error_line(e)}') from e
     model = model.eval()
     config = resolve_data_config({}, model=model, use_test_size=True)

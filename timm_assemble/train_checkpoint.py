@@ -3,7 +3,6 @@
 Knows what train.py writes and gives to ``create_model``, and nothing of training itself.
 """
 import argparse
-import pickle
 from pathlib import Path
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
@@ -14,7 +13,7 @@ from timm.models._hub import load_model_config_from_hf, load_model_config_from_p
 
 from .input_channels import input_channels
 
-__all__ = ['TrainedModel', 'read_train_checkpoint']
+__all__ = ['NotOfTrainingError', 'TrainedModel', 'read_train_checkpoint']
 
 # arguments of train.py that decide what network is built, and so what its weights mean
 BUILDING = ('model', 'num_classes', 'in_chans', 'input_size', 'gp', 'bn_eps', 'model_kwargs')
@@ -22,6 +21,10 @@ OF_TRAINING_ALONE = (
     'drop_rate', 'drop_path_rate', 'drop_block_rate', 'device', 'dtype', 'pretrained_cfg_overlay',
     'drop_block_start_rate',  # of the training's schedule, which takes it out before the model is made
 )
+
+
+class NotOfTrainingError(ValueError):
+    """The file is none that train.py wrote: it may be weights alone, or nothing of the kind."""
 
 
 class TrainedModel(NamedTuple):
@@ -44,11 +47,14 @@ def _load(path: Path) -> Dict[str, Any]:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as e:
-        raise ValueError(f"CHECKPOINT must be one of timm's train.py, readable as weights alone; {path} is not: "
-                         f'{" ".join(str(e).split())[:200]}') from e
+    except OSError:
+        raise
+    except Exception as e:  # torch has no single error for what it cannot read: pickle's, a KeyError, safetensors' own
+        raise NotOfTrainingError(
+            f"CHECKPOINT must be one of timm's train.py, readable as weights alone; {path} is not: "
+            f'{" ".join(str(e).split())[:200]}') from e
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
-        raise ValueError(f"CHECKPOINT must be one of timm's train.py; {path} has no 'state_dict'")
+        raise NotOfTrainingError(f"CHECKPOINT must be one of timm's train.py; {path} has no 'state_dict'")
     return checkpoint
 
 
@@ -67,7 +73,7 @@ def _read_args(path: Path, checkpoint: Dict[str, Any]) -> Dict[str, Any]:
     file = path.with_name('args.yaml')
     if not file.is_file():
         if not within:
-            raise ValueError(f'{path} must hold its arguments or have args.yaml beside it')
+            raise NotOfTrainingError(f'{path} must hold its arguments or have args.yaml beside it')
         return within
     try:
         beside = yaml.safe_load(file.read_text(encoding='utf-8'))
@@ -129,7 +135,8 @@ def read_train_checkpoint(path: Path) -> TrainedModel:
             arguments within it.
 
     Raises:
-        ValueError: It is no such checkpoint, or its weights are not those of the model its arguments build.
+        NotOfTrainingError: It is no such checkpoint.
+        ValueError: Its weights are not those of the model its arguments build.
     """
     checkpoint = _load(path)
     args = _read_args(path, checkpoint)

@@ -37,10 +37,7 @@ class LoadedModel(NamedTuple):
         Raises:
             ValueError: The model takes no pictures of this size.
         """
-        model = self.model
-        if size != self.own_size and hasattr(model, 'set_input_size'):
-            model.set_input_size(img_size=(size, size))
-        model = model.to(device)
+        model = self.model.to(device)
         mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) * 255 for v in (self.mean, self.std))
         dtype = torch.float16 if device.type == 'cuda' else torch.bfloat16
 
@@ -49,6 +46,9 @@ class LoadedModel(NamedTuple):
                 return model(pictures.float().sub_(mean).div_(std))
         with torch.inference_mode():
             try:
+                # own_size is of the test, which may be another than that of the training, for which it is built
+                if size != model.pretrained_cfg['input_size'][-1] and hasattr(model, 'set_input_size'):
+                    model.set_input_size(img_size=(size, size))
                 classify(torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device))
             except (AssertionError, RuntimeError) as e:
                 raise ValueError(f'{self.label} takes no pictures of {size} x {size}: {error_line(e)}') from e
@@ -77,12 +77,14 @@ def load_model(text: str, label: Optional[str] = None) -> LoadedModel:
         label: From :func:`labels_of`; its own short one if None.
 
     Raises:
-        ValueError: There is no such model, it has no weights, or takes other than three channels.
+        ValueError: There is no such model, it has no weights or no classifier, or takes other than three channels.
     """
     source = load_source(text)
     channels, _, side = source.input_size
     if channels != 3:
         raise ValueError(f'MODEL {text} must take pictures of 3 channels, and takes {channels}')
+    if source.num_classes < 1:
+        raise ValueError(f'MODEL {text} must have a classifier, and gives features alone')
     # weights do not tell everything: anti-aliasing, say, has none
     structure = re.sub(r' at 0x[0-9a-f]+', '', repr(source.model))
     return LoadedModel(
