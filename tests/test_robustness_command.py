@@ -16,6 +16,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from timm.data import ImageNetInfo
 from timm.models import save_for_hf
 
 from tests.test_robustness_pictures import write_film
@@ -179,6 +180,33 @@ def test_films(place, capsys, tmp_path):
         place, '--imagenet-p', tmp_path / 'p', '--workers', 0, '--input-size', 32, '--output', output, models='a'))
 
 
+def test_flips_are_relative_to_alexnets_if_the_model_has_its_classes(place, tmp_path):
+    film = write_film(tmp_path / 'film.mp4', [40, 210]).read_bytes()
+    for name in ALEXNET_FLIP_RATE:
+        (tmp_path / 'p' / name / 'n01440764').mkdir(parents=True)
+        (tmp_path / 'p' / name / 'n01440764' / '0.mp4').write_bytes(film)
+    for synset in ImageNetInfo('imagenet-1k').label_names():
+        (tmp_path / 'p' / 'gaussian_noise' / synset).mkdir(exist_ok=True)
+    save_file(timm.create_model('test_assemble_resnet').state_dict(), tmp_path / '1000.safetensors')
+    for path, relative in ((tmp_path / '1000.safetensors', True), (place / 'a.safetensors', False)):
+        output = tmp_path / path.stem
+        assert main(['robustness', f'test_assemble_resnet={path}', '--imagenet-p', str(tmp_path / 'p'), '--workers',
+                     '0', '--input-size', '32', '--output', str(output)]) == 0
+        got = figures(output)
+        assert (got['models'][0]['mfr'] is not None) == relative
+        assert got['protocol']['normaliser'] == ('AlexNet' if relative else None)
+
+
+def test_what_has_no_effect_warns(place, tmp_path, capsys):
+    options = ('--clean', place / 'clean', '--workers', 0, '--input-size', 32, '--output', tmp_path)
+    label = f'test_assemble_resnet={place / "a"}.safetensors'
+    (tmp_path / 'robustness.png').write_bytes(b'of another run')
+    for more, message in ((('--seed', 0), '--seed has no effect'), (('--baseline', label), '--baseline has no effect')):
+        with pytest.warns(UserWarning, match=message):
+            assert main(['robustness', *arguments(place, *options, *more, models='a')]) == 0
+    assert capsys.readouterr().out.endswith('results.csv\n') and not (tmp_path / 'robustness.png').exists()
+
+
 def test_mixed_precision_has_cells_of_its_own(place):
     output = place / 'amp'
     options = ('--clean', place / 'clean', '--workers', 0, '--input-size', 32, '--output', output)
@@ -212,6 +240,10 @@ def test_bad_use_is_one_line(place, capsys, tmp_path):
     assert 'must have a folder a class' in told(*a, '--clean', place / 'clean' / 'x')
     assert 'must be a folder with a folder a class' in told(*a, '--clean', place / 'nowhere')
     assert '--shift needs pictures' in told(*a, '--imagenet-p', place, '--shift', 3)
+    assert '--shift must be below the side of the pictures, 32, got 32' in told(
+        *a, '--clean', place / 'clean', '--input-size', 32, '--shift', 32)
+    assert '--generate has pictures of 256 and --imagenet-p films of 224: ' in told(
+        *a, '--generate', place / 'clean', '--imagenet-p', place)
     assert '--corruptions are of' in told(*a, '--clean', place / 'clean', '--corruptions', 'fog')
     assert "--device must be one that torch has here, got 'abacus'" in told(
         *a, '--clean', place / 'clean', '--device', 'abacus')

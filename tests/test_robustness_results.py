@@ -6,6 +6,7 @@ import json
 import os
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -233,6 +234,14 @@ def test_batches_that_are_held_for_the_next_model_hold_no_files_open(tmp_path):
         assert kept.figures['wrong_top1'] == sum(12 * i > 127 for i in range(20))
 
 
+def test_too_large_a_batch_is_told(tree, tmp_path):
+    def classify(pictures):
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate ...')
+    plan = make_plan(Request(imagenet_c=tree, input_size=32))
+    with pytest.raises(ValueError, match='red on gaussian_noise/1: cpu has too little memory for --batch-size 4; '):
+        run_cells(plan.cells, [Subject('red', {}, classify)], CellStore(tmp_path), LOADING)
+
+
 def test_damaged_cell_counts_as_none(tmp_path):
     store, identity = CellStore(tmp_path), dict(a=(1, 2))
     store.put(identity, dict(n=1), 0.5)
@@ -295,11 +304,26 @@ def test_tables_and_csv_have_every_cell(figures):
     assert (row['items'], row['top1_error'], row['group'], row['flip_rate']) == ('4', '50.0', 'corruption', '')
 
 
-def test_picture_shows_models_and_mce(figures, tmp_path):
-    drawing.draw(tmp_path / 'made.png', figures)
+def test_picture_shows_models_and_mce(figures, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr('matplotlib.pyplot.close', shown.append)
+    assert drawing.draw(tmp_path / 'made.png', figures)
+    monkeypatch.undo()
+    [figure] = shown
+    bars, *maps = [axes for axes in figure.axes if axes.get_title() or axes.get_legend()]
+    mce = figures['models'][0]['mce']
+    assert [text.get_text() for text in bars.get_legend().get_texts()] == [f'red: mCE {mce:.1f}', 'blue: mCE 100.0']
+    assert [axes.get_title() for axes in maps] == ['red', 'blue']
+    heights = [bar.get_height() for bar in bars.containers[0]]
+    assert heights == [figures['models'][0]['corruptions'][name]['ce'] for name in metrics.COMMON]
+    snow = maps[0].images[0].get_array()[metrics.COMMON.index('snow')]
+    assert snow.tolist() == [75, 0, 0, 0, 50] and figure.get_suptitle().startswith('protocol imagenet-c: ')
+    plt.close(figure)
     with Image.open(tmp_path / 'made.png') as picture:
         assert picture.size[0] > 1000 and picture.size[1] > 800
     assert [f.name for f in tmp_path.iterdir()] == ['made.png']
+    nothing = dict(figures, models=[dict(model, corruptions={}) for model in figures['models']])
+    assert not drawing.draw(tmp_path / 'made.png', nothing) and not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize('damage, message', [

@@ -3,6 +3,7 @@ import argparse
 import os
 import shlex
 import sys
+import warnings
 from datetime import datetime, timezone
 from importlib import import_module, metadata
 from pathlib import Path
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('--corruptions', nargs='+', metavar='NAME', help='only these, and then no mCE is claimed')
     add('--input-size', type=positive, metavar='N', help="side in pixels that the models get (default: the protocol's)")
     add('--shift', type=positive, metavar='N', help='measure shift consistency, of crops at most N pixels apart')
-    add('--seed', type=int, default=0, help='of corruptions and crops that are made (default: 0)')
+    add('--seed', type=int, help='of corruptions and crops that are made (default: 0)')
     add('--output', type=Path, default=Path('robustness-output'), metavar='DIR',
         help='folder for results and finished cells (default: robustness-output)')
     add('--batch-size', type=positive, default=64, metavar='N', help='pictures at a time (default: 64)')
@@ -61,6 +62,14 @@ def _need(*modules: str) -> None:
             raise ValueError(f"robustness needs {e.name}: pip install 'timm-assemble[robustness]'") from e
         except ImportError as e:  # OpenCV without a system's graphics library, say
             raise ValueError(f'robustness cannot import {module}: {" ".join(str(e).split())}') from e
+
+
+def _warn_of_no_effect(args: argparse.Namespace) -> None:
+    if args.seed is not None and not (args.generate or args.shift):
+        warnings.warn('--seed has no effect: without --generate and --shift nothing is drawn', stacklevel=2)
+    if args.baseline and not (args.imagenet_c or args.imagenet_p or args.generate):
+        warnings.warn('--baseline has no effect but for being measured too: without --imagenet-c, --imagenet-p and '
+                      '--generate nothing is relative to it', stacklevel=2)
 
 
 def _device(name: Optional[str]) -> Any:
@@ -112,8 +121,9 @@ def run(args: argparse.Namespace) -> None:
     from ..robustness.plan import Request, make_plan
     from ..robustness.runner import Job, Loading, run_cells
 
-    plan = make_plan(Request(
-        **{**{key: getattr(args, key) for key in Request._fields}, 'corruptions': args.corruptions}))
+    _warn_of_no_effect(args)
+    args.seed = args.seed or 0
+    plan = make_plan(Request(**{key: getattr(args, key) for key in Request._fields}))
     texts = [*args.models]
     if args.baseline and args.baseline not in (*texts, *labels_of(texts)):
         texts.insert(0, args.baseline)
@@ -139,7 +149,9 @@ def run(args: argparse.Namespace) -> None:
             f'{", ".join(f"{file.path} ({file.reason})" for file in files[:3])}{", ..." if len(files) > 3 else ""}; '
             f'what is finished is kept in {args.output}')
 
-    imagenet = set(plan.classes) == set(ImageNetInfo('imagenet-1k').label_names())
+    # films need no classes, and a model of others has flips of another kind than AlexNet's
+    imagenet = set(plan.classes) == set(ImageNetInfo('imagenet-1k').label_names()) and all(
+        model.num_classes in (1000, 1001) for model in loaded)
     figures = results.assemble(
         plan, [results.MeasuredModel(model, store.collect(plan.cells, subject, precision))
                for model, subject in zip(loaded, subjects)],
@@ -149,5 +161,6 @@ def run(args: argparse.Namespace) -> None:
              workers=args.workers, processes=job.world))
     schema.write_results(args.output / 'results.json', figures)
     schema.write_whole(args.output / 'results.csv', report.csv_text(figures))
-    drawing.draw(args.output / 'robustness.png', figures)
-    print(f'{report.tables(figures)}\n\nwritten: {args.output / "results.json"}, results.csv, robustness.png')
+    drawn = drawing.draw(args.output / 'robustness.png', figures)
+    print(f'{report.tables(figures)}\n\nwritten: {args.output / "results.json"}, results.csv'
+          f'{", robustness.png" if drawn else ""}')

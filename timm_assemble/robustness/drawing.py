@@ -1,4 +1,5 @@
 """The picture of the results: bars a corruption and a model, and the map corruption by severity of each. matplotlib."""
+import os
 from pathlib import Path
 from typing import Any, Dict, Sequence
 
@@ -51,8 +52,12 @@ def _maps(figure: Any, models: Sequence[Dict[str, Any]]) -> None:
     figure.colorbar(image, ax=grid, label='top-1 error, %')
 
 
-def draw(path: Path, results: Dict[str, Any]) -> None:
-    """Draw what there is of corruptions and perturbations; with neither there is nothing to draw and no file."""
+def draw(path: Path, results: Dict[str, Any]) -> bool:
+    """Draw what there is of corruptions and perturbations.
+
+    Returns:
+        Whether there is a file: with neither there is nothing to draw, and one of before is taken away.
+    """
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
@@ -65,7 +70,8 @@ def draw(path: Path, results: Dict[str, Any]) -> None:
     if models[0]['perturbations']:
         parts.append(4.2)
     if not parts:
-        return
+        path.unlink(missing_ok=True)
+        return False
     figure = plt.figure(figsize=(14, sum(parts)), layout='constrained')
     figure.suptitle('\n'.join(f'protocol {protocol["name"]}: {protocol["text"]}'.split('; ')), fontsize=8)
     rest = [*figure.subfigures(len(parts), 1, height_ratios=parts, squeeze=False)[:, 0]]
@@ -76,7 +82,8 @@ def draw(path: Path, results: Dict[str, Any]) -> None:
     if models[0]['perturbations']:
         _bars(rest.pop(0).subplots(), models, 'perturbations', ('flip_ratio', 'flip_rate'),
               (f'flip rate{over}', 'flip rate, %'))
-    made = path.with_name(f'.{path.name}')
+    made = path.with_name(f'.{path.name}.{os.getpid()}')
     figure.savefig(str(made), dpi=110, format='png')
     plt.close(figure)
     made.replace(path)
+    return True

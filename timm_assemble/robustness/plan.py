@@ -59,6 +59,9 @@ def _protocol(request: Request) -> Protocol:
     name = request.protocol or ('assemble' if request.generate else 'imagenet-c')
     if name not in PROTOCOLS:
         raise ValueError(f'protocol must be one of {[*PROTOCOLS]}, got {name!r}')
+    if request.generate and request.imagenet_p and not request.protocol:
+        raise ValueError('--generate has pictures of 256 and --imagenet-p films of 224: give --protocol imagenet-c, or '
+                         'measure them one after the other')
     if name == 'assemble' and (request.imagenet_c or request.imagenet_p):
         raise ValueError('--protocol assemble is of pictures made by --generate; published ones are 224 x 224')
     if request.corruptions and not (request.imagenet_c or request.generate):
@@ -89,6 +92,9 @@ def make_plan(request: Request) -> Plan:
     protocol = _protocol(request)
     corruptions = check_corruptions(protocol, request.corruptions)
     size = request.input_size or protocol.crop
+    if request.shift and request.shift >= size:
+        raise ValueError(f'--shift must be below the side of the pictures, {size}, got {request.shift}: crops '
+                         f'with nothing in common tell nothing')
     whole = Preparation(protocol.resize, protocol.crop, size)
     cropped = Preparation(0, protocol.crop, size)
     cells: List[Cell] = []

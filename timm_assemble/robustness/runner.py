@@ -99,7 +99,7 @@ def run_cells(
         The cells that could not be measured.
 
     Raises:
-        ValueError: A model gives what are no logits; it is named.
+        ValueError: A model gives what are no logits, or needs more memory than there is; it is named.
     """
     failures: List[Failure] = []
     broken: Set[Path] = set()  # folders with files that no other cell could read either
@@ -126,6 +126,9 @@ def run_cells(
             except ValueError as e:
                 if not unreadable:
                     raise ValueError(f'{subject.label} on {cell.title}: {e}') from e
+            except torch.cuda.OutOfMemoryError as e:
+                raise ValueError(f'{subject.label} on {cell.title}: {loading.device} has too little memory for '
+                                 f'--batch-size {loading.batch_size}; what is finished is kept') from e
             if unreadable:
                 failures.append(Failure(cell.title, unreadable))
                 broken.add(cell.folder)
