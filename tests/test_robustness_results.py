@@ -47,6 +47,16 @@ def test_errors_are_counted_as_by_hand():
     assert got.ece == pytest.approx(100 * oracles.calibration_error(confidence.tolist(), hits, 15), abs=1e-4)
 
 
+def test_full_confidence_is_in_the_last_bin_of_the_calibration_error():
+    """Half are sure to the last bit and half right, half are nearly sure and all right: one bin, and one mean of it."""
+    logits = torch.tensor([[40., 0.]] * 4 + [[3., 0.]] * 4)
+    images, target = batch(logits, [0, 0, 1, 1, 0, 0, 0, 0])
+    assert logits.softmax(1).max() == 1 and logits.softmax(1)[-1, 0] > 14 / 15
+    got = measure_errors(lambda x: logits[x[:, 0, 0, 0].long()], [(images, target)])
+    confidence = float(logits.softmax(1).max(1).values.mean())
+    assert got.wrong_top1 == 2 and got.ece == pytest.approx(100 * abs(0.75 - confidence), abs=1e-4)
+
+
 def test_class_map_is_from_folders_to_the_models_classes():
     logits = torch.eye(4)  # picture i is of class i
     images, target = batch(logits, [0, 1, 2, 2])

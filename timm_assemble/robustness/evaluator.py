@@ -10,6 +10,7 @@ import torch
 __all__ = ['CALIBRATION_BINS', 'Classify', 'Errors', 'measure_errors', 'predict']
 
 Classify = Callable[[torch.Tensor], torch.Tensor]
+BELOW_1 = 1 - 2 ** -24  # the next float32
 CALIBRATION_BINS = 15  # Guo et al., "On Calibration of Modern Neural Networks", ICML 2017
 
 
@@ -76,7 +77,8 @@ def measure_errors(
         top = logits.topk(min(5, logits.shape[1])).indices == target[:, None]
         wrong1.append((~top[:, 0]).sum())
         wrong5.append((~top.any(1)).sum())
-        calibration.update(logits.softmax(1), target)
+        # torchmetrics puts a confidence that rounds to 1 into a bin of its own, above the last
+        calibration.update(logits.softmax(1).clamp(max=BELOW_1), target)
         pictures += len(target)
     if calibration is None:
         raise ValueError('batches must have at least one picture, got none')
