@@ -358,8 +358,13 @@ def test_an_unreadable_picture_is_named_and_the_rest_is_kept(place, capsys, tmp_
     kept = {f: f.stat().st_mtime_ns for f in (tmp_path / 'o' / 'cells').iterdir()}
     assert len(kept) == 9
     path.write_bytes(content)
+    for file in kept:
+        old = json.loads(file.read_text())
+        file.write_text(json.dumps(dict(old, versions=dict(old['versions'], torch='1.0'))))
+        kept[file] = file.stat().st_mtime_ns
     assert main(['robustness', *map(str, a)]) == 0
     assert {f: f.stat().st_mtime_ns for f in kept} == kept
+    assert 'some cells were kept from before, of torch 1.0' in figures(tmp_path / 'o')['notes']
 
 
 @pytest.mark.parametrize('module', ['torchmetrics', 'imagecorruptions'])

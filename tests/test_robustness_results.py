@@ -252,6 +252,16 @@ def test_too_large_a_batch_is_told(tree, tmp_path):
         run_cells(plan.cells, [Subject('red', {}, classify)], CellStore(tmp_path), LOADING)
 
 
+def test_cells_know_the_versions_they_were_measured_with(tree, tmp_path):
+    plan = make_plan(Request(imagenet_c=tree, input_size=32, corruptions=('fog',)))
+    subject, old = Subject('red', {}, red_over_half), dict(torch='2.0', timm='1.0')
+    run_cells(plan.cells[:2], [subject], CellStore(tmp_path, old), LOADING)
+    new = CellStore(tmp_path, dict(torch='2.1', timm='1.0', more='1'))
+    assert run_cells(plan.cells, [subject], new, LOADING) == []
+    assert new.other_versions(plan.cells, subject, 'float32') == ['torch 2.0']
+    assert new.other_versions(plan.cells[2:], subject, 'float32') == []
+
+
 def test_damaged_cell_counts_as_none(tmp_path):
     store, identity = CellStore(tmp_path), dict(a=(1, 2))
     store.put(identity, dict(n=1), 0.5)

@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> None:
     device = _device(args.device)
     loaded = [load_model(text, label) for text, label in zip(texts, labels)]
     subjects = [_subject(model, plan, device, args.amp) for model in loaded]
-    store = CellStore(args.output / 'cells')
+    store = CellStore(args.output / 'cells', _versions(plan))
     precision = 'float32' if not args.amp else 'float16' if device.type == 'cuda' else 'bfloat16'
     job = Job.from_environment()
     with tqdm(total=len(plan.cells[job.rank::job.world]) * len(subjects), unit='cell', disable=job.rank > 0,
@@ -155,10 +155,13 @@ def run(args: argparse.Namespace) -> None:
     figures = results.assemble(
         plan, [results.MeasuredModel(model, store.collect(plan.cells, subject, precision))
                for model, subject in zip(loaded, subjects)],
-        baseline, imagenet, precision, _versions(plan),
+        baseline, imagenet, precision, store.versions,
         dict(date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
              command=shlex.join(['timm-assemble', *sys.argv[1:]]), device=str(device), batch_size=args.batch_size,
              workers=args.workers, processes=job.world))
+    others = {version for subject in subjects for version in store.other_versions(plan.cells, subject, precision)}
+    if others:
+        figures['notes'].append(f'some cells were kept from before, of {", ".join(sorted(others))}')
     schema.write_results(args.output / 'results.json', figures)
     schema.write_whole(args.output / 'results.csv', report.csv_text(figures))
     drawn = drawing.draw(args.output / 'robustness.png', figures)

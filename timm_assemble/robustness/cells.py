@@ -64,24 +64,41 @@ def identity_of(cell: Cell, subject: Subject, precision: str) -> Dict[str, Any]:
 
 
 class CellStore:
-    """One small file a cell; a file is there whole or not at all, and a damaged one counts as none."""
+    """One small file a cell; a file is there whole or not at all, and a damaged one counts as none.
 
-    def __init__(self, folder: Path):
+    Args:
+        folder: Made if it is not there.
+        versions: Package to version, written down with each cell. They are not of its identity: another version seldom
+            changes a figure, and when it does, :meth:`other_versions` says where to look.
+    """
+
+    def __init__(self, folder: Path, versions: Optional[Dict[str, str]] = None):
         self.folder = folder
+        self.versions = versions or {}
         folder.mkdir(parents=True, exist_ok=True)
 
     def _path(self, identity: Dict[str, Any]) -> Path:
         text = json.dumps(identity, sort_keys=True)
         return self.folder / f'{hashlib.sha256(text.encode()).hexdigest()[:32]}.json'
 
-    def get(self, identity: Dict[str, Any]) -> Optional[Dict[str, Any]]:
-        """``dict(figures=..., seconds=...)`` of a cell, or None."""
+    def _read(self, identity: Dict[str, Any]) -> Optional[Dict[str, Any]]:
         try:
             kept = json.loads(self._path(identity).read_text(encoding='utf-8'))
         except (FileNotFoundError, ValueError):
             return None
         whole = isinstance(kept, dict) and kept.get('identity') == json.loads(json.dumps(identity))
-        return {key: kept[key] for key in ('figures', 'seconds')} if whole else None
+        return kept if whole else None
+
+    def get(self, identity: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+        """``dict(figures=..., seconds=...)`` of a cell, or None."""
+        kept = self._read(identity)
+        return kept and {key: kept[key] for key in ('figures', 'seconds')}
+
+    def other_versions(self, cells: Sequence[Cell], subject: Subject, precision: str) -> List[str]:
+        """Packages and versions, sorted, that cells of a model were measured with and that are not those of now."""
+        found = (self._read(identity_of(cell, subject, precision)) or {} for cell in cells)
+        return sorted({f'{name} {version}' for kept in found for name, version in kept.get('versions', {}).items()
+                       if self.versions.get(name, version) != version})
 
     def collect(self, cells: Sequence[Cell], subject: Subject, precision: str) -> List[Kept]:
         """All cells of a model.
@@ -102,7 +119,8 @@ class CellStore:
         made = path.with_name(f'.{path.name}.{os.getpid()}')
         try:
             with open(made, 'w', encoding='utf-8') as file:
-                json.dump(dict(identity=identity, figures=figures, seconds=seconds), file, indent=1)
+                json.dump(dict(identity=identity, figures=figures, seconds=seconds, versions=self.versions), file,
+                          indent=1)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(made, path)
