@@ -45,12 +45,16 @@ def tables(paths: Sequence[Path]) -> str:
     """Two tables in Markdown: figures a model, and CE a corruption and a model.
 
     Raises:
-        ValueError: The files are not of the same models and protocol.
+        ValueError: The files are not of the same models and protocol, or lack what the tables show.
     """
     results = [json.loads(path.read_text(encoding='utf-8')) for path in paths]
-    if not results or any(r['protocol'] != results[0]['protocol'] or r['data'] != results[0]['data']
-                          or r['versions'] != results[0]['versions'] for r in results):
-        raise ValueError(f'results must be of one protocol, data and versions, and at least one, got {len(results)}')
+    alike = [[r['protocol'], r['data'], r['versions'], [model['label'] for model in r['models']]] for r in results]
+    if not alike or any(other != alike[0] for other in alike):
+        raise ValueError(f'results must be of one protocol, data and versions, of the same models, and at least one, '
+                         f'got {len(results)}')
+    if any(not model['clean'] or not model['shift'] or not model['shift']['clean']
+           for r in results for model in r['models']):
+        raise ValueError('results must have clean pictures and shifts of them')
     seeds = [{model['label']: model for model in r['models']} for r in results]
     rows = [[f'`{model["architecture"]}`', *(_cell([call(s[label]) for s in seeds]) for call in FIGURES.values())]
             for label, model in seeds[0].items()]

@@ -200,6 +200,13 @@ def test_robustness_tables_refuse_what_does_not_belong_together(tmp_path):
     other = json.loads(path.read_text(encoding='utf-8'))
     other['protocol']['seed'] = 1
     (tmp_path / 'other.json').write_text(json.dumps(other), encoding='utf-8')
-    for paths in ([], [path, tmp_path / 'other.json']):
-        with pytest.raises(ValueError, match='of one protocol, data and versions'):
+    fewer = json.loads(path.read_text(encoding='utf-8'))
+    fewer['models'].pop()
+    (tmp_path / 'fewer.json').write_text(json.dumps(fewer), encoding='utf-8')
+    for paths in ([], [path, tmp_path / 'other.json'], [path, tmp_path / 'fewer.json']):
+        with pytest.raises(ValueError, match='of one protocol, data and versions, of the same models'):
             robustness_table.tables(paths)
+    fewer['models'][0]['shift'] = None
+    (tmp_path / 'fewer.json').write_text(json.dumps(fewer), encoding='utf-8')
+    with pytest.raises(ValueError, match='must have clean pictures and shifts'):
+        robustness_table.tables([tmp_path / 'fewer.json'])
