@@ -139,6 +139,7 @@ def test_imagenet_c_is_what_a_loop_over_the_files_gives(place, capsys):
     got = figures(output)
     assert got['protocol']['name'] == 'imagenet-c' and got['protocol']['pictures'] == 'published'
     assert 'no resize, centre crop 224, then resized to 32' in got['protocol']['text']
+    assert any('there are 6 clean pictures and 3 of each corruption' in note for note in got['notes'])
     model = timm.create_model(
         'test_assemble_resnet', num_classes=3, checkpoint_path=str(place / 'a.safetensors')).eval()
     mean, std = (np.array(model.pretrained_cfg[key]) for key in ('mean', 'std'))

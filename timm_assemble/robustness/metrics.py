@@ -137,7 +137,11 @@ def count_flips(predictions: Sequence[int], with_first: bool) -> Tuple[int, int]
 
 
 def flip_rate(sequences: Sequence[Sequence[int]], with_first: bool) -> float:
-    """FP in percent: flips over pairs of frames, of all sequences together; see :func:`count_flips`."""
+    """FP in percent: flips over pairs of frames, of all sequences together; see :func:`count_flips`.
+
+    Departures: the paper has the mean of the sequences' rates, which is the same where they are of one length, as all
+    of a published perturbation are.
+    """
     if not len(sequences):
         raise ValueError('sequences must be at least one, got none')
     flips, pairs = zip(*(count_flips(sequence, with_first) for sequence in sequences))

@@ -175,6 +175,10 @@ def assemble(
     groups = {cell.group for cell in plan.cells}
     notes = [f'{model.label} is made for pictures of {model.own_size}, and was measured at {plan.size}'
              for model, _ in models if model.own_size != plan.size]
+    sizes = [next((cell.items for cell in plan.cells if cell.group == group), 0) for group in ('clean', 'corruption')]
+    if all(sizes) and sizes[0] != sizes[1]:
+        notes.append(f'there are {sizes[0]} clean pictures and {sizes[1]} of each corruption: relative CE and relative '
+                     f'mCE compare errors on different pictures')
     if 'corruption' in groups and not plan.complete:
         notes.append(f'no mCE: not the {len(plan.protocol.corruptions)} corruptions of {plan.protocol.name}')
     if groups & {'corruption', 'perturbation'} and normaliser is None:
