@@ -8,14 +8,17 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Dict, List, NoReturn
+from typing import Any, Callable, Dict, List, NoReturn
 
 import torch
 
-from .harness import environment, measure, write_results
+from .harness import ROOT, environment, measure, write_results
 from .report import RESULTS, table
 
-__all__ = ['parse_args', 'finish']
+__all__ = ['SHORT_RESULTS', 'integer', 'parse_args', 'finish']
+
+SHORT_RESULTS = ROOT / 'bench-output'  # ignored by git: a short run is not to be committed
+SHORT_ROUNDS = 2
 
 
 class _Parser(argparse.ArgumentParser):
@@ -23,13 +26,19 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f'{self.prog}: error: {message}\n')  # without the usage: one line
 
 
-def _integer(lowest: int, text: str) -> int:
+def integer(lowest: int, text: str) -> int:
+    """An option's whole number, not below ``lowest``; with ``partial``, a ``type`` of argparse."""
     if not text.isdecimal() or int(text) < lowest:
         raise argparse.ArgumentTypeError(f'must be an integer of {lowest} or more, got {text!r}')
     return int(text)
 
 
-def parse_args(name: str, question: str, rounds: int) -> argparse.Namespace:
+def parse_args(
+        name: str,
+        question: str,
+        rounds: int,
+        options: Callable[[argparse.ArgumentParser], Any] = lambda parser: None,
+) -> argparse.Namespace:
     """Options of ``python -m benchmarks.{name}``; exits with status 2 and one line where one cannot be met.
 
     On the CPU one thread is the default, and its clock is processor time, which stands still while another program
@@ -40,18 +49,29 @@ def parse_args(name: str, question: str, rounds: int) -> argparse.Namespace:
         name: Of the module and of its results file.
         question: Shown by ``--help``.
         rounds: Default of ``--rounds``.
+        options: Adds what only this benchmark takes.
 
     Returns:
-        The options, ``command`` and ``environment`` for the results file, and ``measure``: the harness's, with rounds,
+        The options, of which ``short`` asks for few and small cases, ``command`` and ``environment`` for the results file, and ``measure``: the harness's, with rounds,
         clock and synchronisation set.
     """
     parser = _Parser(prog=f'python -m benchmarks.{name}', description=question)
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
-    parser.add_argument('--threads', type=partial(_integer, 1), default=1, help='CPU threads (%(default)s)')
+    parser.add_argument('--threads', type=partial(integer, 1), default=1, help='CPU threads (%(default)s)')
+    parser.add_argument('--rounds', type=partial(integer, 2), help=f'timings recorded of each case ({rounds})')
     parser.add_argument(
-        '--rounds', type=partial(_integer, 2), default=rounds, help='timings recorded of each case (%(default)s)')
-    parser.add_argument('--output', type=Path, default=RESULTS / f'{name}.json', help='results file (%(default)s)')
+        '--short', action='store_true',
+        help=f'few and small cases, {SHORT_ROUNDS} rounds: shows that it runs, and too little to judge by')
+    parser.add_argument(
+        '--output', type=Path,
+        help=f'results file ({RESULTS / name}.json; with --short {SHORT_RESULTS / name}.json)')
+    options(parser)
     args = parser.parse_args()
+    args.rounds = args.rounds or (SHORT_ROUNDS if args.short else rounds)
+    if args.output is None:
+        folder = SHORT_RESULTS if args.short else RESULTS
+        folder.mkdir(exist_ok=True)
+        args.output = folder / f'{name}.json'
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('--device cuda: torch finds no CUDA device')
     if args.output.is_dir() or not args.output.parent.is_dir():  # found out now, not after the measurement

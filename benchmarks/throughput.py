@@ -1,0 +1,177 @@
+"""Where do we stand against every peer and against the machine's limit? ``python -m benchmarks.throughput``
+
+Networks of this package and of timm, in inference and training, eager and optimized, in turns within each group.
+Knows the networks, what is published of them, the machine's limits and the harness.
+"""
+import argparse
+import gc
+import sys
+from functools import partial
+from statistics import median
+from typing import Any, Callable, Dict, List, Sequence
+
+import timm
+import torch
+
+from .cli import finish, integer, parse_args
+from .harness import make_row
+from .machine import MATRIX_PRODUCT, limit_cases, limit_details, share_of_limit
+from .networks import DTYPES, FORMS, MODES, REFERENCE, SIZES, Network, Setting, compile_apart, describe, prepare
+from .published import published
+
+QUESTION = 'How many pictures a second, beside every peer and the limit of the machine?'
+EVERY, BATCH_SIZE = 'all', 4
+# What is not asked for by name: a compilation takes minutes, and a step of training three times a forward.
+_MAIN = ('assemble_resnet50', 'assemble_resnet152', 'tf_efficientnet_b6', 'convnext_tiny')
+DEFAULTS = {
+    ('inference', 'eager'): tuple(SIZES),
+    ('inference', 'optimized'): _MAIN,
+    ('training', 'eager'): (
+        'resnet50d', 'seresnet50', 'skresnet50d', 'resnetaa50d', 'convnext_tiny', 'assemble_resnet50_d',
+        'assemble_resnet50_bl_sk', 'assemble_resnet50'),
+    ('training', 'optimized'): (),
+}
+SHORT = {
+    ('inference', 'eager'): ('assemble_resnet50', 'convnext_tiny'), ('inference', 'optimized'): ('convnext_tiny',),
+    ('training', 'eager'): ('assemble_resnet50',), ('training', 'optimized'): (),
+}
+# Apart, in fewer rounds: these take seconds a call, and not all networks fit into memory at once.
+LARGE_MACS, LARGE = 10e9, 'networks of 10 GMACs and more'
+TRAINING_MACS = 3  # of a forward: the gradient of the features costs the same again, and that of the weights
+OURS, THEIRS, AIM = 'assemble_resnet152', 'tf_efficientnet_b6', 3.0  # the paper's claim: five times as fast
+
+
+def _known_model(name: str) -> str:
+    if name != EVERY and name not in timm.list_models():
+        raise argparse.ArgumentTypeError(f'must be a model of timm or of this package, or {EVERY!r}, got {name!r}')
+    return name
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What is measured: every combination, each a group."""
+    parser.add_argument(
+        '--models', nargs='+', type=_known_model, default=[], metavar='NAME',
+        help=f'{REFERENCE} and these, or {EVERY!r} of the comparison (a default for each mode and form)')
+    parser.add_argument('--modes', nargs='+', choices=MODES, default=list(MODES), help='(all)')
+    parser.add_argument('--forms', nargs='+', choices=FORMS, default=list(FORMS), help='(all)')
+    parser.add_argument(
+        '--dtypes', nargs='+', choices=DTYPES, default=['float32', 'bfloat16'], help='(%(default)s); eager: autocast')
+    parser.add_argument(
+        '--batch-sizes', nargs='+', type=partial(integer, 1), default=[BATCH_SIZE], metavar='N', help='(%(default)s)')
+
+
+def groups(args: argparse.Namespace) -> List[Setting]:
+    """The settings asked for.
+
+    Raises:
+        ValueError: Training in float16, which would need a scaler of gradients, or with one picture a batch.
+    """
+    if 'training' in args.modes and 'float16' in args.dtypes:
+        raise ValueError("--dtypes float16: training takes 'float32' or 'bfloat16'; add --modes inference")
+    if 'training' in args.modes and 1 in args.batch_sizes:
+        raise ValueError('--batch-sizes 1: training takes 2 or more, for batch norm; add --modes inference')
+    return [
+        Setting(mode, form, dtype, batch_size) for mode in dict.fromkeys(args.modes)
+        for form in dict.fromkeys(args.forms) for dtype in dict.fromkeys(args.dtypes)
+        for batch_size in dict.fromkeys(args.batch_sizes)]
+
+
+def chosen(args: argparse.Namespace, setting: Setting) -> Sequence[str]:
+    """The models of a setting; the reference is measured beside them."""
+    names = args.models or (SHORT if args.short else DEFAULTS)[setting.mode, setting.form]
+    return tuple(dict.fromkeys(SIZES if EVERY in names else names))
+
+
+def split(networks: Sequence[Network]) -> Dict[str, List[Network]]:
+    """Networks by whether they are large, each part by what goes behind the setting's title."""
+    large = [network for network in networks if network.macs >= LARGE_MACS]
+    small = [network for network in networks if network.macs < LARGE_MACS]
+    return {suffix: part for suffix, part in (('', small), (f', {LARGE}', large)) if part}
+
+
+def published_details(name: str) -> Dict[str, Any]:
+    """Columns of published accuracy: the best of ImageNet-1k alone, and the best with more data."""
+    details: Dict[str, Any] = {}
+    for entry in published(name):
+        if entry.extra_data:
+            details.setdefault('top-1 with extra data (%)', f'{entry.top1:.2f} ({entry.weights})')
+        elif 'top-1 (%)' not in details:
+            details |= {'top-1 (%)': entry.top1, 'published as': entry.weights}
+    return details
+
+
+def group_rows(
+        networks: Sequence[Network], setting: Setting, suffix: str, device: str, measure: Callable[..., Any],
+) -> List[Dict[str, Any]]:
+    """The reference, networks and the machine's limits, in turns."""
+    reference = describe(REFERENCE, setting.mode)
+    everyone = {network.name: network for network in (reference, *networks)}
+    prepared = {}
+    for name, network in everyone.items():
+        prepared[name] = prepare(network, setting, device)
+        gc.collect()  # a model that was optimized is needed no more
+        if prepared[name].cold_start_s is not None:
+            print(f'{setting.title}: {name} compiled in {prepared[name].cold_start_s:.0f} s', flush=True)
+    limits = limit_cases(device, DTYPES[setting.dtype])
+    seconds = measure({**{name: case.call for name, case in prepared.items()}, **limits})
+    factor = (TRAINING_MACS if setting.mode == 'training' else 1) * setting.batch_size
+    row = partial(make_row, setting.title + suffix, seconds=seconds)
+    rows = []
+    for name, network in everyone.items():
+        middle = median(seconds[name])
+        details: Dict[str, Any] = {
+            'size': network.size, 'params (M)': network.params / 1e6, 'GMACs': network.macs / 1e9,
+            **(published_details(name) if setting.mode == 'inference' else {}),
+            'images/s': setting.batch_size / middle,
+            'GMAC/s': factor * network.macs / middle / 1e9,
+            'share of limit': share_of_limit(
+                factor * network.macs, seconds[name], seconds[MATRIX_PRODUCT], device)}
+        cold_start = prepared[name].cold_start_s
+        if cold_start is not None:
+            details['cold start (s)'] = cold_start
+        against = None if name == REFERENCE else REFERENCE
+        rows.append(row(name, reference=against, of='speed', **details))
+    rows += [row(name, **limit_details(name, device, median(seconds[name]))) for name in limits]
+    if OURS in everyone and THEIRS in everyone and setting.mode == 'inference':
+        row = partial(make_row, f'{setting.title}, {OURS} beside {THEIRS}', seconds=seconds)
+        for name, more in ((THEIRS, {}), (OURS, dict(reference=THEIRS, of='speed', aim=AIM))):
+            figures = ', '.join(f'{p.top1:.2f} ({p.weights})' for p in published(name) if not p.extra_data)
+            rows.append(row(name, **more))
+            rows[-1]['details'] |= {
+                'size': everyone[name].size, 'GMACs': everyone[name].macs / 1e9, 'top-1 (%)': figures,
+                'images/s': setting.batch_size / median(seconds[name])}
+    return rows
+
+
+def main() -> int:
+    """Measure, print, write."""
+    args = parse_args('throughput', QUESTION, rounds=6, options=add_options)
+    try:
+        settings = groups(args)
+    except ValueError as e:
+        print(f'python -m benchmarks.throughput: error: {e}', file=sys.stderr)
+        return 2
+    if args.device == 'cuda':
+        # by torch's default convolutions of float32 are computed in TF32: so are the products they are measured by
+        torch.set_float32_matmul_precision('high')
+        torch.backends.cudnn.benchmark = True
+    compile_apart()
+    rows: List[Dict[str, Any]] = []
+    for setting in settings:
+        names = chosen(args, setting)
+        networks = [describe(name, setting.mode) for name in names if name != REFERENCE]
+        for suffix, part in (split(networks) or ({'': []} if names else {})).items():
+            large = suffix != ''
+            measure = partial(
+                args.measure, rounds=max(2, args.rounds // 2) if large else args.rounds, warmup=1 if large else 3)
+            rows += group_rows(part, setting, suffix, args.device, measure)
+            torch.compiler.reset()  # what the group compiled is held by nothing else
+            gc.collect()
+    if not rows:
+        print('python -m benchmarks.throughput: error: no models for this: name them by --models', file=sys.stderr)
+        return 2
+    return finish(args, QUESTION, rows)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
