@@ -23,10 +23,8 @@ test: .venv/installed
 conformance: .venv/installed  ## timm's own test-suite on our models, with the oldest timm we take and the newest
 	$(BIN)/python -m tests.conformance.run
 
-bench: .venv/installed
-	$(BIN)/python -m benchmarks.layers
-	$(BIN)/python -m benchmarks.inference
-	$(BIN)/python -m benchmarks.report
+bench: .venv/installed  ## a short form of every benchmark, into bench-output/
+	$(BIN)/python -m benchmarks.all --short
 
 clean:
 	rm -rf .venv .conformance

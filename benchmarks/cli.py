@@ -52,8 +52,8 @@ def parse_args(
         options: Adds what only this benchmark takes.
 
     Returns:
-        The options, of which ``short`` asks for few and small cases, ``command`` and ``environment`` for the results file, and ``measure``: the harness's, with rounds,
-        clock and synchronisation set.
+        The options, of which ``short`` asks for few and small cases; ``command`` and ``environment`` for the results
+        file; and ``measure``: the harness's, with rounds, clock and synchronisation set.
     """
     parser = _Parser(prog=f'python -m benchmarks.{name}', description=question)
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')

@@ -5,7 +5,7 @@ Knows torch, timm, this package's models and its ``optimize_for_inference``.
 import re
 import time
 from contextlib import nullcontext
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 import timm
 import timm_assemble
@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 try:
     from torch._inductor.utils import fresh_cache
 except ImportError:  # its name until torch 2.8
-    from torch._inductor.utils import fresh_inductor_cache as fresh_cache  # type: ignore[no-redef]
+    from torch._inductor.utils import fresh_inductor_cache as fresh_cache
 
 __all__ = [
     'MODES', 'FORMS', 'DTYPES', 'REFERENCE', 'SIZES', 'OURS', 'Setting', 'Network', 'describe', 'Prepared',
@@ -133,8 +133,8 @@ def compile_apart() -> None:
 def prepare(network: Network, setting: Setting, device: str) -> Prepared:
     """Build a network of random weights, in channels-last, as what the setting says.
 
-    Training is forward, cross-entropy, backward and an update by SGD; its optimized form is ``torch.compile``'s. What is
-    compiled finds no earlier compilation in a cache, so that each start is cold.
+    Training is forward, cross-entropy, backward and an update by SGD; its optimized form is ``torch.compile``'s. What
+    is compiled finds no earlier compilation in a cache, so that each start is cold.
     """
     model: Any = timm.create_model(network.name).to(device).to(memory_format=torch.channels_last)
     x = torch.randn(setting.batch_size, 3, network.size, network.size)

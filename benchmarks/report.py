@@ -1,6 +1,6 @@
-"""The tables of the results files, in Markdown: printed, and in the README. ``python -m benchmarks.report``
+"""The tables of the results files, in Markdown: printed, and in the READMEs. ``python -m benchmarks.report``
 
-Knows the harness.
+Knows the harness, and by benchmarks.speed what the front page shows.
 """
 import json
 import sys
@@ -78,10 +78,15 @@ def report(paths: Sequence[Path]) -> str:
 
 
 def main() -> int:
-    """Print the report and write it into the README; 2 and one line where that cannot be."""
+    """Print the report and write it and the front page's figures; 2 and one line where that cannot be."""
+    from . import speed  # here, since the benchmarks' command lines, which it knows, take their table from this file
     try:
         block = report(sorted(RESULTS.glob('*.json')))
-        README.write_text(rewrite_block(README.read_text(), BEGIN, END, block))
+        page = rewrite_block(README.read_text(), BEGIN, END, block)
+        front = rewrite_block(
+            speed.README.read_text(), speed.BEGIN, speed.END, speed.speed_block(RESULTS / 'throughput.json'))
+        README.write_text(page)
+        speed.README.write_text(front)
     except (OSError, ValueError) as e:
         print(f'python -m benchmarks.report: error: {e}', file=sys.stderr)
         return 2

@@ -22,7 +22,8 @@ from .published import published
 QUESTION = 'How many pictures a second, beside every peer and the limit of the machine?'
 EVERY, BATCH_SIZE = 'all', 4
 # What is not asked for by name: a compilation takes minutes, and a step of training three times a forward.
-_MAIN = ('assemble_resnet50', 'assemble_resnet152', 'tf_efficientnet_b6', 'convnext_tiny')
+_MAIN = (
+    'assemble_resnet50_d', 'assemble_resnet50', 'assemble_resnet152', 'resnet152', 'tf_efficientnet_b6', 'convnext_tiny')
 DEFAULTS = {
     ('inference', 'eager'): tuple(SIZES),
     ('inference', 'optimized'): _MAIN,
@@ -55,7 +56,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--modes', nargs='+', choices=MODES, default=list(MODES), help='(all)')
     parser.add_argument('--forms', nargs='+', choices=FORMS, default=list(FORMS), help='(all)')
     parser.add_argument(
-        '--dtypes', nargs='+', choices=DTYPES, default=['float32', 'bfloat16'], help='(%(default)s); eager: autocast')
+        '--dtypes', nargs='+', choices=DTYPES,
+        help='(float32 bfloat16; with --short float32); eager is autocast')
     parser.add_argument(
         '--batch-sizes', nargs='+', type=partial(integer, 1), default=[BATCH_SIZE], metavar='N', help='(%(default)s)')
 
@@ -66,13 +68,14 @@ def groups(args: argparse.Namespace) -> List[Setting]:
     Raises:
         ValueError: Training in float16, which would need a scaler of gradients, or with one picture a batch.
     """
-    if 'training' in args.modes and 'float16' in args.dtypes:
+    dtypes = args.dtypes or (['float32'] if args.short else ['float32', 'bfloat16'])
+    if 'training' in args.modes and 'float16' in dtypes:
         raise ValueError("--dtypes float16: training takes 'float32' or 'bfloat16'; add --modes inference")
     if 'training' in args.modes and 1 in args.batch_sizes:
         raise ValueError('--batch-sizes 1: training takes 2 or more, for batch norm; add --modes inference')
     return [
         Setting(mode, form, dtype, batch_size) for mode in dict.fromkeys(args.modes)
-        for form in dict.fromkeys(args.forms) for dtype in dict.fromkeys(args.dtypes)
+        for form in dict.fromkeys(args.forms) for dtype in dict.fromkeys(dtypes)
         for batch_size in dict.fromkeys(args.batch_sizes)]
 
 
@@ -134,12 +137,14 @@ def group_rows(
     rows += [row(name, **limit_details(name, device, median(seconds[name]))) for name in limits]
     if OURS in everyone and THEIRS in everyone and setting.mode == 'inference':
         row = partial(make_row, f'{setting.title}, {OURS} beside {THEIRS}', seconds=seconds)
-        for name, more in ((THEIRS, {}), (OURS, dict(reference=THEIRS, of='speed', aim=AIM))):
+        pair = [row(THEIRS), row(OURS, reference=THEIRS, of='speed', aim=AIM)]
+        for one in pair:
+            name = one['name']
             figures = ', '.join(f'{p.top1:.2f} ({p.weights})' for p in published(name) if not p.extra_data)
-            rows.append(row(name, **more))
-            rows[-1]['details'] |= {
+            one['details'] |= {
                 'size': everyone[name].size, 'GMACs': everyone[name].macs / 1e9, 'top-1 (%)': figures,
                 'images/s': setting.batch_size / median(seconds[name])}
+        rows += pair
     return rows
 
 
