@@ -126,6 +126,9 @@ def draw(results: Dict[str, Any], path: Path) -> Any:
         for kind, style in KINDS.items():
             xs, ys = ([p[i] for p in points if p[2] == kind] for i in (0, 1))
             axes.scatter(xs, ys, label=kind, linewidth=1.2, zorder=3, **style)
+        for x in {p[0] for p in points if p[2] == EXTRA}:
+            ys = [p[1] for p in points if p[0] == x]
+            axes.plot([x, x], [min(ys), max(ys)], color='#30638e', linewidth=0.7, linestyle=':', zorder=2)
         axes.set_title(f'{setting.form}, {setting.dtype}', fontsize=10)
         axes.set_xlabel(f'images a second, batch size {setting.batch_size}', fontsize=9)
         axes.set_ylabel('published top-1 on ImageNet-1k (%)', fontsize=9)

@@ -160,7 +160,7 @@ def test_a_group_has_the_reference_the_limits_and_all_columns(monkeypatch, capsy
     def measure(cases):
         for case in cases.values():
             case()
-        return dict.fromkeys(cases, [0.5, 0.5])
+        return {name: [0.5, 0.5] for name in cases}
     networks = [Network('test_assemble_resnet', 64, 10, 2e9)]
     rows = throughput.group_rows(networks, EAGER, '', 'cpu', measure)
     assert [(row['group'] == EAGER.title, row['name']) for row in rows] == [
