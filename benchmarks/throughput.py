@@ -14,7 +14,7 @@ import timm
 import torch
 
 from .cli import finish, integer, parse_args
-from .harness import make_row
+from .harness import make_row, write_results
 from .machine import MATRIX_PRODUCT, limit_cases, limit_details, share_of_limit
 from .networks import DTYPES, FORMS, MODES, REFERENCE, SIZES, Network, Setting, compile_apart, describe, prepare
 from .published import published
@@ -150,7 +150,7 @@ def group_rows(
 
 
 def main() -> int:
-    """Measure, print, write."""
+    """Measure, print, write; until all is done, what was measured is in a file of the results' name in ``.part``."""
     args = parse_args('throughput', QUESTION, rounds=6, options=add_options)
     try:
         settings = groups(args)
@@ -162,6 +162,7 @@ def main() -> int:
         torch.set_float32_matmul_precision('high')
         torch.backends.cudnn.benchmark = True
     compile_apart()
+    unfinished = args.output.with_suffix('.part')
     rows: List[Dict[str, Any]] = []
     for setting in settings:
         names = chosen(args, setting)
@@ -171,12 +172,16 @@ def main() -> int:
             measure = partial(
                 args.measure, rounds=max(2, args.rounds // 2) if large else args.rounds, warmup=1 if large else 3)
             rows += group_rows(part, setting, suffix, args.device, measure)
+            print(f'{setting.title}{suffix}: measured', flush=True)
+            write_results(unfinished, QUESTION, args.command, args.environment, rows)  # a run of hours may be ended
             torch.compiler.reset()  # what the group compiled is held by nothing else
             gc.collect()
     if not rows:
         print('python -m benchmarks.throughput: error: no models for this: name them by --models', file=sys.stderr)
         return 2
-    return finish(args, QUESTION, rows)
+    status = finish(args, QUESTION, rows)
+    unfinished.unlink()
+    return status
 
 
 if __name__ == '__main__':

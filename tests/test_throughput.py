@@ -17,7 +17,7 @@ from benchmarks import plot, speed, throughput
 from benchmarks.cli import SHORT_RESULTS, parse_args
 from benchmarks.harness import ROOT, check_results, environment, make_row
 from benchmarks.machine import COPIED, MATRIX_PRODUCT, MEMORY_COPY, SIDES, limit_cases, limit_details, share_of_limit
-from benchmarks.networks import DTYPES, OURS, REFERENCE, SIZES, Network, Setting, describe, prepare
+from benchmarks.networks import DTYPES, OURS, REFERENCE, SIZES, Network, Setting, compile_apart, describe, prepare
 from benchmarks.published import published
 from benchmarks.report import README, RESULTS
 from docs.generated_block import rewrite_block
@@ -174,6 +174,50 @@ def test_a_group_has_the_reference_the_limits_and_all_columns(monkeypatch, capsy
     trained = throughput.group_rows(networks, EAGER._replace(mode='training'), '', 'cpu', measure)
     assert len(trained) == 4 and trained[1]['details']['share of limit'] == 3 * rows[1]['details']['share of limit']
     check_results(dict(schema_version=1, question='', command='', environment=environment('cpu', ''), rows=rows))
+
+
+def test_the_optimized_form_is_that_of_the_package_and_its_start_is_timed(monkeypatch):
+    asked = []
+
+    def optimize(model, example_size, dtype):
+        asked.append((model.training, example_size, dtype))
+        return lambda x: asked.append(tuple(x.shape))
+    monkeypatch.setattr('timm_assemble.optimize_for_inference', optimize)
+    case = prepare(Network('test_resnet', 64, 0, 0.0), EAGER._replace(form='optimized', dtype='bfloat16'), 'cpu')
+    assert asked == [(False, (4, 3, 64, 64), torch.bfloat16), (4, 3, 64, 64)]
+    assert case.cold_start_s > 0
+
+
+def test_networks_are_compiled_as_if_each_were_alone():
+    with torch._dynamo.config.patch(automatic_dynamic_shapes=True, cache_size_limit=8):
+        compile_apart()
+        assert not torch._dynamo.config.automatic_dynamic_shapes
+        assert torch._dynamo.config.cache_size_limit >= 2 * len(SIZES)
+    assert torch._dynamo.config.automatic_dynamic_shapes
+
+
+def test_groups_measured_survive_a_run_that_is_ended(monkeypatch, tmp_path, capsys):
+    path = tmp_path / 'x.json'
+    monkeypatch.setattr(sys, 'argv', [
+        'throughput', '--models', REFERENCE, '--modes', 'inference', '--forms', 'eager', '--output', str(path)])
+    monkeypatch.setattr(throughput, 'compile_apart', lambda: None)
+    results = made_up_results()
+
+    def group_rows(networks, setting, *_):
+        assert networks == []
+        if setting.dtype == 'bfloat16' and not finished:
+            raise KeyboardInterrupt
+        return results['rows']
+    monkeypatch.setattr(throughput, 'group_rows', group_rows)
+    finished = False
+    with pytest.raises(KeyboardInterrupt):
+        throughput.main()
+    assert [p.name for p in tmp_path.iterdir()] == ['x.part']
+    assert json.loads((tmp_path / 'x.part').read_text())['rows'] == results['rows']
+    finished = True
+    assert throughput.main() == 0
+    assert [p.name for p in tmp_path.iterdir()] == ['x.json']
+    assert json.loads(path.read_text())['rows'] == 2 * results['rows']
 
 
 def test_large_networks_are_apart():
