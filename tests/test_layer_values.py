@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from timm.layers import BlurPool2d, create_pool2d
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from timm_assemble.layers import (
     AntiAlias2d,
@@ -50,6 +51,37 @@ def test_selective_kernel_gate(chs, hidden):
     branches = np.stack([a.detach().numpy(), b.detach().numpy()])
     expected = oracle.selective_kernel(branches, np.stack(np.split(z, 2, axis=1)))
     np.testing.assert_allclose(layer(x).detach(), expected, rtol=1e-9)
+
+
+def test_selective_kernel_gate_in_half_precision():
+    """A sum over places leaves float16's range where the mean does not: 32 * 64 * 64 does."""
+    torch.manual_seed(0)
+    layer, x = SelectiveKernelC3(8).eval(), torch.full((1, 8, 64, 64), 200.0)
+    expected = layer(x)
+    assert expected.sum((2, 3)).max() > torch.finfo(torch.float16).max
+    y = layer.half()(x.half())
+    torch.testing.assert_close(y.float(), expected, rtol=1e-2, atol=1)
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_selective_kernel_has_no_gradient_in_the_other_memory_format(memory_format):
+    """What flows back is all in the map's own layout; `mean` alone would write one map in the other."""
+    strange = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.shape == x.shape and 0 not in out.stride():
+                if not out.is_contiguous(memory_format=memory_format):
+                    strange.append(func)
+            return out
+
+    layer = SelectiveKernelC3(8).to(memory_format=memory_format).train()
+    x = torch.rand(2, 16, 6, 5).contiguous(memory_format=memory_format).requires_grad_()
+    layer.conv = torch.nn.Identity()
+    with Watch():
+        layer(x).backward(torch.rand(2, 8, 6, 5).contiguous(memory_format=memory_format))
+    assert not strange
 
 
 @given(seed=seed, size=st.integers(2, 7), height=st.integers(4, 13), width=st.integers(4, 13))

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Callable, Optional, Type
 
 import torch
-from timm.layers import ConvNormAct, LayerType
+from timm.layers import ConvNormAct, LayerType, register_notrace_function
 from torch import nn
 
 __all__ = ['selective_kernel_merge', 'SelectiveKernelC3']
@@ -33,6 +33,16 @@ def selective_kernel_merge(x: torch.Tensor, logits: torch.Tensor) -> torch.Tenso
     a, b = x.chunk(2, dim=1)
     logit_a, logit_b = logits.chunk(2, dim=1)
     return torch.lerp(b, a, (logit_a - logit_b).sigmoid())
+
+
+@register_notrace_function  # the dtype decides how to sum, which symbolic tracing cannot see; it skips names like _this
+def mean_of_places(x: torch.Tensor) -> torch.Tensor:
+    """``(B, C, H, W)`` to ``(B, C, 1, 1)``.
+
+    A sum's gradient is broadcast, where that of ``mean`` is written out as a map, and never in channels-last.
+    """
+    dtype = torch.float32 if x.dtype == torch.float16 else None  # float16 ends at 65504, less than some sums
+    return (x.sum((2, 3), keepdim=True, dtype=dtype) / (x.shape[2] * x.shape[3])).to(x.dtype)
 
 
 class SelectiveKernelC3(nn.Module):
@@ -74,6 +84,6 @@ class SelectiveKernelC3(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv(x)
         # the mean of the branches' sum is the sum of their means: no (B, F, H, W) sum is written
-        mean_a, mean_b = x.mean((2, 3), keepdim=True).chunk(2, dim=1)
+        mean_a, mean_b = mean_of_places(x).chunk(2, dim=1)
         logits = self.fc2(self.fc1(mean_a + mean_b))
         return selective_kernel_merge(x, logits)
