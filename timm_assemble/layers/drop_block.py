@@ -70,7 +70,7 @@ def drop_block_mask(
     keep = _sliding_all(keep, pad_h + 1, 0)
     keep = _sliding_all(keep, pad_w + 1, 1)
     mask = keep.float()
-    mask = mask * (mask.numel() / mask.sum().clamp(min=1.0))
+    mask = mask / mask.mean().clamp(min=1 / mask.numel())  # all 0 stays all 0
     return mask.permute(2, 0, 1).unsqueeze(0)
 
 
