@@ -141,6 +141,6 @@ def speed_block(path: Path) -> str:
         f'data apart. No figure: not measured in this form.',
         f'![top-1 over images a second]({PLOT})',
         _beside(results),
-        'Where ours lose: networks as good or better, by their published top-1, and faster in at least one of these forms',
+        'Where ours lose: networks as good or better, as published, and faster in at least one of these forms',
         _losses(speeds),
     )))
