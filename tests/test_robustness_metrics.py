@@ -10,6 +10,7 @@ from timm_assemble.robustness import metrics
 PERCENT = st.floats(0, 100)
 ABOVE_0 = st.floats(1, 100)
 # Hendrycks and Dietterich, tables 1, 2 and 4: ResNet-50, whole percents of AlexNet's, and the means beside them
+# The means and the clean error stand in the README of the authors' repository too (mCE 76.7, mFR 58.0, clean 23.85).
 CE = (80, 82, 83, 75, 89, 78, 80, 78, 75, 66, 57, 71, 85, 77, 77)
 RELATIVE_CE = (104, 107, 107, 97, 126, 107, 110, 101, 97, 79, 62, 89, 146, 111, 132)
 FLIP_RATES = (59, 58, 64, 72, 63, 62, 44, 52, 57, 48)
