@@ -134,7 +134,7 @@ def optimize_for_inference(
 
     Batch norms are folded (:func:`fold_batch_norms`), weights laid out channels-last and cast, and calls compiled by
     inductor with weights as constants ("freezing"), which packs them for the processor and fuses what is not a
-    convolution. Merges that were measured and not taken are in docs/deployment.md.
+    convolution. Merges that were not taken are in docs/deployment.md.
 
     Any batch and size can be called. Compiled, the first call with another batch size compiles once more, for all batch
     sizes from 2, and so do the first with another height or width, and the first of one picture. Each takes as long as

@@ -1,0 +1,241 @@
+"""What do folding, compiling and half precision bring, and at what cost? ``python -m benchmarks.deployment``
+
+With ``--demo FOLDER``, what ``timm-assemble demo --output FOLDER`` left, also how often the top-1 stays the same on 512
+of its pictures. Knows torch, timm, this package's models, their fast form, exporting, and the harness.
+"""
+import gc
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Tuple
+
+import timm
+import timm_assemble
+import torch
+from PIL import Image
+from timm_assemble.export import export_model
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .cli import finish, parse_args
+from .harness import make_row
+from .inference import Network
+
+QUESTION = 'What do folding, compiling and half precision bring, and at what cost?'
+MAIN, SIZE, BATCH_SIZE = 'assemble_resnet50', 256, 4
+SIDE = 1024  # of the matrices whose product is the machine's rate
+MODELS = ('assemble_resnet50_base', 'assemble_resnet50_d', 'assemble_resnet50_d_se', 'assemble_resnet50_d_sk',
+          'assemble_resnet50_bl', 'assemble_resnet50_bl_sk', MAIN, 'assemble_resnet101', 'assemble_resnet152',
+          'test_assemble_resnet')
+ERROR, AGREEMENT, PICTURES = 1e-4, 99.0, 512  # required: of float32's logits, of bfloat16's classes; over how many
+START = {
+    'eager': """
+import timm, timm_assemble, torch
+model = timm.create_model('assemble_resnet50', checkpoint_path=path).eval()
+run = torch.no_grad()(model)
+""",
+    'optimized': """
+import timm, timm_assemble, torch
+model = timm.create_model('assemble_resnet50', checkpoint_path=path).eval()
+run = timm_assemble.optimize_for_inference(model, (4, 3, 256, 256))
+""",
+    'program': 'import torch; run = torch.no_grad()(torch.export.load(path).module())',
+    'package': 'import torch; run = torch._inductor.aoti_load_package(path)',
+    'onnx': """
+import onnxruntime, torch
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = threads
+session = onnxruntime.InferenceSession(path, options)
+run = lambda x: session.run(None, {'pictures': x.numpy()})
+""",
+}
+FIRST = """
+import sys
+path, threads = sys.argv[1], int(sys.argv[2])
+import torch
+torch.set_num_threads(threads)
+torch._inductor.config.force_disable_caches = True
+%s
+run(torch.zeros(4, 3, 256, 256))
+"""
+
+
+def difference(got: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest difference over the standard deviation of what is expected."""
+    return ((got - expected).abs().max() / expected.std()).item()
+
+
+def make_network(name: str, size: int, device: str) -> Network:
+    """A model with statistics as after a training: a fresh one's residual branches are zero, and tell no difference."""
+    model: Any = timm.create_model(name).to(device).to(memory_format=torch.channels_last).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                for value, low, high in ((module.weight, 0.5, 1.5), (module.bias, -0.5, 0.5),
+                                         (module.running_mean, -1, 1), (module.running_var, 0.5, 2)):
+                    nn.init.uniform_(value, low, high)  # type: ignore[arg-type]
+        with FlopCounterMode(display=False) as counter:
+            model(torch.zeros(1, 3, size, size, device=device))
+    return Network(model, size, sum(p.numel() for p in model.parameters()), counter.get_total_flops() / 2)
+
+
+def forms_of(model: nn.Module, size: Tuple[int, ...]) -> Dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+    """Forms of one model, the last of each precision the fast one."""
+    def autocast(x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return model(x).float()
+
+    optimize = timm_assemble.optimize_for_inference
+    torch._dynamo.reset()
+    return {
+        'eager, float32': model,
+        'folded, float32': optimize(model, size, compile=False),
+        'compiled and not folded, float32': torch.compile(model),
+        'optimized, float32': optimize(model, size),
+        'eager, autocast to bfloat16': autocast,
+        'folded, bfloat16': optimize(model, size, torch.bfloat16, compile=False),
+        'optimized, bfloat16': optimize(model, size, torch.bfloat16),
+    }
+
+
+def step_rows(device: str, measure: Callable[..., Any]) -> List[Dict[str, Any]]:
+    """What each step brings, beside the rate of the machine's matrix product."""
+    network = make_network(MAIN, SIZE, device)
+    x = torch.randn(BATCH_SIZE, 3, SIZE, SIZE, device=device).to(memory_format=torch.channels_last)
+    forms = forms_of(network.model, tuple(x.shape))
+    cases: Dict[str, Callable[[], Any]] = {name: partial(form, x) for name, form in forms.items()}
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = torch.randn(2, SIDE, SIDE, device=device, dtype=dtype)
+        cases[f'matrix product, {str(dtype)[6:]}'] = partial(torch.mm, a, b)
+    with torch.no_grad():
+        expected = network.model(x)
+        errors = {name: difference(form(x), expected) for name, form in forms.items()}
+        seconds = measure(cases)
+    group, first = f'{MAIN} at {SIZE}, batch size {BATCH_SIZE}', 'eager, float32'
+    rows = []
+    for name in cases:
+        is_form = name in forms
+        row = make_row(group, name, seconds, first if is_form and name != first else None, of='speed')
+        product = seconds[f'matrix product, {name.rsplit(" ", 1)[1]}']
+        rate = (BATCH_SIZE * network.macs if is_form else SIDE ** 3) / row['median_s']
+        row['details'] = {'GMAC/s': rate / 1e9, 'share of the matrix product': rate * sorted(product)[
+            len(product) // 2] / SIDE ** 3}
+        if is_form:
+            row['details'] |= {'images/s': BATCH_SIZE / row['median_s'], 'logits differ by': f'{errors[name]:.1e}'}
+        rows.append(row)
+    return rows
+
+
+def model_rows(device: str, measure: Callable[..., Any], names: Tuple[str, ...]) -> List[Dict[str, Any]]:
+    """Every model, optimized in both precisions: its numbers, its speed, and how long it takes to be ready."""
+    rows = []
+    for name in names:
+        gc.collect()
+        torch._dynamo.reset()
+        cfg: Any = timm.get_pretrained_cfg(name)
+        size = cfg.test_input_size or cfg.input_size
+        network = make_network(name, size[-1], device)
+        x = torch.randn(1, *size, device=device).to(memory_format=torch.channels_last)
+        cases: Dict[str, Callable[[], Any]] = {'eager, float32': partial(network.model, x)}
+        details: Dict[str, Dict[str, Any]] = {'eager, float32': {}}
+        with torch.no_grad():
+            expected = network.model(x)
+            for dtype in (torch.float32, torch.bfloat16):
+                start = time.perf_counter()
+                optimized = timm_assemble.optimize_for_inference(network.model, x.shape, dtype)
+                ready, form = time.perf_counter() - start, f'optimized, {str(dtype)[6:]}'
+                details[form] = {'logits differ by': f'{difference(optimized(x), expected):.1e}',
+                                 'ready after (s, wall)': ready}
+                cases[form] = partial(optimized, x)
+            seconds = measure(cases, warmup=1)
+        for form in cases:
+            row = make_row(f'{name} at {size[-1]}, batch size 1', form, seconds,
+                           None if form.startswith('eager') else 'eager, float32', of='speed')
+            row['details'] = {'images/s': 1 / row['median_s'], **details[form]}
+            rows.append(row)
+    return rows
+
+
+def agreement_rows(folder: Path, measure: Callable[..., Any]) -> List[Dict[str, Any]]:
+    """How often the fast forms predict what the trained model does, on pictures of the demo: validation's first."""
+    model = timm.create_model(f'local-dir:{folder / "trained"}', pretrained=True).eval()
+    config = timm.data.resolve_data_config({}, model=model)
+    transform = timm.data.create_transform(**config)
+    files = sorted((folder / 'digits' / 'validation').glob('*/*')) + sorted((folder / 'digits' / 'train').glob('*/*'))
+    pictures = [transform(Image.open(path).convert('RGB')) for path in files[:PICTURES]]
+    batches = torch.stack(pictures).split(64)
+    forms = forms_of(model, tuple(batches[0].shape))
+    with torch.no_grad():
+        expected = torch.cat([model(x) for x in batches])
+        seconds = measure({name: partial(form, batches[0]) for name, form in forms.items()}, warmup=1)
+        rows = []
+        for name, form in forms.items():
+            got = torch.cat([form(x) for x in batches])
+            same = (got.argmax(1) == expected.argmax(1)).double().mean().item() * 100
+            row = make_row(f"The demo's trained {MAIN}, {len(pictures)} pictures of {config['input_size'][-1]}", name,
+                           seconds, None if name.startswith('eager, f') else 'eager, float32', of='speed')
+            row['details'] = {'same top-1 (%)': same, 'logits differ by': f'{difference(got, expected):.1e}'}
+            rows.append(row)
+    return rows
+
+
+def start_rows(rounds: int, threads: int) -> List[Dict[str, Any]]:
+    """Processes that begin with nothing, from their start to the first output, caches off."""
+    seconds: Dict[str, List[float]] = {name: [] for name in START}
+    with tempfile.TemporaryDirectory() as folder:
+        model = timm.create_model(MAIN).eval()
+        files = {name: Path(folder) / f'{name}{".onnx" if name == "onnx" else ".pt2"}' for name in START}
+        files['eager'] = files['optimized'] = Path(folder) / 'weights.pth'
+        torch.save(model.state_dict(), files['eager'])
+        for name in ('program', 'package', 'onnx'):
+            export_model(model, files[name], (BATCH_SIZE, 3, SIZE, SIZE), name)
+        for _ in range(rounds):
+            for name, script in START.items():
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                subprocess.run([sys.executable, '-c', FIRST % script, files[name], str(threads)], check=True,
+                               stderr=subprocess.DEVNULL)
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                seconds[name].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        sizes = {name: path.stat().st_size / 1e6 for name, path in files.items()}
+    rows = []
+    for name in START:
+        row = make_row(f'First output of {MAIN}, batch size {BATCH_SIZE}, processor time of a new process', name,
+                       seconds, None if name == 'eager' else 'eager')
+        row['details'] = {'file (MB)': sizes[name]}
+        rows.append(row)
+    return rows
+
+
+def broken(rows: List[Dict[str, Any]]) -> List[str]:
+    """Rows that do not keep the numbers they must."""
+    lines = []
+    for row in rows:
+        error, same = row['details'].get('logits differ by'), row['details'].get('same top-1 (%)')
+        if error and row['name'].endswith(', float32') and float(error) > ERROR:
+            lines.append(f'{row["group"]}: {row["name"]}: logits differ by more than {ERROR}')
+        if same is not None and same < AGREEMENT:
+            lines.append(f'{row["group"]}: {row["name"]}: same top-1 on less than {AGREEMENT} %')
+    return lines
+
+
+def main() -> int:
+    """Measure, print, write; the exit status says whether the numbers are kept."""
+    args = parse_args('deployment', QUESTION, rounds=7, options=lambda parser: parser.add_argument(
+        '--demo', type=Path, help='what timm-assemble demo --output FOLDER left'))
+    rows = [] if args.short else step_rows(args.device, args.measure)
+    rows += model_rows(args.device, args.measure, MODELS[-1:] if args.short else MODELS)
+    if args.demo is not None:
+        rows += agreement_rows(args.demo, args.measure)
+    if not args.short:
+        rows += start_rows(3, args.threads)
+    status, lines = finish(args, QUESTION, rows), broken(rows)
+    print('\n'.join(lines))
+    return 1 if lines else status
+
+
+if __name__ == '__main__':
+    sys.exit(main())
