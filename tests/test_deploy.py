@@ -9,10 +9,9 @@ import torch
 from timm.layers import convert_sync_batchnorm
 from timm.models import save_for_hf
 from torch import nn
-from torch._dynamo.testing import CompileCounter
 
 import timm_assemble
-from timm_assemble.deploy import OptimizedModel, fold_batch_norms
+from timm_assemble.deploy import fold_batch_norms
 from timm_assemble.layers import SelectiveKernelC3
 
 MODELS = timm.list_models('*assemble*')
@@ -49,11 +48,22 @@ def fresh():
     torch._dynamo.reset()
 
 
+class Counter:
+    """A backend that counts what dynamo compiles, which does not depend on the backend, and whether for any size."""
+
+    def __init__(self):
+        self.frame_count, self.any_size = 0, False
+
+    def __call__(self, graph, inputs):
+        self.frame_count += 1
+        self.any_size = any(not isinstance(x, torch.Tensor) for x in inputs)  # sizes are then inputs too
+        return graph.forward
+
+
 @pytest.fixture
 def counter(monkeypatch, fresh):
-    """Compile for a counter's sake alone: what dynamo compiles anew does not depend on the backend."""
-    counter = CompileCounter()
-    monkeypatch.setattr(OptimizedModel, '_start', lambda self: self.compiled and self.compile(backend=counter))
+    counter = Counter()
+    monkeypatch.setattr(timm_assemble.deploy, 'COMPILE', dict(backend=counter))
     return counter
 
 
@@ -99,7 +109,17 @@ def test_what_compiles_anew(counter):
     for shape in ((4, 64, 64), (3, 64, 64), (9, 64, 64), (3, 96, 80), (7, 75, 101), (1, 96, 80), (1, 64, 96)):
         optimized(torch.zeros(shape[0], 3, *shape[1:]))
         counts.append(counter.frame_count)
+    assert counter.any_size
     assert counts == [1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_models_are_compiled_apart(counter):
+    """Of one code the ninth would run eager, without a word, and the second be compiled for any size."""
+    layer = nn.Sequential(nn.Conv2d(3, 4, 3)).eval()
+    for i in range(10):
+        timm_assemble.optimize_for_inference(layer, (2, 3, 8 + i, 8))
+        assert counter.frame_count == i + 1
+        assert not counter.any_size
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])

@@ -4,7 +4,9 @@ Knows torch and timm's layers; takes any module, and folds what timm's ``ConvNor
 of this package's models.
 """
 import copy
-from typing import Any, Optional, Sequence
+import itertools
+import types
+from typing import Any, Dict, Optional, Sequence
 
 import torch
 from timm.layers import ConvNormAct
@@ -14,6 +16,7 @@ from torch.utils._pytree import tree_map_only
 __all__ = ['fold_batch_norms', 'fold_for_inference', 'OptimizedModel', 'optimize_for_inference']
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+COMPILE: Dict[str, Any] = dict(options={'freezing': True})  # torch.compile's arguments
 DESCRIPTION = ('pretrained_cfg', 'default_cfg', 'num_classes', 'num_features', 'feature_info')
 
 
@@ -61,6 +64,23 @@ def fold_batch_norms(model: nn.Module) -> nn.Module:
     return model
 
 
+_numbers = itertools.count()
+
+
+def _call(model: nn.Module, x: torch.Tensor) -> Any:
+    return model._call_impl(x)  # with hooks
+
+
+def _call_of_its_own() -> types.FunctionType:
+    """A copy of :func:`_call` with code of its own.
+
+    What torch.compile knows of sizes, and how often it compiles before it gives up and runs eager, it counts by code:
+    of one code the second model would be compiled for any size at once, and the ninth not at all.
+    """
+    code = _call.__code__.replace(co_name=f'call_{next(_numbers)}')
+    return types.FunctionType(code, _call.__globals__)
+
+
 class OptimizedModel(nn.Module):
     """What :func:`optimize_for_inference` gives: the same call, without gradients.
 
@@ -84,7 +104,8 @@ class OptimizedModel(nn.Module):
 
     def _start(self) -> None:
         if self.compiled:
-            self.compile(options={'freezing': True})
+            # where Module.compile puts it, and Module leaves it out of the state
+            self._compiled_call_impl = torch.compile(types.MethodType(_call_of_its_own(), self), **COMPILE)
 
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)
