@@ -158,8 +158,9 @@ def optimize_for_inference(
     convolution. Merges that were not taken are in docs/deployment.md.
 
     Any batch and size can be called. Compiled, the first call with another batch size compiles once more, for all batch
-    sizes from 2, and so do the first with another height or width, and the first of one picture. Each takes as long as
-    the warm-up did; a service calls the sizes it will see before it opens.
+    sizes from 2, and so do the first with another height or width, and the first of one picture. That code is of sizes
+    that are no constants, and compiling it can take ten minutes and more for height and width: where pictures come in
+    few sizes, optimize once for each; where in many, use ``compile=False``.
 
     Args:
         model: A model in eval mode, from ``create_model``, also with ``features_only``, or any other module of one
