@@ -1,10 +1,7 @@
-"""``timm-assemble robustness``: the same figures for any workers and after a kill; what it says of bad use."""
-import argparse
-import copy
+"""``timm-assemble robustness``: the same figures for any workers and after a kill, and what they are."""
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,54 +14,19 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from timm.data import ImageNetInfo
-from timm.models import save_for_hf
 
+from tests._robustness_place import CORRUPTIONS, arguments, bad, figures, generate, make_place
 from tests.test_robustness_pictures import write_film
 from timm_assemble.__main__ import main
 from timm_assemble.robustness.metrics import ALEXNET_FLIP_RATE, COMMON, SEVERITIES
 
 COMMAND = [sys.executable, '-m', 'timm_assemble', 'robustness']
 ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1'}
-# drawn from NumPy's state, and from a seed of its own
-CORRUPTIONS = ('gaussian_noise', 'impulse_noise')
 
 
 @pytest.fixture(scope='module')
 def place(tmp_path_factory):
-    """Two models' weights for three classes, a folder of clean pictures and one in ImageNet-C's form."""
-    root = tmp_path_factory.mktemp('robustness')
-    rng = np.random.RandomState(0)
-    for seed, name in enumerate(('a', 'b')):
-        torch.manual_seed(seed)
-        model = timm.create_model('test_assemble_resnet', num_classes=3)
-        save_file(model.state_dict(), root / f'{name}.safetensors')
-    for i in range(6):
-        path = root / 'clean' / 'xyz'[i % 3] / f'{i}.jpeg'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.randint(0, 256, (9, 12, 3)).astype(np.uint8)).resize((300, 240)).save(path)
-    for name in COMMON:
-        for severity in SEVERITIES:
-            for c in 'xyz':
-                path = root / 'c' / name / str(severity) / c / '0.JPEG'
-                path.parent.mkdir(parents=True)
-                Image.fromarray(rng.randint(0, 256, (8, 8, 3)).astype(np.uint8)).resize((224, 224)).save(path)
-    return root
-
-
-def arguments(place, *more, models='ab'):
-    return [*(f'test_assemble_resnet={place / name}.safetensors' for name in models), *map(str, more)]
-
-
-def generate(place, output, *more):
-    return arguments(place, '--generate', place / 'clean', '--corruptions', *CORRUPTIONS, '--input-size', 32,
-                     '--shift', 4, '--baseline', f'test_assemble_resnet={place / "a"}.safetensors',
-                     '--output', output, *more)
-
-
-def figures(output):
-    results = json.loads((output / 'results.json').read_text())
-    assert set(results.pop('run')) >= {'seconds', 'date', 'workers'}  # all that may differ
-    return results
+    return make_place(tmp_path_factory.mktemp('robustness'))
 
 
 @pytest.fixture(scope='module')
@@ -177,7 +139,7 @@ def test_films(place, capsys, tmp_path):
     with Image.open(output / 'robustness.png') as picture:
         assert picture.size[0] > 1000
     (tmp_path / 'p' / 'tilt' / 'a' / '0.mp4').write_bytes(b'no film' * (len(film) // 7))
-    assert 'tilt/a/0.mp4 (no film: ' in bad(place, capsys, *arguments(
+    assert 'tilt/a/0.mp4 (no film: ' in bad(capsys, *arguments(
         place, '--imagenet-p', tmp_path / 'p', '--workers', 0, '--input-size', 32, '--output', output, models='a'))
 
 
@@ -215,186 +177,3 @@ def test_mixed_precision_has_cells_of_its_own(place):
         assert main(['robustness', *arguments(place, *options, *amp, models='a')]) == 0
     assert len([*(output / 'cells').iterdir()]) == 2
     assert figures(output)['protocol']['precision'] == 'bfloat16'
-
-
-def bad(place, capsys, *args):
-    assert main(['robustness', *map(str, args)]) == 2
-    out, err = capsys.readouterr()
-    line = err.replace('\r', '\n').splitlines()[-1]  # after the bar, if there was one
-    assert not out and line.startswith('timm-assemble: ') and 'Traceback' not in err
-    return line
-
-
-def test_bad_use_is_one_line(place, capsys, tmp_path):
-    a = arguments(place, '--workers', 0, '--output', tmp_path / 'o', models='a')
-
-    def told(*args):
-        return bad(place, capsys, *args)
-    assert 'there must be pictures: --imagenet-c' in told(*a)
-    assert 'takes neither --imagenet-c' in told(*a, '--generate', place / 'clean', '--clean', place)
-    assert '--protocol assemble is of pictures made' in told(*a, '--imagenet-c', place / 'c', '--protocol', 'assemble')
-    assert 'lacks spatter;' in told(*a, '--imagenet-c', place / 'c', '--corruptions', 'spatter')
-    assert '--corruptions must be one or more of gaussian_noise' in told(
-        *a, '--imagenet-c', place / 'c', '--corruptions', 'rain')
-    assert 'got rain' in told(*a, '--generate', place / 'clean', '--corruptions', 'fog', 'rain')
-    assert '--imagenet-p must be a folder with the 10' in told(*a, '--imagenet-p', place)
-    assert 'must have a folder a class' in told(*a, '--clean', place / 'clean' / 'x')
-    assert 'must be a folder with a folder a class' in told(*a, '--clean', place / 'nowhere')
-    assert '--shift needs pictures' in told(*a, '--imagenet-p', place, '--shift', 3)
-    assert '--shift must be below the side of the pictures, 32, got 32' in told(
-        *a, '--clean', place / 'clean', '--input-size', 32, '--shift', 32)
-    assert '--generate has pictures of 256 and --imagenet-p films of 224: ' in told(
-        *a, '--generate', place / 'clean', '--imagenet-p', place)
-    assert '--corruptions are of' in told(*a, '--clean', place / 'clean', '--corruptions', 'fog')
-    assert "--device must be one that torch has here, got 'abacus'" in told(
-        *a, '--clean', place / 'clean', '--device', 'abacus')
-    assert 'Not a directory' in told(*a, '--clean', place / 'clean', '--output', place / 'a.safetensors')
-    for model, message in (
-            ('resnet5000', 'timm knows no such model'), ('assemble_resnet50', 'comes without weights of its own'),
-            ('resnet50=', 'NAME=CHECKPOINT'), ('resnet5000=x', "timm knows, got 'resnet5000'"),
-            (f'test_assemble_resnet={place / "nowhere"}', 'must be a file, got'),
-            (f'resnet18={place / "a.safetensors"}', 'resnet18'), ('local-dir:nowhere', 'nowhere')):
-        line = told(model, '--clean', place / 'clean', '--output', tmp_path / 'o')
-        assert f'MODEL {model}: ' in line or model == 'resnet50='
-        assert message in line
-    assert 'more than once' in told('x=hf-hub:a/b', 'x=hf-hub:a/c', '--clean', place / 'clean')
-    assert not [*tmp_path.rglob('*.json')]  # neither results nor cells
-
-
-def test_files_that_hold_no_weights_of_the_model_are_told(place, capsys, tmp_path):
-    options = ('--clean', place / 'clean', '--output', tmp_path / 'o')
-    for name, write, message in (
-            ('junk.pth', lambda path: path.write_bytes(b'junk' * 99), 'cannot be read: '),
-            ('junk.safetensors', lambda path: path.write_bytes(b'junk' * 99), 'cannot be read: SafetensorError: '),
-            ('list.pth', lambda path: torch.save([1, 2], path), 'cannot be read: '),
-            ('other.pth', lambda path: torch.save(dict(a=torch.zeros(1)), path), "classifier 'head.fc'")):
-        write(tmp_path / name)
-        line = bad(place, capsys, f'test_assemble_resnet={tmp_path / name}', *options)
-        assert f'{name} must h' in line and message in line
-    model = timm.create_model('test_assemble_resnet', num_classes=3)
-    save_for_hf(model, str(tmp_path / 'hub'), safe_serialization=True)
-    (tmp_path / 'hub' / 'model.safetensors').write_bytes(b'junk' * 99)
-    assert 'hub: Error while deserializing' in bad(place, capsys, f'local-dir:{tmp_path / "hub"}', *options)
-
-
-def test_a_checkpoint_of_training_that_is_damaged_is_not_taken_for_weights_alone(place, capsys, tmp_path):
-    """Its arguments say which network it is; without them the weights would be put into another that they fit."""
-    state = timm.create_model('test_assemble_resnet', num_classes=3).state_dict()
-    args = argparse.Namespace(model='test_assemble_resnet', num_classes=3, model_kwargs={})
-    said = argparse.Namespace(**{**vars(args), 'num_classes': 5})
-    options = ('--clean', place / 'clean', '--input-size', 32, '--workers', 0, '--output', tmp_path / 'o')
-    path = tmp_path / 'last.pth.tar'
-    torch.save(dict(state_dict=state, args=args, epoch=0), path)
-    assert main(['robustness', f'test_assemble_resnet={path}', *map(str, options)]) == 0
-    capsys.readouterr()
-    torch.save(dict(state_dict=state, args=said, epoch=0), path)
-    line = bad(place, capsys, f'test_assemble_resnet={path}', *options)
-    assert 'must be those of test_assemble_resnet as its arguments build it' in line
-
-
-def test_a_model_without_a_classifier_is_refused_before_any_work(place, capsys, tmp_path):
-    save_for_hf(timm.create_model('test_assemble_resnet', num_classes=0), str(tmp_path / 'features'))
-    line = bad(place, capsys, f'local-dir:{tmp_path / "features"}', '--clean', place / 'clean', '--output', tmp_path)
-    assert 'must have a classifier, and gives features alone' in line
-
-
-@pytest.mark.parametrize('options, message', [
-    (['--workers', '-1'], "--workers: must be a whole number from 0, got '-1'"),
-    (['--shift', '0'], '--shift: must be a whole number from 1'), (['--protocol', 'mine'], "invalid choice: 'mine'"),
-])
-def test_bad_options_are_one_line(options, message, capsys):
-    with pytest.raises(SystemExit) as e:
-        main(['robustness', 'resnet18', *options])
-    err = capsys.readouterr().err
-    assert e.value.code == 2 and message in err and err.count('\n') == 1
-
-
-def test_folders_have_the_classes_that_timm_trained_them_as(tmp_path):
-    """Ten comes after two: a model of train.py has learned it so, whatever the order of the listing."""
-    from timm_assemble.commands.robustness import _subject
-    from timm_assemble.robustness.models import LoadedModel
-    from timm_assemble.robustness.plan import Request, make_plan
-    for name in ('1', '2', '10', '.cache'):
-        (tmp_path / name).mkdir()
-        Image.new('RGB', (256, 256)).save(tmp_path / name / '0.png')
-    plan = make_plan(Request(clean=tmp_path))
-    loaded = LoadedModel('m', 'm', 'm', 3, 224, (0.5,) * 3, (0.5,) * 3, '', '', timm.create_model(
-        'test_assemble_resnet', num_classes=3).eval())
-    assert plan.classes == ('1', '10', '2')
-    assert _subject(loaded, plan, torch.device('cpu'), False).class_map == [0, 2, 1]
-
-
-def test_a_model_of_other_classes_is_refused(place, capsys, tmp_path):
-    shutil.copytree(place / 'clean' / 'x', tmp_path / 'two' / 'x')
-    shutil.copytree(place / 'clean' / 'y', tmp_path / 'two' / 'y')
-    line = bad(place, capsys, *arguments(place, models='a'), '--clean', tmp_path / 'two', '--output', tmp_path / 'o')
-    assert 'must have a folder for each of the 3 classes, got 2 folders' in line
-
-
-def test_missing_and_unlike_folders_are_all_told(place, capsys, tmp_path):
-    tree = shutil.copytree(place / 'c', tmp_path / 'c')
-    a = [*arguments(place, models='a'), '--imagenet-c', tree, '--output', tmp_path / 'o', '--workers', 0]
-    extra = tree / 'snow' / '2' / 'x' / '1.JPEG'
-    shutil.copy(tree / 'snow' / '2' / 'x' / '0.JPEG', extra)
-    assert ('gaussian_noise/1 has 3 pictures of 3 classes, snow/2 has 4 of 3') in bad(place, capsys, *a)
-    extra.unlink()
-    shutil.rmtree(tree / 'fog')
-    shutil.rmtree(tree / 'snow' / '4')
-    assert 'severities 1 to 5, and lacks fog, snow/4; --corruptions names' in bad(place, capsys, *a)
-    assert main(['robustness', *map(str, a), '--corruptions', 'frost', '--input-size', '32']) == 0
-    assert figures(tmp_path / 'o')['models'][0]['mce'] is None
-
-
-def test_an_unreadable_picture_is_named_and_the_rest_is_kept(place, capsys, tmp_path):
-    tree = tmp_path / 'c'
-    for name in ('frost', 'fog'):
-        shutil.copytree(place / 'c' / name, tree / name)
-    a = [*arguments(place, models='a'), '--imagenet-c', tree, '--corruptions', 'frost', 'fog', '--input-size', 32,
-         '--output', tmp_path / 'o', '--workers', 0]
-    path = tree / 'frost' / '2' / 'y' / '0.JPEG'
-    content = path.read_bytes()
-    path.write_bytes(b'no picture' * 9)
-    line = bad(place, capsys, *a)
-    assert f'1 of the files cannot be read, and their folders were left out: {path} (' in line
-    kept = {f: f.stat().st_mtime_ns for f in (tmp_path / 'o' / 'cells').iterdir()}
-    assert len(kept) == 9
-    path.write_bytes(content)
-    for file in kept:
-        old = json.loads(file.read_text())
-        file.write_text(json.dumps(dict(old, versions=dict(old['versions'], torch='1.0'))))
-        kept[file] = file.stat().st_mtime_ns
-    assert main(['robustness', *map(str, a)]) == 0
-    assert {f: f.stat().st_mtime_ns for f in kept} == kept
-    assert 'some cells were kept from before, of torch 1.0' in figures(tmp_path / 'o')['notes']
-
-
-@pytest.mark.parametrize('module', ['torchmetrics', 'imagecorruptions'])
-def test_without_the_extra(place, capsys, monkeypatch, module):
-    monkeypatch.setitem(sys.modules, module, None)
-    line = bad(place, capsys, *arguments(place, models='a'), '--generate', place / 'clean')
-    assert line == f"timm-assemble: robustness needs {module}: pip install 'timm-assemble[robustness]'"
-
-
-def test_labels_and_hub_folders(place, capsys):
-    """A folder in the Hub's form under a label; and anti-aliasing, which no weight tells, makes another model."""
-    from timm_assemble.robustness.models import labels_of, load_model
-    model = timm.create_model('test_assemble_resnet', num_classes=3)
-    for name, aa in (('with', 3), ('without', 0)):
-        made = timm.create_model('test_assemble_resnet', num_classes=3, aa_size=aa)
-        made.load_state_dict(copy.deepcopy(model.state_dict()))
-        save_for_hf(made, str(place / name), safe_serialization=True, model_args=dict(aa_size=aa))
-    loaded = [load_model(f'{name}=local-dir:{place / name}') for name in ('with', 'without')]
-    assert [m.label for m in loaded] == ['with', 'without'] and loaded[0].checksum == loaded[1].checksum
-    assert loaded[0].identity != loaded[1].identity
-    assert labels_of(['a=hf-hub:x/y', 'resnet18', 'resnet18=p/w.pth']) == ['a', 'resnet18', 'resnet18=w.pth']
-    assert labels_of(['m=p/w.pth', 'm=q/w.pth']) == ['m=p/w.pth', 'm=q/w.pth']
-
-
-def test_transformers_are_brought_to_the_size():
-    from timm_assemble.robustness.models import LoadedModel
-    model = timm.create_model('test_vit', num_classes=3).eval()
-    loaded = LoadedModel('vit', 'vit', 'test_vit', 3, 160, (0.5,) * 3, (0.5,) * 3, '', '', model)
-    classify = loaded.classifier(torch.device('cpu'), False, 64)
-    assert classify(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)).shape == (2, 3)
-    with pytest.raises(ValueError, match='vit takes no pictures of 50 x 50: '):
-        loaded._replace(own_size=64).classifier(torch.device('cpu'), False, 50)
