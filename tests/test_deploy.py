@@ -49,14 +49,13 @@ def fresh():
 
 
 class Counter:
-    """A backend that counts what dynamo compiles, which does not depend on the backend, and whether for any size."""
+    """A backend that counts what dynamo compiles, which does not depend on the backend."""
 
     def __init__(self):
-        self.frame_count, self.any_size = 0, False
+        self.frame_count = 0
 
     def __call__(self, graph, inputs):
         self.frame_count += 1
-        self.any_size = any(not isinstance(x, torch.Tensor) for x in inputs)  # sizes are then inputs too
         return graph.forward
 
 
@@ -101,15 +100,44 @@ def test_compiled_model_keeps_its_numbers(fresh):
         assert error(optimized(x), model(x)) < 1e-4
 
 
+def test_weights_are_constants(fresh):
+    """Convolutions of packed weights that have their ReLU in them; of weights as inputs nothing of it is done."""
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 1), nn.ReLU()).eval()
+    optimized, x = timm_assemble.optimize_for_inference(model, (2, 3, 32, 32)), torch.randn(2, 3, 32, 32)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        optimized(x)
+    calls = {event.key: event.count for event in profile.key_averages()}
+    assert calls['mkldnn::_convolution_pointwise'] == 2
+    assert not {'aten::convolution', 'aten::relu'} & calls.keys()
+
+
 def test_what_compiles_anew(counter):
-    """The docstring's claims: once for other batches, once for other sizes, once for a single picture."""
+    """The docstring's claims: once a size, of each once for other batches, and once for a single picture."""
     optimized = timm_assemble.optimize_for_inference(make(**tiny), (4, 3, 64, 64))
     counts = [counter.frame_count]
-    for shape in ((4, 64, 64), (3, 64, 64), (9, 64, 64), (3, 96, 80), (7, 75, 101), (1, 96, 80), (1, 64, 96)):
-        optimized(torch.zeros(shape[0], 3, *shape[1:]))
+    for batch, *size in ((4, 64, 64), (3, 64, 64), (9, 64, 64), (3, 96, 80), (7, 96, 80), (1, 96, 80), (1, 64, 96),
+                         (5, 64, 64)):
+        optimized(torch.zeros(batch, 3, *size))
         counts.append(counter.frame_count)
-    assert counter.any_size
-    assert counts == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert counts == [1, 1, 2, 2, 3, 4, 5, 6, 6]
+    optimized(torch.zeros(5, 3, 64, 64).to(memory_format=torch.channels_last))
+    assert counter.frame_count == 6
+
+
+def test_after_many_sizes_calls_run_uncompiled_and_say_so(counter, monkeypatch):
+    monkeypatch.setattr(timm_assemble.deploy, 'MAX_SIZES', 2)
+    model = make(**tiny)
+    optimized = timm_assemble.optimize_for_inference(model, (2, 3, 64, 64))
+    optimized(torch.zeros(2, 3, 64, 96))
+    x = torch.randn(2, 3, 75, 101)
+    with pytest.warns(UserWarning, match='Calls of 2 sizes are compiled; 75x101 and other new ones run') as caught:
+        y = optimized(x)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    optimized(x[..., :80])  # warnings are errors here: said once
+    optimized(torch.zeros(2, 3, 64, 96))
+    assert counter.frame_count == 2
+    with torch.no_grad():
+        assert error(y, model(x)) < 1e-4
 
 
 def test_models_are_compiled_apart(counter):
@@ -118,7 +146,6 @@ def test_models_are_compiled_apart(counter):
     for i in range(10):
         timm_assemble.optimize_for_inference(layer, (2, 3, 8 + i, 8))
         assert counter.frame_count == i + 1
-        assert not counter.any_size
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])

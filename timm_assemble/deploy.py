@@ -1,14 +1,16 @@
 """The fast form of a trained model: batch norms folded, channels-last, a half precision, compiled with its constants.
 
-Knows torch and timm's layers; takes any module, and folds what timm's ``ConvNormAct`` holds, which is every batch norm
-of this package's models.
+Knows torch and timm's layers; takes any module, and folds what timm's ``ConvNormAct`` holds,
+which is every batch norm of this package's models.
 """
 import copy
 import itertools
 import types
-from typing import Any, Dict, Optional, Sequence
+import warnings
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import torch
+import torch._inductor.config
 from timm.layers import ConvNormAct
 from torch import nn
 from torch.utils._pytree import tree_map_only
@@ -16,7 +18,8 @@ from torch.utils._pytree import tree_map_only
 __all__ = ['fold_batch_norms', 'fold_for_inference', 'OptimizedModel', 'optimize_for_inference']
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-COMPILE: Dict[str, Any] = dict(options={'freezing': True})  # torch.compile's arguments
+COMPILE: Dict[str, Any] = {}  # torch.compile's arguments
+MAX_SIZES = 8  # of height and width: each is compiled apart, and holds the weights once more
 DESCRIPTION = ('pretrained_cfg', 'default_cfg', 'num_classes', 'num_features', 'feature_info')
 
 
@@ -75,17 +78,46 @@ def _call_of_its_own() -> types.FunctionType:
     """A copy of :func:`_call` with code of its own.
 
     What torch.compile knows of sizes, and how often it compiles before it gives up and runs eager, it counts by code:
-    of one code the second model would be compiled for any size at once, and the ninth not at all.
+    of one code the second size would be compiled for any size, and the ninth model not at all.
     """
     code = _call.__code__.replace(co_name=f'call_{next(_numbers)}')
     return types.FunctionType(code, _call.__globals__)
 
 
+class _CompiledBySize:
+    """Calls of a model, compiled apart for each height and width.
+
+    One code for any of them would do for all, but the sizes on the way through a network, as symbols, take a compiler
+    ten times as long as the numbers they stand for take it.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.calls: Dict[Tuple[int, ...], Callable[[torch.Tensor], Any]] = {}
+        self.warned = False
+
+    def __call__(self, x: torch.Tensor) -> Any:
+        size = tuple(x.shape[-2:])
+        if size not in self.calls:
+            if len(self.calls) == MAX_SIZES:
+                if not self.warned:
+                    warnings.warn(
+                        f'Calls of {MAX_SIZES} sizes are compiled; {size[0]}x{size[1]} and other new ones run '
+                        'uncompiled. Optimize another copy for them, or with compile=False.', stacklevel=4)
+                self.warned = True
+                return self.model._call_impl(x)
+            self.calls[size] = torch.compile(types.MethodType(_call_of_its_own(), self.model), **COMPILE)
+        # Not as an option of torch.compile: options begin after the tracing, which has then made inputs of the weights
+        # already, and nothing is a constant.
+        with torch._inductor.config.patch(freezing=True):
+            return self.calls[size](x)
+
+
 class OptimizedModel(nn.Module):
     """What :func:`optimize_for_inference` gives: the same call, without gradients.
 
-    The cast of the picture to the weights' dtype, its turn to channels-last and the cast of the output back are of one
-    graph with the model where it is compiled. A copy, by deepcopy or through pickle, compiles at its first call.
+    The cast of the picture to the weights' dtype and of the output back are of one graph with the model where it is
+    compiled. A copy, by deepcopy or through pickle, compiles at its first call.
 
     Args:
         model: In eval mode; its dtype is that of its first floating parameter.
@@ -104,8 +136,7 @@ class OptimizedModel(nn.Module):
 
     def _start(self) -> None:
         if self.compiled:
-            # where Module.compile puts it, and Module leaves it out of the state
-            self._compiled_call_impl = torch.compile(types.MethodType(_call_of_its_own(), self), **COMPILE)
+            self._compiled_call_impl = _CompiledBySize(self)  # Module.compile's place, which Module keeps out of states
 
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)
@@ -117,9 +148,9 @@ class OptimizedModel(nn.Module):
             raise ValueError('mode must be False: an optimized model has no batch norms left to train.')
         return self
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, x: torch.Tensor) -> Any:
         with torch.no_grad():  # constants are folded only where no gradient is asked for
-            return super().__call__(*args, **kwargs)
+            return super().__call__(x.contiguous(memory_format=torch.channels_last))  # so that one layout is compiled
 
     def forward(self, x: torch.Tensor) -> Any:
         dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
@@ -157,10 +188,10 @@ def optimize_for_inference(
     inductor with weights as constants ("freezing"), which packs them for the processor and fuses what is not a
     convolution. Merges that were not taken are in docs/deployment.md.
 
-    Any batch and size can be called. Compiled, the first call with another batch size compiles once more, for all batch
-    sizes from 2, and so do the first with another height or width, and the first of one picture. That code is of sizes
-    that are no constants, and compiling it can take ten minutes and more for height and width: where pictures come in
-    few sizes, optimize once for each; where in many, use ``compile=False``.
+    Any batch and size can be called. Compiled, every height and width compiles at its first call; of each, the first
+    other batch size compiles once more, for all from 2, and so does the first single picture. Each holds the weights
+    once more in packed form. After eight heights and widths further ones run uncompiled, with a warning: where pictures
+    come in many sizes, use ``compile=False``.
 
     Args:
         model: A model in eval mode, from ``create_model``, also with ``features_only``, or any other module of one
@@ -172,15 +203,15 @@ def optimize_for_inference(
             compiler, as all of ``torch.compile`` does.
 
     Returns:
-        A module with the same call. It holds a copy of the weights; compiled, it holds them in packed form as well.
+        A module with the same call. It holds a copy of the weights.
 
     Raises:
         ValueError: The model is in training mode, ``example_size`` has other than 3 or 4 positive numbers or other
             channels than the model, or ``dtype`` is another.
     """
     optimized = fold_for_inference(model, example_size, dtype)
+    example = torch.zeros([1, *example_size][-4:], device=next(optimized.parameters()).device)
     optimized.compiled = compile
     optimized._start()
-    parameter = next(optimized.parameters())
-    optimized(torch.zeros([1, *example_size][-4:], device=parameter.device))
+    optimized(example)
     return optimized
