@@ -1,6 +1,6 @@
 """The fast form of a trained model: batch norms folded, channels-last, a half precision, compiled with its constants.
 
-Knows torch and timm's layers; takes any module, and folds what timm's ``ConvNormAct`` holds,
+Knows torch, timm's layers and Winograd's convolution; takes any module, and folds what timm's ``ConvNormAct`` holds,
 which is every batch norm of this package's models.
 """
 import copy
@@ -14,6 +14,8 @@ import torch._inductor.config
 from timm.layers import ConvNormAct
 from torch import nn
 from torch.utils._pytree import tree_map_only
+
+from .winograd import use_direct, use_winograd
 
 __all__ = ['fold_batch_norms', 'fold_for_inference', 'OptimizedModel', 'optimize_for_inference']
 
@@ -171,7 +173,7 @@ def fold_for_inference(
         raise ValueError(f"example_size must have the model's {channels} channels, got {example_size!r}.")
     if isinstance(model, OptimizedModel):
         model = model.model
-    folded = fold_batch_norms(copy.deepcopy(model)).requires_grad_(False)
+    folded = use_direct(fold_batch_norms(copy.deepcopy(model))).requires_grad_(False)
     folded = folded.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return OptimizedModel(folded, compiled=False)
 
@@ -186,7 +188,8 @@ def optimize_for_inference(
 
     Batch norms are folded (:func:`fold_batch_norms`), weights laid out channels-last and cast, and calls compiled by
     inductor with weights as constants ("freezing"), which packs them for the processor and fuses what is not a
-    convolution. Merges that were not taken are in docs/deployment.md.
+    convolution. In float32 on a CPU, wide 3x3 convolutions are computed by Winograd's filtering
+    (:class:`~timm_assemble.winograd.WinogradConv2d`). Merges that were not taken are in docs/deployment.md.
 
     Any batch and size can be called. Compiled, every height and width compiles at its first call; of each, the first
     other batch size compiles once more, for all from 2, and so does the first single picture. Each holds the weights
@@ -211,6 +214,8 @@ def optimize_for_inference(
     """
     optimized = fold_for_inference(model, example_size, dtype)
     example = torch.zeros([1, *example_size][-4:], device=next(optimized.parameters()).device)
+    if compile:
+        use_winograd(optimized, example)
     optimized.compiled = compile
     optimized._start()
     optimized(example)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from .deploy import OptimizedModel, fold_for_inference
+from .winograd import use_winograd
 
 __all__ = ['FORMATS', 'check_output', 'export_model', 'load_exported']
 
@@ -108,6 +109,8 @@ def export_model(
     batch = max(2, example_size[0]) if any_batch else example_size[0]  # one picture would be taken for a constant
     device = next(folded.parameters()).device
     example = torch.zeros(batch, *example_size[1:], device=device)
+    if format == 'package':
+        use_winograd(folded, example)
     new = path.with_name(f'.{path.stem}.{os.getpid()}.new{SUFFIXES[format]}')
     try:
         with torch.no_grad():
