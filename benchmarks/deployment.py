@@ -17,12 +17,13 @@ import timm
 import timm_assemble
 import torch
 from PIL import Image
+from timm_assemble.deploy import fold_for_inference
 from timm_assemble.export import export_model
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .cli import finish, parse_args
-from .harness import make_row
+from .harness import make_row, write_results
 from .inference import Network
 
 QUESTION = 'What do folding, compiling and half precision bring, and at what cost?'
@@ -91,10 +92,14 @@ def forms_of(model: nn.Module, size: Tuple[int, ...]) -> Dict[str, Callable[[tor
 
     optimize = timm_assemble.optimize_for_inference
     torch._dynamo.reset()
+    direct = fold_for_inference(model, size)
+    direct.compiled = True
+    direct._start()
     return {
         'eager, float32': model,
         'folded, float32': optimize(model, size, compile=False),
         'compiled and not folded, float32': torch.compile(model),
+        'optimized but for Winograd, float32': direct,
         'optimized, float32': optimize(model, size),
         'eager, autocast to bfloat16': autocast,
         'folded, bfloat16': optimize(model, size, torch.bfloat16, compile=False),
@@ -130,33 +135,32 @@ def step_rows(device: str, measure: Callable[..., Any]) -> List[Dict[str, Any]]:
     return rows
 
 
-def model_rows(device: str, measure: Callable[..., Any], names: Tuple[str, ...]) -> List[Dict[str, Any]]:
-    """Every model, optimized in both precisions: its numbers, its speed, and how long it takes to be ready."""
+def model_rows(device: str, measure: Callable[..., Any], name: str) -> List[Dict[str, Any]]:
+    """A model, optimized in both precisions: its numbers, its speed, and how long it takes to be ready."""
+    gc.collect()
+    torch._dynamo.reset()
+    cfg: Any = timm.get_pretrained_cfg(name)
+    size = cfg.test_input_size or cfg.input_size
+    network = make_network(name, size[-1], device)
+    x = torch.randn(1, *size, device=device).to(memory_format=torch.channels_last)
+    cases: Dict[str, Callable[[], Any]] = {'eager, float32': partial(network.model, x)}
+    details: Dict[str, Dict[str, Any]] = {'eager, float32': {}}
+    with torch.no_grad():
+        expected = network.model(x)
+        for dtype in (torch.float32, torch.bfloat16):
+            start = time.perf_counter()
+            optimized = timm_assemble.optimize_for_inference(network.model, x.shape, dtype)
+            ready, form = time.perf_counter() - start, f'optimized, {str(dtype)[6:]}'
+            details[form] = {'logits differ by': f'{difference(optimized(x), expected):.1e}',
+                             'ready after (s, wall)': ready}
+            cases[form] = partial(optimized, x)
+        seconds = measure(cases, warmup=1)
     rows = []
-    for name in names:
-        gc.collect()
-        torch._dynamo.reset()
-        cfg: Any = timm.get_pretrained_cfg(name)
-        size = cfg.test_input_size or cfg.input_size
-        network = make_network(name, size[-1], device)
-        x = torch.randn(1, *size, device=device).to(memory_format=torch.channels_last)
-        cases: Dict[str, Callable[[], Any]] = {'eager, float32': partial(network.model, x)}
-        details: Dict[str, Dict[str, Any]] = {'eager, float32': {}}
-        with torch.no_grad():
-            expected = network.model(x)
-            for dtype in (torch.float32, torch.bfloat16):
-                start = time.perf_counter()
-                optimized = timm_assemble.optimize_for_inference(network.model, x.shape, dtype)
-                ready, form = time.perf_counter() - start, f'optimized, {str(dtype)[6:]}'
-                details[form] = {'logits differ by': f'{difference(optimized(x), expected):.1e}',
-                                 'ready after (s, wall)': ready}
-                cases[form] = partial(optimized, x)
-            seconds = measure(cases, warmup=1)
-        for form in cases:
-            row = make_row(f'{name} at {size[-1]}, batch size 1', form, seconds,
-                           None if form.startswith('eager') else 'eager, float32', of='speed')
-            row['details'] = {'images/s': 1 / row['median_s'], **details[form]}
-            rows.append(row)
+    for form in cases:
+        row = make_row(f'{name} at {size[-1]}, batch size 1', form, seconds,
+                       None if form.startswith('eager') else 'eager, float32', of='speed')
+        row['details'] = {'images/s': 1 / row['median_s'], **details[form]}
+        rows.append(row)
     return rows
 
 
@@ -210,6 +214,12 @@ def start_rows(rounds: int, threads: int) -> List[Dict[str, Any]]:
     return rows
 
 
+def save(args: Any, rows: List[Dict[str, Any]]) -> None:
+    """What is measured so far; a run takes most of an hour and may be ended."""
+    if rows:
+        write_results(args.output.with_suffix('.part'), QUESTION, args.command, args.environment, rows)
+
+
 def broken(rows: List[Dict[str, Any]]) -> List[str]:
     """Rows that do not keep the numbers they must."""
     lines = []
@@ -227,11 +237,15 @@ def main() -> int:
     args = parse_args('deployment', QUESTION, rounds=7, options=lambda parser: parser.add_argument(
         '--demo', type=Path, help='what timm-assemble demo --output FOLDER left'))
     rows = [] if args.short else step_rows(args.device, args.measure)
-    rows += model_rows(args.device, args.measure, MODELS[-1:] if args.short else MODELS)
     if args.demo is not None:
         rows += agreement_rows(args.demo, args.measure)
+    save(args, rows)
     if not args.short:
         rows += start_rows(3, args.threads)
+    for name in MODELS[-1:] if args.short else MODELS:
+        save(args, rows)
+        rows += model_rows(args.device, args.measure, name)
+    args.output.with_suffix('.part').unlink(missing_ok=True)
     status, lines = finish(args, QUESTION, rows), broken(rows)
     print('\n'.join(lines))
     return 1 if lines else status

@@ -123,8 +123,9 @@ def _training(model: nn.Module, setting: Setting, x: torch.Tensor) -> Callable[[
 def compile_apart() -> None:
     """Have what is compiled in this process from now on be as if each network were alone in it.
 
-    All optimized networks share one piece of code. Left alone, torch takes the second one's size of picture for a sign
-    that sizes vary, and compiles slower code in several times the time; and the ninth is not compiled any more.
+    Networks of one class share the code that is compiled for training. Left alone, torch takes the second one's size of
+    picture for a sign that sizes vary, and compiles slower code in several times the time; and the ninth is not
+    compiled any more.
     """
     torch._dynamo.config.automatic_dynamic_shapes = False
     torch._dynamo.config.cache_size_limit = torch._dynamo.config.accumulated_cache_size_limit

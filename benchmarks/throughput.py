@@ -23,8 +23,8 @@ QUESTION = 'How many pictures a second, beside every peer and the limit of the m
 EVERY, BATCH_SIZE = 'all', 4
 # What is not asked for by name: a compilation takes minutes, and a step of training three times a forward.
 _MAIN = (
-    'resnet50d', 'assemble_resnet50_d', 'assemble_resnet50_bl_sk', 'assemble_resnet50', 'assemble_resnet152',
-    'resnet152', 'tf_efficientnet_b4', 'tf_efficientnet_b6', 'convnext_tiny')
+    'resnet50d', 'seresnet50', 'skresnet50d', 'resnetaa50d', 'assemble_resnet50_d', 'assemble_resnet50_bl_sk',
+    'assemble_resnet50', 'assemble_resnet152', 'resnet152', 'tf_efficientnet_b4', 'tf_efficientnet_b6', 'convnext_tiny')
 DEFAULTS = {
     ('inference', 'eager'): tuple(SIZES),
     ('inference', 'optimized'): _MAIN,
