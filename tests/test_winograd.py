@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.test_deploy import error, make, tiny
+from tests.test_deploy import MODELS, VARIATIONS, error, make, tiny
 from timm_assemble import deploy, optimize_for_inference
 from timm_assemble.winograd import WinogradConv2d, use_direct, use_winograd, winograd_conv3x3, winograd_filters
 
@@ -99,6 +99,28 @@ def test_used_where_maps_are_large_and_undone():
     assert kinds(model) == kinds(plain) and not any(module.training for module in model.modules())
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(model(x), plain(x))
+
+
+# the deeper two have the same blocks, and are compiled whole by benchmarks.deployment
+CASES = {**{name: (name, {}) for name in MODELS if '101' not in name and '152' not in name}, **{
+    title: ('test_assemble_resnet', {**tiny, 'width': 64, **kwargs}) for title, kwargs in VARIATIONS.items()}}
+
+
+@pytest.mark.parametrize('name, kwargs', CASES.values(), ids=CASES)
+def test_models_keep_their_numbers(name, kwargs, monkeypatch):
+    """Of full width and of other sizes than the filtering was chosen for; not compiled, but as if."""
+    model = make(name, **kwargs)
+    folded = deploy.fold_for_inference(model, (4, model.in_chans, 256, 256))
+    use_winograd(folded, torch.zeros(4, model.in_chans, 256, 256))
+    assert WinogradConv2d in kinds(folded).values()
+    for batch, *size in ((1, 64, 64), (5, 64, 96), (1, 75, 101)):
+        x = torch.randn(batch, model.in_chans, *size)
+        with torch.no_grad():
+            expected = model(x)
+            with monkeypatch.context() as patch:
+                patch.setattr(torch.compiler, 'is_compiling', lambda: True)
+                got = folded.forward(x)
+            assert 1e-8 < error(got, expected) < 1e-4
 
 
 def test_of_a_whole_model(monkeypatch):
