@@ -17,7 +17,7 @@ import timm
 import timm_assemble
 import torch
 from PIL import Image
-from timm_assemble.deploy import fold_for_inference
+from timm_assemble.deploy import OptimizedModel, fold_for_inference
 from timm_assemble.export import export_model
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -92,14 +92,11 @@ def forms_of(model: nn.Module, size: Tuple[int, ...]) -> Dict[str, Callable[[tor
 
     optimize = timm_assemble.optimize_for_inference
     torch._dynamo.reset()
-    direct = fold_for_inference(model, size)
-    direct.compiled = True
-    direct._start()
     return {
         'eager, float32': model,
         'folded, float32': optimize(model, size, compile=False),
         'compiled and not folded, float32': torch.compile(model),
-        'optimized but for Winograd, float32': direct,
+        'optimized but for Winograd, float32': OptimizedModel(fold_for_inference(model, size).model, compiled=True),
         'optimized, float32': optimize(model, size),
         'eager, autocast to bfloat16': autocast,
         'folded, bfloat16': optimize(model, size, torch.bfloat16, compile=False),

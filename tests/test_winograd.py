@@ -123,6 +123,13 @@ def test_models_keep_their_numbers(name, kwargs, monkeypatch):
             assert 1e-8 < error(got, expected) < 1e-4
 
 
+def test_nothing_is_called_where_nothing_suits():
+    class Uncalled(nn.Module):
+        def forward(self, x):
+            raise AssertionError
+    assert use_winograd(Uncalled(), torch.zeros(1)).__class__ is Uncalled
+
+
 def test_of_a_whole_model(monkeypatch):
     """All wide 3x3 convolutions but those with a stride; twice optimized in another dtype none of them is left."""
     monkeypatch.setattr(deploy, 'COMPILE', dict(backend='eager'))

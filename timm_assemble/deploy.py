@@ -89,8 +89,8 @@ def _call_of_its_own() -> types.FunctionType:
 class _CompiledBySize:
     """Calls of a model, compiled apart for each height and width.
 
-    One code for any of them would do for all, but the sizes on the way through a network, as symbols, take a compiler
-    ten times as long as the numbers they stand for take it.
+    One code for any of them would do for all, but with the sizes on the way through a network as symbols a compiler
+    takes many times as long as with numbers.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -212,11 +212,10 @@ def optimize_for_inference(
         ValueError: The model is in training mode, ``example_size`` has other than 3 or 4 positive numbers or other
             channels than the model, or ``dtype`` is another.
     """
-    optimized = fold_for_inference(model, example_size, dtype)
-    example = torch.zeros([1, *example_size][-4:], device=next(optimized.parameters()).device)
+    folded = fold_for_inference(model, example_size, dtype)
+    example = torch.zeros([1, *example_size][-4:], device=next(folded.parameters()).device)
     if compile:
-        use_winograd(optimized, example)
-    optimized.compiled = compile
-    optimized._start()
+        use_winograd(folded, example)
+    optimized = OptimizedModel(folded.model, compile)
     optimized(example)
     return optimized

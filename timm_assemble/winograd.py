@@ -129,7 +129,7 @@ def use_winograd(model: nn.Module, example: torch.Tensor) -> nn.Module:
     """Have the convolutions below ``model`` that gain by it computed by Winograd's way, in place.
 
     Args:
-        model: Called once with ``example``, to see how large the maps of each convolution are.
+        model: Called once with ``example`` if any suits, to see how large the maps of each convolution are.
         example: Pictures; others may be of other sizes and numbers, which the choice then fits less well.
     """
     chosen: Set[nn.Module] = set()
@@ -140,8 +140,9 @@ def use_winograd(model: nn.Module, example: torch.Tensor) -> nn.Module:
 
     hooks = [module.register_forward_pre_hook(choose) for module in model.modules() if WinogradConv2d.suits(module)]
     try:
-        with torch.no_grad():
-            model(example)
+        if hooks:
+            with torch.no_grad():
+                model(example)
     finally:
         for hook in hooks:
             hook.remove()
