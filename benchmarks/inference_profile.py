@@ -12,11 +12,11 @@ import torch
 import torch._inductor.config
 from torch.profiler import ProfilerActivity, profile
 
-__all__ = ['part_of', 'profile_call']
+from .shares import part_of, shares_table
 
 MODEL, SIZE, BATCH_SIZE = 'assemble_resnet50', 256, 4
 GENERATED = 'graph_'  # begins the names of generated kernels
-# What an operation is part of, by what its name contains; the first that fits
+# What an operation is part of
 PARTS = {
     "Winograd's products": ('aten::bmm',),
     "Winograd's sums and what is fused into them": ('stack', 'unbind'),  # gate, ReLU, merge, the blur's padding
@@ -27,18 +27,13 @@ PARTS = {
 REST = 'rest: calls, copies, memory'
 
 
-def part_of(name: str) -> str:
-    """The part that an operation of this name belongs to."""
-    return next((part for part, names in PARTS.items() if any(n in name for n in names)), REST)
-
-
 def profile_call(model: Any, x: torch.Tensor) -> Counter[str]:
     """Microseconds by part of one call, without those of what an operation calls in turn."""
     with profile(activities=[ProfilerActivity.CPU]) as record:
         model(x)
     parts: Counter[str] = Counter()
     for event in record.key_averages():
-        parts[part_of(event.key)] += event.self_cpu_time_total
+        parts[part_of(event.key, PARTS, REST)] += event.self_cpu_time_total
     return parts
 
 
@@ -59,10 +54,7 @@ def main() -> int:
         optimized(x)
         found: List[Counter[str]] = [profile_call(optimized, x) for _ in range(args.calls)]
         columns[str(dtype)[6:]] = {part: min(parts[part] for parts in found) for part in [*PARTS, REST]}
-    print('| share of a call (%) | ' + ' | '.join(columns) + ' |\n' + '|---|' + '--:|' * len(columns))
-    for part in [*PARTS, REST]:
-        shares = [100 * parts[part] / sum(parts.values()) for parts in columns.values()]
-        print(f'| {part} | ' + ' | '.join(f'{share:.1f}' for share in shares) + ' |')
+    print(shares_table('call', columns, digits=1))
     print('| all (ms) | ' + ' | '.join(f'{sum(parts.values()) / 1000:.0f}' for parts in columns.values()) + ' |')
     return 0
 

@@ -14,10 +14,11 @@ from timm_assemble.layers import drop_block
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .shares import part_of, shares_table
 from .training_step import BATCH_SIZE, MAIN, REFERENCE, make_step, make_trained
 
 MASK = 'drop_block_mask'
-# What the outermost operations of a step are part of, by what their names contain; the first that fits
+# What the outermost operations of a step are part of
 PARTS = {
     'blur: depthwise convolution': ('depthwise', ), 'blur: reflection': ('ReflectionPad2D', 'aten::pad'),
     'convolution': ('Convolution', 'aten::conv2d'), 'batch norm': ('NativeBatchNorm', 'aten::batch_norm'),
@@ -30,11 +31,6 @@ PARTS = {
     'residual sums': ('AddBackward', 'aten::add'), 'casts of autocast': ('ToCopy', 'aten::to'),
 }
 REST = 'rest'
-
-
-def part_of(name: str) -> str:
-    """The part of the step that an operation of this name belongs to."""
-    return next((part for part, names in PARTS.items() if any(n in name for n in names)), REST)
 
 
 def _weight_shape(event: Any) -> Optional[List[int]]:
@@ -65,7 +61,7 @@ def profile_step(step: Callable[[], Any]) -> Counter[str]:
         if event.cpu_parent is None:
             shape = _weight_shape(event) if 'onv' in event.key else None
             depthwise = shape is not None and len(shape) == 4 and shape[1] == 1
-            parts[part_of('depthwise' if depthwise else event.key)] += event.cpu_time_total
+            parts[part_of('depthwise' if depthwise else event.key, PARTS, REST)] += event.cpu_time_total
     return parts
 
 
@@ -97,10 +93,7 @@ def main() -> int:
                 found = [profile_step(step) for _ in range(args.steps)]
                 columns[column] = {part: min(parts[part] for parts in found) for part in [*PARTS, REST]}
                 calls[column] = operations.count
-    print('| share of a step (%) | ' + ' | '.join(columns) + ' |\n' + '|---|' + '--:|' * len(columns))
-    for part in [*PARTS, REST]:
-        shares = [100 * parts[part] / sum(parts.values()) for parts in columns.values()]
-        print(f'| {part} | ' + ' | '.join(f'{share:.2f}' for share in shares) + ' |')
+    print(shares_table('step', columns, digits=2))
     print('| operations, views not counted | ' + ' | '.join(map(str, calls.values())) + ' |')
     return 0
 
