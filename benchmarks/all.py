@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence
 
-from .cli import SHORT_RESULTS
-from .harness import ROOT
-from .report import RESULTS
+from .harness.cli import SHORT_RESULTS
+from .harness.measure import ROOT
+from .reports.report import RESULTS
 
 __all__ = ['benchmarks', 'missing', 'run_all']
 

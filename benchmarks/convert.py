@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
-from .cli import finish, parse_args
-from .harness import make_row
+from .harness.cli import finish, parse_args
+from .harness.measure import make_row
 
 QUESTION = 'What does converting the official checkpoint of the 152 take, in time and memory?'
 MODEL = 'assemble_resnet152'
@@ -39,8 +39,9 @@ tf.raw_ops.SaveV2(prefix=sys.argv[2], tensor_names=[*tensors], shape_and_slices=
 """
 IMPORTS = """
 import timm, timm_assemble
-from timm_assemble import accuracy, convert
-from timm_assemble.convert.tensorflow import _import_tensorflow
+from timm_assemble.utils import accuracy
+from timm_assemble import convert
+from timm_assemble.convert.tf_checkpoint import _import_tensorflow
 _import_tensorflow()
 """
 # the peak of the process, said by itself as its last words; ru_maxrss is in KiB on Linux

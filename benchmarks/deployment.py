@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
 
 import timm
-import timm_assemble
 import torch
 from PIL import Image
-from timm_assemble.deploy import OptimizedModel, fold_for_inference
-from timm_assemble.export import export_model
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .cli import finish, parse_args
-from .harness import make_row, write_results
+import timm_assemble
+from timm_assemble.deploy.export import export_model
+from timm_assemble.deploy.optimize import OptimizedModel, fold_for_inference
+
+from .harness.cli import finish, parse_args
+from .harness.measure import make_row, write_results
 from .inference import Network
 
 QUESTION = 'What do folding, compiling and half precision bring, and at what cost?'

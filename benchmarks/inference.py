@@ -6,13 +6,14 @@ import sys
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 
 import timm
-import timm_assemble  # noqa: F401  registers the models
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .cli import finish, parse_args
-from .harness import make_row
+import timm_assemble  # noqa: F401  registers the models
+
+from .harness.cli import finish, parse_args
+from .harness.measure import make_row
 
 QUESTION = 'How many pictures a second do the networks classify?'
 BATCH_SIZES = (1, 4, 8)

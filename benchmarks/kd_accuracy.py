@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Dict, List, Sequence
 
-from .cli import finish, parse_args
-from .harness import make_row
+from .harness.cli import finish, parse_args
+from .harness.measure import make_row
 
 QUESTION = 'What does distillation bring to a short training, and what does it cost?'
 SEEDS = (0, 1, 2)

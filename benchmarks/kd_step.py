@@ -9,22 +9,18 @@ from typing import Any, Callable, Dict, List, Tuple
 
 import numpy as np
 import timm
-import timm_assemble  # noqa: F401  registers the models
 import torch
 from timm.data import FastCollateMixup
 from timm.data.loader import PrefetchLoader
 from timm.loss import SoftTargetCrossEntropy
 from timm.task import ClassificationTask, LogitDistillationTask
-from timm_assemble.training import (
-    StoredLogitsDistillationTask,
-    TeacherCollateMixup,
-    TeacherDataset,
-    TeacherLogits,
-)
 from torch.utils.data import DataLoader, Dataset
 
-from .cli import finish, parse_args
-from .harness import make_row
+import timm_assemble  # noqa: F401  registers the models
+from timm_assemble.training import StoredLogitsDistillationTask, TeacherCollateMixup, TeacherDataset, TeacherLogits
+
+from .harness.cli import finish, parse_args
+from .harness.measure import make_row
 
 QUESTION = 'What does a training step cost with distillation?'
 STUDENT, TEACHER = 'assemble_resnet50', 'tf_efficientnet_b4'

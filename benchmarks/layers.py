@@ -7,14 +7,14 @@ from functools import partial
 from typing import Any, Callable, Dict, List, Sequence
 
 import torch
-from timm.layers import SelectiveKernel
-from timm.layers import drop_block_2d as timm_drop_block_2d
-from timm_assemble.layers import DropBlock2d, SelectiveKernelC3
+from timm.layers import SelectiveKernel, drop_block_2d as timm_drop_block_2d
 from torch import channels_last
 from torchvision.ops import drop_block2d as torchvision_drop_block2d  # type: ignore[import-untyped]
 
-from .cli import finish, parse_args
-from .harness import make_row
+from timm_assemble.layers import DropBlock2d, SelectiveKernelC3
+
+from .harness.cli import finish, parse_args
+from .harness.measure import make_row
 
 QUESTION = 'What do the layers cost over the one operation they cannot do without?'
 SK_SHAPES = ((8, 64, 64, 64), (8, 256, 16, 16), (4, 512, 16, 16))

@@ -8,12 +8,13 @@ from functools import partial
 from typing import Any, Callable, Dict, List, NamedTuple
 
 import torch
-from timm_assemble import optimize_for_inference
-from timm_assemble.layers import AntiAlias2d, selective_kernel_merge
 from torch import nn
 
-from .cli import finish, parse_args
-from .harness import make_row
+from timm_assemble import optimize_for_inference
+from timm_assemble.layers import AntiAlias2d, selective_kernel_merge
+
+from .harness.cli import finish, parse_args
+from .harness.measure import make_row
 
 QUESTION = 'Would merging what is linear be faster than the network as it stands?'
 BATCH_SIZE = 4

@@ -14,18 +14,19 @@ from typing import Any, Callable, Dict, List
 
 import numpy as np
 import timm
-import timm_assemble  # noqa: F401  registers the models
 import torch
 from PIL import Image
-from timm_assemble.robustness.cells import CellStore, Subject
-from timm_assemble.robustness.corruptions import corrupt, warm_up
+
+import timm_assemble  # noqa: F401  registers the models
+from timm_assemble.robustness.datasets.corruptions import corrupt, warm_up
 from timm_assemble.robustness.metrics import ALEXNET_ERROR, SEVERITIES
 from timm_assemble.robustness.models import LoadedModel
 from timm_assemble.robustness.plan import Request, make_plan
 from timm_assemble.robustness.runner import Loading, run_cells
+from timm_assemble.robustness.tasks.cache import CellStore, Subject
 
-from .cli import finish, parse_args
-from .harness import make_row
+from .harness.cli import finish, parse_args
+from .harness.measure import make_row
 
 QUESTION = 'How fast does the evaluation of robustness go?'
 BOUND = 0.9  # of validate.py's pictures a second

@@ -13,11 +13,11 @@ from typing import Any, Callable, Dict, List, Sequence
 import timm
 import torch
 
-from .cli import finish, integer, parse_args
-from .harness import make_row, write_results
-from .machine import MATRIX_PRODUCT, limit_cases, limit_details, share_of_limit
-from .networks import DTYPES, FORMS, MODES, REFERENCE, SIZES, Network, Setting, compile_apart, describe, prepare
-from .published import published
+from .harness.cli import finish, integer, parse_args
+from .harness.machine import MATRIX_PRODUCT, limit_cases, limit_details, share_of_limit
+from .harness.measure import make_row, write_results
+from .harness.networks import DTYPES, FORMS, MODES, REFERENCE, SIZES, Network, Setting, compile_apart, describe, prepare
+from .reports.published import published
 
 QUESTION = 'How many pictures a second, beside every peer and the limit of the machine?'
 EVERY, BATCH_SIZE = 'all', 4

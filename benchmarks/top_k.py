@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import torch
-from timm_assemble.training import StoreInfo, TeacherLogits, TeacherLogitsWriter, distillation_cross_entropy
-from timm_assemble.training.teacher_logits import shrink
 
-from .cli import finish, parse_args
-from .harness import make_row
+from timm_assemble.training import StoreInfo, TeacherLogits, TeacherLogitsWriter, distillation_cross_entropy
+from timm_assemble.training.logit_store import shrink
+
+from .harness.cli import finish, parse_args
+from .harness.measure import make_row
 
 QUESTION = 'What do the k largest logits of a teacher cost and keep?'
 ROWS, CLASSES, IMAGENET = 4096, 1000, 1_281_167

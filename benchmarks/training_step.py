@@ -9,16 +9,17 @@ from functools import partial
 from typing import Any, Callable, ContextManager, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import timm
-import timm_assemble  # noqa: F401  registers the models
 import torch
 import torch.nn.functional as F
 from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .cli import finish, parse_args
-from .harness import make_row
-from .step_memory import StepMemory, memory_a_picture, peak_bytes, saved_bytes
+import timm_assemble  # noqa: F401  registers the models
+
+from .harness.cli import finish, parse_args
+from .harness.measure import make_row
+from .harness.step_memory import StepMemory, memory_a_picture, peak_bytes, saved_bytes
 
 QUESTION = 'What does a training step take beside its multiply-adds and its saved activations?'
 REFERENCE, MAIN = 'resnet50d', 'assemble_resnet50'

@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 from typing import List, Tuple
 
+from docs.network_facts import TIMES, TO, NetworkFacts
+from docs.svg import MUTED, Sheet, Style, Text
 from timm_assemble.layers import BigLittleStage, DropBlock2d
-
-from .network_facts import TIMES, TO, NetworkFacts
-from .svg import MUTED, Sheet, Style, Text
 
 __all__ = ['NETWORK', 'PICTURE', 'picture']
 

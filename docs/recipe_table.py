@@ -3,9 +3,8 @@ import sys
 from pathlib import Path
 from typing import List
 
+from docs.generated_block import rewrite_block
 from timm_assemble.recipes import read_recipe, recipe_names, recipe_path
-
-from .generated_block import rewrite_block
 
 __all__ = ['PAGE', 'page', 'table']
 

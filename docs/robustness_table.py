@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from .generated_block import rewrite_block
+from docs.generated_block import rewrite_block
 
 __all__ = ['PAGE', 'RESULTS', 'tables']
 

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
-from benchmarks.harness import ROOT
-from benchmarks.report import RESULTS
-
+from benchmarks.harness.measure import ROOT
+from benchmarks.reports.report import RESULTS
 from docs.generated_block import rewrite_block
 
 PAGE = ROOT / 'docs' / 'training.md'

@@ -13,8 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import timm_assemble  # noqa: F401  (registers the models)
-
-from .generated_block import rewrite_block
+from docs.generated_block import rewrite_block
 
 __all__ = ['README', 'table']
 

@@ -14,7 +14,7 @@ from timm.models import save_for_hf
 from timm.utils import CheckpointSaver, ModelEmaV3
 
 import timm_assemble  # noqa: F401  registers the models
-from timm_assemble.input_channels import input_channels
+from timm_assemble.models.pretrained_cfg import input_channels
 
 FOLDER, WITH_EMA, FOUR_CHANNELS = 'folder', 'with-ema', 'four-channels'
 VARIANTS = {
@@ -46,7 +46,7 @@ print(json.dumps(done))
 """
 PULL = """
 import sys, torch, timm, timm_assemble
-from tests._published import logits
+from ._published import logits
 torch.save([logits(timm.create_model(source, pretrained=True)) for source in sys.argv[2:]], sys.argv[1])
 """
 

@@ -1,6 +1,6 @@
 """Assemble-ResNet for timm. Importing this package registers its models with ``timm.create_model``."""
-from .assemble_resnet import AssembleResNet
-from .deploy import optimize_for_inference
+from .deploy.optimize import optimize_for_inference
+from .models.assemble_resnet import AssembleResNet
 
 __version__ = '0.1.0'
 __all__ = ['AssembleResNet', 'optimize_for_inference', '__version__']

@@ -5,6 +5,6 @@ to whatever is the main module, and fails if that is no train.py; ``train_bindin
 """
 import sys
 
-from .train_binding import bind
+from .timm_scripts.bind import bind
 
 bind(sys.modules['__main__'])

@@ -1,6 +1,6 @@
 """Weights of the official TensorFlow implementation, brought to these models."""
 from .conversion import convert, write
-from .tensorflow import find_checkpoint, open_checkpoint
+from .tf_checkpoint import find_checkpoint, open_checkpoint
 from .tf_names import MisfitError, state_dict_from_tf, tf_names
 from .variants import infer_variant
 

@@ -15,12 +15,12 @@ import torch
 from safetensors import safe_open
 from timm.models import save_for_hf
 
-from ..assemble_resnet import AssembleResNet
-from ..input_channels import input_channels
+from ..hub.model_card import Result, model_card
 from ..layers import AntiAlias2d
-from ..model_card import Result, model_card
-from ..new_folder import new_folder
-from .tensorflow import CheckpointVariables
+from ..models.assemble_resnet import AssembleResNet
+from ..models.pretrained_cfg import input_channels
+from ..utils.atomic import new_folder
+from .tf_checkpoint import CheckpointVariables
 from .tf_names import MisfitError, state_dict_from_tf, tf_names
 from .variants import Variant, infer_variant
 

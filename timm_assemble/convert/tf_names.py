@@ -11,8 +11,8 @@ import torch
 from timm.layers import ConvNormAct, SEModule
 from torch import nn
 
-from ..assemble_resnet import AssembleResNet
 from ..layers import BigLittleStage, BigLittleStem, Bottleneck, ProjectionShortcut, SelectiveKernelC3
+from ..models.assemble_resnet import AssembleResNet
 
 __all__ = ['MisfitError', 'state_dict_from_tf', 'tf_names']
 

@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Seq
 
 import timm
 
-from ..assemble_resnet import AssembleResNet
+from ..models.assemble_resnet import AssembleResNet
 from .tf_names import BATCH_NORM_LEAVES, PREFIX, tf_names
 
 __all__ = ['Architecture', 'Variant', 'infer_variant', 'read_architecture']

@@ -7,12 +7,11 @@ from .gem_pool import GeMPool2d, gem_pool_2d
 from .head import GLOBAL_POOLS, AssembleHead
 from .selective_kernel import SelectiveKernelC3, selective_kernel_merge
 from .shortcut import SHORTCUTS, ProjectionShortcut, shortcut_pool
-from .stages import make_big_little_stage, make_blocks, make_stem
 from .weight_init import fill_constant_buffers, init_weights_official
 
 __all__ = [
     'ATTENTIONS', 'AntiAlias2d', 'AssembleHead', 'BigLittleStage', 'BigLittleStem', 'Bottleneck', 'DropBlock2d',
     'GLOBAL_POOLS', 'GeMPool2d', 'ProjectionShortcut', 'SHORTCUTS', 'SelectiveKernelC3', 'big_little_sum',
     'drop_block_2d', 'drop_block_mask', 'fill_constant_buffers', 'gem_pool_2d', 'init_weights_official',
-    'make_big_little_stage', 'make_blocks', 'make_stem', 'selective_kernel_merge', 'shortcut_pool',
+    'selective_kernel_merge', 'shortcut_pool',
 ]

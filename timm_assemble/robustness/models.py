@@ -5,7 +5,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 
-from ..model_source import error_line, load_source, split_source
+from ..models.loading import error_line, load_source, split_source
 
 __all__ = ['LoadedModel', 'labels_of', 'load_model']
 
@@ -73,7 +73,7 @@ def load_model(text: str, label: Optional[str] = None) -> LoadedModel:
     """Make a model of what was said on the command line.
 
     Args:
-        text: MODEL, see :mod:`timm_assemble.model_source`.
+        text: MODEL, see :mod:`timm_assemble.models.loading`.
         label: From :func:`labels_of`; its own short one if None.
 
     Raises:

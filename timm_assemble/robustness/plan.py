@@ -4,13 +4,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from .cells import Cell
-from .corruptions import library_versions
-from .imagenet_c import clean_cell, generated_cells, imagenet_c_cells
-from .imagenet_p import imagenet_p_cells
-from .pictures import class_folders, list_folder
-from .protocols import PROTOCOLS, Preparation, Protocol, check_corruptions
-from .shift import shift_cell
+from .datasets.corruptions import library_versions
+from .datasets.images import class_folders, list_folder
+from .datasets.protocols import PROTOCOLS, Preparation, Protocol, check_corruptions
+from .tasks.cache import Cell
+from .tasks.imagenet_c import clean_cell, generated_cells, imagenet_c_cells
+from .tasks.imagenet_p import imagenet_p_cells
+from .tasks.shift import shift_cell
 
 __all__ = ['Plan', 'Request', 'make_plan']
 

@@ -12,8 +12,8 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Set
 import torch
 from torch import distributed
 
-from .cells import Cell, CellStore, Subject, identity_of
-from .pictures import Batch, Unreadable, batches
+from .datasets.images import Batch, Unreadable, batches
+from .tasks.cache import Cell, CellStore, Subject, identity_of
 
 __all__ = ['Failure', 'Job', 'Loading', 'run_cells']
 

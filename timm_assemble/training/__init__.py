@@ -3,25 +3,14 @@
 Each part is usable alone in a loop of one's own; ``train_hook`` binds them into timm's train.py. Knows torch, timm and
 nothing of the models.
 """
+from .dataset_fingerprint import SampleFingerprint, fingerprint
 from .distillation import (
-    StoredLogitsDistillationTask,
-    distillation_cross_entropy,
-    distillation_weights,
-    pack_targets,
-    unpack_targets,
+    StoredLogitsDistillationTask, distillation_cross_entropy, distillation_weights, pack_targets, unpack_targets,
 )
 from .drop_block_schedule import drop_block_schedule
-from .sample_fingerprint import SampleFingerprint, fingerprint
-from .teacher_logits import StoreInfo, TeacherLogits, TeacherLogitsWriter
-from .teacher_mixup import (
-    TeacherCollate,
-    TeacherCollateMixup,
-    TeacherDataset,
-    TeacherMixup,
-    mix_rows,
-    mix_with_matrix,
-)
-from .teacher_run import store_teacher_logits
+from .logit_store import StoreInfo, TeacherLogits, TeacherLogitsWriter
+from .precompute_logits import store_teacher_logits
+from .teacher_mixup import TeacherCollate, TeacherCollateMixup, TeacherDataset, TeacherMixup, mix_rows, mix_with_matrix
 
 __all__ = [
     'StoredLogitsDistillationTask', 'distillation_cross_entropy', 'distillation_weights', 'pack_targets',

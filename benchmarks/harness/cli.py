@@ -1,0 +1,105 @@
+"""What the benchmarks' command lines share: options, errors of one line, the table, the results file, the exit status.
+
+Knows torch, the harness and the report's tables.
+"""
+import argparse
+import shlex
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable, Dict, List, NoReturn
+
+import torch
+
+from ..reports.report import RESULTS, table
+from .measure import ROOT, environment, measure, write_results
+
+__all__ = ['SHORT_RESULTS', 'integer', 'parse_args', 'finish']
+
+SHORT_RESULTS = ROOT / 'bench-output'  # ignored by git: a short run is not to be committed
+SHORT_ROUNDS = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f'{self.prog}: error: {message}\n')  # without the usage: one line
+
+
+def integer(lowest: int, text: str) -> int:
+    """An option's whole number, not below ``lowest``; with ``partial``, a ``type`` of argparse."""
+    if not text.isdecimal() or int(text) < lowest:
+        raise argparse.ArgumentTypeError(f'must be an integer of {lowest} or more, got {text!r}')
+    return int(text)
+
+
+def parse_args(
+        name: str,
+        question: str,
+        rounds: int,
+        options: Callable[[argparse.ArgumentParser], Any] = lambda parser: None,
+) -> argparse.Namespace:
+    """Options of ``python -m benchmarks.{name}``; exits with status 2 and one line where one cannot be met.
+
+    On the CPU one thread is the default, and its clock is processor time, which stands still while another program
+    holds the core. More threads wait for each other at the end of every operation, so that on a shared machine many
+    small operations look far dearer than one big one; they need the clock on the wall and an idle machine.
+
+    Args:
+        name: Of the module and of its results file.
+        question: Shown by ``--help``.
+        rounds: Default of ``--rounds``.
+        options: Adds what only this benchmark takes.
+
+    Returns:
+        The options, of which ``short`` asks for few and small cases; ``command`` and ``environment`` for the results
+        file; and ``measure``: the harness's, with rounds, clock and synchronisation set.
+    """
+    parser = _Parser(prog=f'python -m benchmarks.{name}', description=question)
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
+    parser.add_argument('--threads', type=partial(integer, 1), default=1, help='CPU threads (%(default)s)')
+    parser.add_argument('--rounds', type=partial(integer, 2), help=f'timings recorded of each case ({rounds})')
+    parser.add_argument(
+        '--short', action='store_true',
+        help=f'few and small cases, {SHORT_ROUNDS} rounds: shows that it runs, and too little to judge by')
+    parser.add_argument(
+        '--output', type=Path,
+        help=f'results file ({RESULTS / name}.json; with --short {SHORT_RESULTS / name}.json)')
+    options(parser)
+    args = parser.parse_args()
+    args.rounds = args.rounds or (SHORT_ROUNDS if args.short else rounds)
+    if args.output is None:
+        folder = SHORT_RESULTS if args.short else RESULTS
+        folder.mkdir(exist_ok=True)
+        args.output = folder / f'{name}.json'
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        parser.error('--device cuda: torch finds no CUDA device')
+    if args.output.is_dir() or not args.output.parent.is_dir():  # found out now, not after the measurement
+        parser.error(f'--output {args.output}: not a file in an existing folder')
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    # glibc returns large freed blocks to the system, and page faults then weigh more than the layers, until a block of
+    # nearly 32 MiB was freed once: from then on it keeps them, as in any process that has run for a while.
+    torch.empty(31 << 20, dtype=torch.uint8)
+    args.command = shlex.join(['python', '-m', f'benchmarks.{name}', *sys.argv[1:]])
+    args.clock = 'processor time' if args.device == 'cpu' and args.threads == 1 else 'wall time'
+    args.environment = environment(args.device, args.clock)  # now: a commit may be made while it runs
+    args.measure = partial(
+        measure, rounds=args.rounds,
+        clock=time.process_time if args.clock == 'processor time' else time.perf_counter,
+        sync=torch.cuda.synchronize if args.device == 'cuda' else lambda: None)
+    return args
+
+
+def finish(args: argparse.Namespace, question: str, rows: List[Dict[str, Any]]) -> int:
+    """Print the tables, write the results, and only then say which bounds are broken.
+
+    Returns:
+        Exit status: 1 where a bound is broken, else 0.
+    """
+    print(table(rows))
+    write_results(args.output, question, args.command, args.environment, rows)
+    broken = [row for row in rows if row['comparison'] and row['comparison']['passed'] is False]
+    for row in broken:
+        print(f'\nBound broken: {row["group"]}: {row["name"]}')
+    return 1 if broken else 0

@@ -1,0 +1,249 @@
+"""The fast form against the model it is of: numbers, copies, refusals, what compiles anew. Compiled on small models."""
+import copy
+import io
+import warnings
+
+import pytest
+import timm
+import torch
+from timm.layers import convert_sync_batchnorm
+from timm.models import save_for_hf
+from torch import nn
+
+import timm_assemble
+from timm_assemble.deploy import optimize as deploy
+from timm_assemble.deploy.optimize import fold_batch_norms
+from timm_assemble.layers import SelectiveKernelC3
+
+MODELS = timm.list_models('*assemble*')
+VARIATIONS = {
+    'gem, embedding': dict(global_pool='gem', embedding_size=16, aa_size=4),
+    'other shortcut, SE': dict(big_little=(), shortcut='d', deep_stem=True, attn='se', last_stride=1),
+    'DropBlock, grey': dict(drop_block_rate=0.1, drop_rate=0.5, in_chans=1, bn_eps=1e-3),
+    'no classes': dict(num_classes=0, global_pool='', big_little=(1, 2), aa_shortcut=True, shortcut='plain'),
+}
+tiny = dict(layers=(2, 2, 2, 1), num_classes=10)  # as few blocks as there can be: compiling costs seconds a block
+
+
+def randomize(model):
+    """Statistics and affine maps as after a training: those of a fresh model would fold to almost nothing."""
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5), module.bias.uniform_(-0.5, 0.5)
+                module.running_mean.normal_(), module.running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+def make(name='test_assemble_resnet', **kwargs):
+    torch.manual_seed(0)
+    return randomize(timm.create_model(name, **kwargs))
+
+
+def error(got, expected):
+    return ((got - expected).abs().max() / expected.std()).item()
+
+
+@pytest.fixture
+def fresh():
+    torch._dynamo.reset()
+
+
+class Counter:
+    """A backend that counts what dynamo compiles, which does not depend on the backend."""
+
+    def __init__(self):
+        self.frame_count = 0
+
+    def __call__(self, graph, inputs):
+        self.frame_count += 1
+        return graph.forward
+
+
+@pytest.fixture
+def counter(monkeypatch, fresh):
+    counter = Counter()
+    monkeypatch.setattr(deploy, 'COMPILE', dict(backend=counter))
+    return counter
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_folded_models_keep_their_numbers(name):
+    model = make(name, width=16, num_classes=10)
+    optimized = timm_assemble.optimize_for_inference(model, (1, 3, 64, 64), compile=False)
+    assert not [m for m in optimized.modules() if isinstance(m, nn.BatchNorm2d)]
+    for shape in ((1, 3, 64, 64), (5, 3, 64, 96), (1, 3, 75, 101)):
+        x = torch.randn(shape)
+        with torch.no_grad():
+            assert error(optimized(x), model(x)) < 1e-4
+
+
+@pytest.mark.parametrize('kwargs', VARIATIONS.values(), ids=VARIATIONS)
+def test_variations_keep_their_numbers_and_the_original_its_weights(kwargs):
+    model = make(**{**tiny, **kwargs})
+    before = copy.deepcopy(model.state_dict())
+    for shape in ((1, 64, 64), (5, 64, 96), (1, 75, 101)):
+        x = torch.randn(shape[0], model.in_chans, *shape[1:])
+        optimized = timm_assemble.optimize_for_inference(model, x.shape, compile=False)
+        with torch.no_grad():
+            assert error(optimized(x), model(x)) < 1e-4
+    assert not optimized(x).requires_grad
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert next(model.parameters()).requires_grad
+
+
+def test_compiled_model_keeps_its_numbers(fresh):
+    """Generated code. For all ten models: ``python -m benchmarks.deployment``."""
+    model = make(big_little=(), shortcut='d', layers=(1, 1, 1, 1), num_classes=10, global_pool='gem', embedding_size=16)
+    optimized = timm_assemble.optimize_for_inference(model, (2, 3, 64, 64))
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert error(optimized(x), model(x)) < 1e-4
+
+
+def test_weights_are_constants(fresh):
+    """Convolutions of packed weights that have their ReLU in them; of weights as inputs nothing of it is done."""
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 1), nn.ReLU()).eval()
+    optimized, x = timm_assemble.optimize_for_inference(model, (2, 3, 32, 32)), torch.randn(2, 3, 32, 32)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        optimized(x)
+    calls = {event.key: event.count for event in profile.key_averages()}
+    assert calls['mkldnn::_convolution_pointwise'] == 2
+    assert not {'aten::convolution', 'aten::relu'} & calls.keys()
+
+
+def test_what_compiles_anew(counter):
+    """The docstring's claims: once a size, of each once for other batches, and once for a single picture."""
+    optimized = timm_assemble.optimize_for_inference(make(**tiny), (4, 3, 64, 64))
+    counts = [counter.frame_count]
+    for batch, *size in ((4, 64, 64), (3, 64, 64), (9, 64, 64), (3, 96, 80), (7, 96, 80), (1, 96, 80), (1, 64, 96),
+                         (5, 64, 64)):
+        optimized(torch.zeros(batch, 3, *size))
+        counts.append(counter.frame_count)
+    assert counts == [1, 1, 2, 2, 3, 4, 5, 6, 6]
+    optimized(torch.zeros(5, 3, 64, 64).to(memory_format=torch.channels_last))
+    assert counter.frame_count == 6
+
+
+def test_after_many_sizes_calls_run_uncompiled_and_say_so(counter, monkeypatch):
+    monkeypatch.setattr(deploy, 'MAX_SIZES', 2)
+    model = make(**tiny)
+    optimized = timm_assemble.optimize_for_inference(model, (2, 3, 64, 64))
+    optimized(torch.zeros(2, 3, 64, 96))
+    x = torch.randn(2, 3, 75, 101)
+    with pytest.warns(UserWarning, match='Calls of 2 sizes are compiled; 75x101 and other new ones run') as caught:
+        y = optimized(x)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    optimized(x[..., :80])  # warnings are errors here: said once
+    optimized(torch.zeros(2, 3, 64, 96))
+    assert counter.frame_count == 2
+    with torch.no_grad():
+        assert error(y, model(x)) < 1e-4
+
+
+def test_models_are_compiled_apart(counter):
+    """Of one code the ninth would run eager, without a word, and the second be compiled for any size."""
+    layer = nn.Sequential(nn.Conv2d(3, 4, 3)).eval()
+    for i in range(10):
+        timm_assemble.optimize_for_inference(layer, (2, 3, 8 + i, 8))
+        assert counter.frame_count == i + 1
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision_takes_and_gives_the_callers(dtype):
+    model, x = make(**tiny), torch.randn(2, 3, 64, 64)
+    optimized = timm_assemble.optimize_for_inference(model, x.shape, dtype, compile=False)
+    assert {p.dtype for p in optimized.parameters()} == {dtype}
+    y = optimized(x)
+    assert y.dtype == torch.float32 and optimized(x.to(dtype)).dtype == dtype
+    with torch.no_grad():
+        assert 1e-6 < error(y, model(x)) < 0.1
+
+
+def test_folding_rounds_once():
+    """In bfloat16 the product of weight and scale is rounded, and not its factors."""
+    layer = SelectiveKernelC3(16)
+    randomize(layer)
+    exact = fold_batch_norms(copy.deepcopy(layer)).double().conv.conv.weight
+    folded = timm_assemble.optimize_for_inference(layer, (1, 16, 8, 8), torch.bfloat16, compile=False)
+    assert torch.equal(folded.model.conv.conv.weight, exact.to(torch.bfloat16))
+
+
+def test_copies_and_second_calls(counter):
+    model, x = make(**tiny), torch.randn(2, 3, 64, 64)
+    optimized = timm_assemble.optimize_for_inference(model, x.shape)
+    expected = optimized(x)
+    file = io.BytesIO()
+    torch.save(optimized, file)
+    file.seek(0)
+    for again in (copy.deepcopy(optimized), torch.load(file, weights_only=False),
+                  timm_assemble.optimize_for_inference(optimized, x.shape)):
+        count = counter.frame_count
+        torch.testing.assert_close(again(x), expected, rtol=0, atol=0)
+        assert again is not optimized and again.model is not optimized.model
+        assert counter.frame_count >= count and again._compiled_call_impl is not None
+    half = timm_assemble.optimize_for_inference(optimized, x.shape, torch.bfloat16)
+    assert next(half.parameters()).dtype == torch.bfloat16 and next(optimized.parameters()).dtype == torch.float32
+
+
+def test_features_only():
+    model = make(features_only=True, **{**tiny, 'num_classes': 0})
+    optimized = timm_assemble.optimize_for_inference(model, (1, 3, 64, 64), torch.bfloat16, compile=False)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(x)
+    got = optimized(x)
+    assert [y.shape for y in got] == [y.shape for y in expected]
+    assert all(y.dtype == torch.float32 and error(y, z) < 0.1 for y, z in zip(got, expected))
+    assert optimized.feature_info.channels() == model.feature_info.channels()
+
+
+def test_from_the_hubs_form(tmp_path):
+    model, x = make(**tiny), torch.randn(2, 3, 64, 64)
+    save_for_hf(model, tmp_path, safe_serialization='both')
+    loaded = timm.create_model(f'local-dir:{tmp_path}', pretrained=True).eval()
+    optimized = timm_assemble.optimize_for_inference(loaded, x.shape, compile=False)
+    with torch.no_grad():
+        assert error(optimized(x), model(x)) < 1e-4
+    assert timm.data.resolve_model_data_config(optimized) == timm.data.resolve_model_data_config(loaded)
+
+
+def test_other_norms_and_other_models():
+    """Synchronised norms fold as plain ones do; a model of timm's without ConvNormAct is cast and laid out alone."""
+    x = torch.randn(2, 3, 64, 64)
+    for model in (randomize(convert_sync_batchnorm(make(**tiny))), randomize(timm.create_model('resnet18'))):
+        optimized = timm_assemble.optimize_for_inference(model, x.shape, compile=False)
+        with torch.no_grad():
+            assert error(optimized(x), model(x)) < 1e-4
+    assert [m for m in optimized.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (dict(example_size=(3, 64)), r'example_size must be \(B, C, H, W\) or \(C, H, W\).*\(3, 64\)'),
+    (dict(example_size=(0, 3, 64, 64)), 'whole numbers from 1'),
+    (dict(example_size=(3, 64., 64)), 'whole numbers from 1'),
+    (dict(example_size=(4, 64, 64)), r"the model's 3 channels, got \(4, 64, 64\)"),
+    (dict(example_size=(3, 64, 64), dtype=torch.int8), r'dtype must be one of .*torch.int8'),
+])
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        timm_assemble.optimize_for_inference(make(**tiny), **arguments)
+
+
+def test_training_mode_is_refused():
+    model = make(**tiny)
+    model.stage4[0].conv2.conv.bn.train()
+    with pytest.raises(ValueError, match=r'model.eval\(\); in training mode: stage4.0.conv2.conv.bn'):
+        timm_assemble.optimize_for_inference(model, (3, 64, 64))
+    with pytest.raises(ValueError, match=r'AssembleResNet, stem, .* and more'):
+        timm_assemble.optimize_for_inference(model.train(), (3, 64, 64))
+    optimized = timm_assemble.optimize_for_inference(model.eval(), (3, 64, 64), compile=False)
+    with pytest.raises(ValueError, match='no batch norms left to train'):
+        optimized.train()
+    assert optimized.eval() is optimized and not any(m.training for m in optimized.modules())
+
+
+def test_no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        timm_assemble.optimize_for_inference(make(**tiny), (3, 64, 64), compile=False)

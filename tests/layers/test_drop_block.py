@@ -1,0 +1,122 @@
+"""DropBlock: the mask against loops, its statistics against the official ones, and a rate that moves for free."""
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from timm_assemble.layers import DropBlock2d, drop_block_2d, drop_block_mask
+
+from .. import _oracles as oracle
+from .._official import TRAINING
+
+
+@given(seed=st.integers(0, 2 ** 16), chs=st.integers(1, 4), height=st.integers(1, 16), width=st.integers(1, 16),
+       block=st.integers(1, 9))
+@settings(max_examples=80, deadline=None)
+def test_mask(seed, chs, height, width, block):
+    """Whole blocks at their starts, even sizes and blocks larger than the map too; normalised over the whole mask."""
+    kh, kw = min(block, height), min(block, width)
+    rows, cols = height - kh + 1, width - kw + 1
+    gamma = 0.2
+    rate = gamma * kh * kw * rows * cols / (height * width)
+    torch.manual_seed(seed)
+    mask = drop_block_mask(chs, height, width, rate, block_size=block)
+    torch.manual_seed(seed)
+    starts = (torch.rand(rows, cols, chs) < gamma).numpy()
+    kept = np.stack([oracle.drop_block_mask(starts[..., c], height, width, kh, kw) for c in range(chs)])
+    expected = kept * (kept.size / kept.sum() if kept.any() else 0)
+    np.testing.assert_allclose(mask.expand(1, chs, height, width)[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize('figures', TRAINING['dropblock'], ids=lambda f: f"{f['shape'][1]}-{f['gamma_scale']}")
+def test_official_statistics(figures):
+    batch, height, width, chs = figures['shape']
+    torch.manual_seed(0)
+    x = torch.ones(batch, chs, height, width)
+    zeroed, touched, draws = [], [], 400
+    for _ in range(draws):
+        y = drop_block_2d(x, 1 - figures['keep_prob'], gamma_scale=figures['gamma_scale'])
+        assert torch.equal(y[0], y[1]) and torch.equal(y[0], y[-1])  # shared by the batch
+        assert y.mean().item() == pytest.approx(figures['mean_output'], abs=1e-5)
+        assert len(y.unique()) <= figures['distinct_values_max']
+        zeroed.append((y[0] == 0).float().mean().item())
+        touched.append((y[0] == 0).flatten(1).any(1).float().mean().item())
+    spread = figures['std_over_seeds'] / draws ** 0.5
+    assert np.mean(zeroed) == pytest.approx(figures['exact_expected_fraction'], abs=4 * spread)
+    assert np.std(zeroed) == pytest.approx(figures['std_over_seeds'], rel=0.2)
+    assert np.mean(touched) == pytest.approx(figures['mean_fraction_of_channels_touched'], rel=0.1)
+
+
+def test_channels_differ():
+    torch.manual_seed(0)
+    mask = drop_block_mask(64, 14, 14, 0.5)
+    assert len({tuple((m == 0).flatten().tolist()) for m in mask[0]}) > 32
+
+
+@pytest.mark.parametrize('side', [1, 2, 4, 6])
+def test_maps_smaller_than_the_block(side):
+    """The official code fails there (see `dropblock_errors`); the block shrinks to the map instead."""
+    assert str(side) in TRAINING['dropblock_errors'] or side == 1
+    torch.manual_seed(0)
+    masks = torch.stack([drop_block_mask(8, side, side, 0.3).expand(1, 8, side, side) for _ in range(300)])
+    assert (masks == 0).float().mean().item() == pytest.approx(0.3, abs=0.03)
+    assert torch.isfinite(masks).all()
+
+
+def test_everything_dropped_is_zero_not_nan():
+    y = drop_block_2d(torch.ones(2, 1, 4, 4), 1.0)
+    assert torch.equal(y, torch.zeros_like(y))
+
+
+def test_eval_and_zero_rate_change_nothing():
+    x = torch.randn(2, 8, 9, 9)
+    layer = DropBlock2d(0.9)
+    assert layer.eval()(x) is x
+    layer.train().set_rate(0.0)
+    assert torch.equal(layer(x), x)
+
+
+def test_rate_as_number_and_tensor():
+    outputs = []
+    for rate in (0.3, torch.tensor(0.3)):
+        torch.manual_seed(1)
+        outputs.append(drop_block_2d(torch.ones(1, 32, 14, 14), rate))
+    assert torch.equal(*outputs) and (outputs[0] == 0).any()
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_memory_format_is_kept(memory_format):
+    x = torch.randn(2, 8, 14, 14).contiguous(memory_format=memory_format)
+    assert drop_block_2d(x, 0.5).is_contiguous(memory_format=memory_format)
+
+
+def test_rate_moves_without_recompiling():
+    torch._dynamo.reset()
+    layer = DropBlock2d(0.0).train()
+    counter = CompileCounterWithBackend('aot_eager')
+    compiled = torch.compile(layer, backend=counter, fullgraph=True)
+    x, zeroed = torch.ones(2, 256, 14, 14), []
+    for rate in (0.0, 0.1, 0.5, 0.9):
+        layer.set_rate(rate)
+        zeroed.append((compiled(x) == 0).float().mean().item())
+    assert counter.frame_count == 1
+    assert zeroed[0] == 0 and zeroed == sorted(zeroed) and zeroed[-1] > 0.3
+
+
+def test_rate_survives_to_empty():
+    layer = DropBlock2d(0.25, device='meta').to_empty(device='cpu')
+    layer.init_non_persistent_buffers()
+    assert layer.rate.item() == 0.25 and not layer.state_dict()
+    assert repr(layer) == 'DropBlock2d(rate=0.25, block_size=7, gamma_scale=1)'
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(rate=-0.1), r'rate must be from 0 to 1, got -0.1'),
+    (dict(rate=1.5), r'rate must be from 0 to 1, got 1.5'),
+    (dict(block_size=0), r'block_size must be 1 or more, got 0'),
+    (dict(gamma_scale=0), r'gamma_scale must be positive, got 0'),
+])
+def test_bad_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        DropBlock2d(**kwargs)

@@ -1,0 +1,144 @@
+"""One skeleton for every layer: what each must bear, whatever it computes. Values are in the layers' own tests."""
+import copy
+import io
+import pickle
+from functools import partial
+
+import pytest
+import torch
+from timm.layers import ConvNormAct
+from torch import nn
+
+from timm_assemble.layers import (
+    AntiAlias2d, AssembleHead, BigLittleStage, BigLittleStem, Bottleneck, DropBlock2d, GeMPool2d, ProjectionShortcut,
+    SelectiveKernelC3,
+)
+
+
+def big_little(kind, stride):
+    return lambda **dd: kind(
+        big=ConvNormAct(8, 8, 3, stride=stride, apply_act=False, **dd),
+        little=ConvNormAct(8, 8, 3, stride=1 if kind is BigLittleStage else stride, apply_act=False, **dd),
+        merge=ConvNormAct(8, 16, 1, **dd))
+
+
+def bottleneck(drop=False, **kwargs):
+    def make(device=None, dtype=None):
+        drop_layer = partial(DropBlock2d, device=device) if drop else None
+        common = dict(drop_layer=drop_layer, device=device, dtype=dtype)
+        shortcut = ProjectionShortcut(8, 32, 2, kind='big_little', **common)
+        return Bottleneck(8, 8, stride=2, shortcut=shortcut, **kwargs, **common)
+    return make
+
+
+# layer -> (maker, output shape for (2, 8, 9, 12))
+LAYERS = {
+    'selective_kernel': (lambda **dd: SelectiveKernelC3(8, 16, **dd), (2, 16, 9, 12)),
+    'selective_kernel_strided': (lambda **dd: SelectiveKernelC3(8, stride=2, **dd), (2, 8, 5, 6)),
+    'big_little_stem': (big_little(BigLittleStem, 2), (2, 16, 5, 6)),
+    'big_little_stage': (big_little(BigLittleStage, 2), (2, 16, 9, 12)),
+    'anti_alias': (lambda **dd: AntiAlias2d(8, filt_size=3, **dd), (2, 8, 5, 6)),
+    'anti_alias_even': (lambda **dd: AntiAlias2d(filt_size=4, **dd), (2, 8, 5, 6)),
+    'drop_block': (lambda device=None, dtype=None: DropBlock2d(0.5, device=device), (2, 8, 9, 12)),
+    'gem_pool': (lambda device=None, dtype=None: GeMPool2d(), (2, 8, 1, 1)),
+    'shortcut_plain': (lambda **dd: ProjectionShortcut(8, 16, 2, 'plain', aa_size=3, **dd), (2, 16, 5, 6)),
+    'shortcut_d': (lambda **dd: ProjectionShortcut(8, 16, 2, 'd', **dd), (2, 16, 5, 6)),
+    'shortcut_d_1': (lambda **dd: ProjectionShortcut(8, 16, 1, 'd', **dd), (2, 16, 9, 12)),
+    'bottleneck_sk_aa': (bottleneck(attn='sk', aa_size=3, drop=True), (2, 32, 5, 6)),
+    'bottleneck_se': (bottleneck(attn='se'), (2, 32, 5, 6)),
+    'head': (lambda **dd: AssembleHead(8, 5, 'gem', embedding_size=8, drop_rate=0.5, **dd), (2, 5)),
+}
+SHAPE = (2, 8, 9, 12)
+
+
+@pytest.fixture(params=LAYERS)
+def case(request):
+    torch.manual_seed(0)
+    return LAYERS[request.param]
+
+
+def picture(dtype=torch.float32):
+    return torch.rand(SHAPE, dtype=dtype).contiguous(memory_format=torch.channels_last)
+
+
+def test_shape_and_gradient(case):
+    make, shape = case
+    layer, x = make().train(), picture().requires_grad_()
+    y = layer(x)
+    assert y.shape == shape
+    y.square().sum().backward()
+    assert torch.isfinite(x.grad).all() and x.grad.abs().sum() > 0
+    assert all(p.grad is not None for p in layer.parameters())
+
+
+def test_gradcheck(case):
+    make, _ = case
+    layer = make(dtype=torch.float64).double().eval()
+    assert torch.autograd.gradcheck(layer, picture(torch.float64)[:1, :, :4, :5].requires_grad_(), fast_mode=True)
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('training', [False, True])
+def test_dtypes(case, dtype, training):
+    make, shape = case
+    layer, x = make().to(dtype).train(training), picture(dtype)
+    y = layer(x)
+    assert y.dtype == dtype and y.shape == shape and torch.isfinite(y).all()
+
+
+def test_autocast(case):
+    make, shape = case
+    with torch.autocast('cpu', torch.bfloat16):
+        y = make().train()(picture())
+    assert y.shape == shape and torch.isfinite(y).all()
+
+
+def test_channels_last_stays(case):
+    make, shape = case
+    y = make().to(memory_format=torch.channels_last).train()(picture())
+    if len(shape) == 4 and shape[-1] > 1:
+        assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_meta_device(case):
+    make, shape = case
+    layer = make(device='meta')
+    assert all(t.is_meta for t in [*layer.parameters(), *layer.buffers()])
+    assert layer.train()(torch.empty(SHAPE, device='meta')).shape == shape
+
+
+def test_torchscript(case):
+    make, _ = case
+    layer, x = make().eval(), picture()
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.script(layer), buffer)
+    buffer.seek(0)
+    torch.testing.assert_close(torch.jit.load(buffer)(x), layer(x))
+
+
+@pytest.mark.parametrize('training', [False, True])
+def test_compiles_to_one_graph(case, training):
+    make, shape = case
+    torch._dynamo.reset()
+    layer = make().train(training)
+    compiled = torch.compile(layer, fullgraph=True, backend='eager')
+    assert compiled(picture()).shape == shape
+
+
+def test_copies(case):
+    make, _ = case
+    layer, x = make().eval(), picture()
+    torch.testing.assert_close(copy.deepcopy(layer)(x), layer(x))
+    torch.testing.assert_close(pickle.loads(pickle.dumps(layer))(x), layer(x))
+
+
+def test_state_dict_has_learned_values_alone(case):
+    make, _ = case
+    learned = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
+    assert all(key.endswith(learned) for key in make().state_dict())
+
+
+def test_no_layer_is_left_out():
+    import timm_assemble.layers as layers
+    modules = {v for v in vars(layers).values() if isinstance(v, type) and issubclass(v, nn.Module)}
+    assert {type(make()) for make, _ in LAYERS.values()} == modules

@@ -1,0 +1,300 @@
+"""The models as timm models: names, arguments, features, head, and what a checkpoint and a user may do to them."""
+import copy
+import pickle
+import warnings
+from functools import partial
+
+import pytest
+import timm
+import torch
+from hypothesis import given, settings, strategies as st
+from timm.data import resolve_data_config
+from timm.models import FeatureInfo
+from timm.optim import create_optimizer_v2, param_groups_layer_decay
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from timm_assemble.layers import Bottleneck
+
+NAMES = [
+    'assemble_resnet50_base', 'assemble_resnet50_d', 'assemble_resnet50_d_se', 'assemble_resnet50_d_sk',
+    'assemble_resnet50_bl', 'assemble_resnet50_bl_sk', 'assemble_resnet50', 'assemble_resnet101', 'assemble_resnet152',
+    'test_assemble_resnet',
+]
+BIG_LITTLE = [name for name in NAMES if '_d' not in name and '_base' not in name]
+tiny = partial(timm.create_model, 'test_assemble_resnet', num_classes=10)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def test_names():
+    assert sorted(timm.list_models(module='assemble_resnet')) == sorted(NAMES)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_configuration(name):
+    model = timm.create_model(name, device='meta')
+    cfg = model.pretrained_cfg
+    assert cfg['architecture'] == name and cfg['license'] == 'apache-2.0' and cfg['paper_ids'] == 'arXiv:2001.06268'
+    train, test = resolve_data_config({}, model=model), resolve_data_config({}, model=model, use_test_size=True)
+    for config in (train, test):
+        assert config['interpolation'] == 'bilinear'
+        assert [round(m * 255, 2) for m in config['mean']] == [123.68, 116.78, 103.94]
+        assert [s * 255 for s in config['std']] == [1, 1, 1]
+    if name != 'test_assemble_resnet':
+        assert train['input_size'] == (3, 224, 224)
+        assert test['input_size'] == (3, *[256 if name in BIG_LITTLE else 224] * 2)
+        short_side = int(test['input_size'][1] / test['crop_pct'])
+        assert short_side == {'assemble_resnet152': 257}.get(name, 292 if name in BIG_LITTLE else 256)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_features(name):
+    """Widths and strides are those that feature_info says; the four stages come out of forward_intermediates too."""
+    model = timm.create_model(name, width=8)
+    info = FeatureInfo(model.feature_info, (0, 1, 2, 3, 4))
+    assert info.reduction() == ([4, 8, 16, 16, 32] if name in BIG_LITTLE else [2, 4, 8, 16, 32])
+    assert info.channels() == [8, 32, 64, 128, 256]
+    x = torch.randn(1, 3, 64, 96)
+    listed = timm.create_model(name, width=8, features_only=True)
+    listed.load_state_dict(model.state_dict(), strict=False)
+    model.eval(), listed.eval()
+    final, features = model.forward_intermediates(x)
+    for ours, theirs, chs, stride in zip(features, listed(x), info.channels(), info.reduction()):
+        assert ours.shape == (1, chs, 64 // stride, 96 // stride)
+        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(final, model.forward_features(x))
+
+
+@pytest.mark.parametrize('kwargs', [dict(), dict(global_pool='gem'), dict(embedding_size=24), dict(last_stride=1),
+                                    dict(in_chans=1), dict(deep_stem=True, shortcut='d'), dict(attn='se'),
+                                    dict(attn='', aa_size=0),
+                                    dict(big_little=()), dict(global_pool='catavgmax', embedding_size=24)])
+def test_arguments_reach_the_network(kwargs):
+    model = tiny(**kwargs).eval()
+    x = torch.randn(2, kwargs.get('in_chans', 3), 64, 64)
+    assert model(x).shape == (2, 10)
+    assert model.forward_features(x).shape[-1] == (4 if kwargs.get('last_stride') == 1 else 2)
+    pre_logits = model.forward_head(model.forward_features(x), pre_logits=True)
+    assert pre_logits.shape == (2, model.head_hidden_size)
+    assert model.head_hidden_size == kwargs.get('embedding_size', 256)
+    torch.testing.assert_close(model.get_classifier()(pre_logits), model(x))
+
+
+def test_techniques_are_switched_off_through_create_model():
+    """timm's create_model drops arguments that are None, so there are other ways to say it."""
+    kinds = {type(m).__name__ for m in tiny(attn='', big_little=(), aa_size=0, deep_stem=True, shortcut='d').modules()}
+    assert not kinds & {'SelectiveKernelC3', 'BigLittleStage', 'BigLittleStem', 'AntiAlias2d', 'DropBlock2d'}
+
+
+def test_same_names_of_classifier():
+    model = tiny()
+    assert model.get_submodule(model.pretrained_cfg['classifier']) is model.get_classifier()
+
+
+@pytest.mark.parametrize('global_pool', ['avg', 'gem', 'max', 'avgmax', 'fast', 'fastmax'])
+def test_reset_classifier(global_pool):
+    model = tiny(global_pool=global_pool, embedding_size=24, dtype=torch.float64).eval()
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    before = model.forward_head(model.forward_features(x), pre_logits=True)
+    model.reset_classifier(7)
+    assert model.num_classes == 7 and model(x).shape == (2, 7) and model(x).dtype == torch.float64
+    assert not model.head.training
+    torch.testing.assert_close(model.forward_head(model.forward_features(x), pre_logits=True), before)
+    model.reset_classifier(0)
+    torch.testing.assert_close(model(x), before)
+    model.reset_classifier(0, '')
+    assert model(x).shape == (2, 24, 2, 2)
+    model.reset_classifier(3, 'catavgmax')
+    assert model(x).shape == (2, 3) and model.head_hidden_size == 24
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(layers=(1, 2)), 'layers must be four positive numbers'),
+    (dict(layers=(1, 2, 2, 2)), 'layers must be at least 2 in stages 1 to 3'),
+    (dict(width=12), 'width must be a positive multiple of 8, got 12'),
+    (dict(shortcut='x'), "shortcut must be one of .* got 'x'"),
+    (dict(attn='cbam'), "attn must be one of .* got 'cbam'"),
+    (dict(big_little=(3, 4)), r'big_little must be \(alpha, beta\) .* got \(3, 4\)'),
+    (dict(big_little=(2, 0)), 'big_little must be'),
+    (dict(aa_size=8), 'aa_size must be 0 or from 2 to 7, got 8'),
+    (dict(aa_size=1), 'aa_size must be 0 or from 2 to 7, got 1'),
+    (dict(last_stride=3), 'last_stride must be 1 or 2, got 3'),
+    (dict(embedding_size=-1), 'embedding_size must be 0 or more, got -1'),
+    (dict(drop_block_rate=1.1), 'drop_block_rate must be from 0 to 1, got 1.1'),
+    (dict(drop_rate=-0.1), 'drop_rate must be from 0 to 1, got -0.1'),
+    (dict(global_pool='sum'), "global_pool must be one of .* got 'sum'"),
+    (dict(num_classes=-1), 'num_classes must be 0 or more, got -1'),
+])
+def test_bad_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**kwargs)
+
+
+def test_unknown_argument():
+    with pytest.raises(TypeError, match='not_an_argument'):
+        tiny(not_an_argument=1)
+
+
+def test_bad_output_format():
+    with pytest.raises(ValueError, match="output_fmt must be 'NCHW', got 'NHWC'"):
+        tiny().forward_intermediates(torch.randn(1, 3, 64, 64), output_fmt='NHWC')
+
+
+def test_pretrained_says_how_to_get_weights():
+    with pytest.raises(ValueError, match=r"assemble_resnet50 comes without weights.*hf-hub:.*timm-assemble convert"):
+        timm.create_model('assemble_resnet50', pretrained=True)
+
+
+def test_pretrained_from_a_file(tmp_path):
+    model = tiny()
+    torch.save(model.state_dict(), tmp_path / 'weights.pth')
+    overlay = dict(file=str(tmp_path / 'weights.pth'), num_classes=10)
+    again = tiny(pretrained=True, pretrained_cfg_overlay=overlay, in_chans=1, num_classes=5)
+    torch.testing.assert_close(again.stage4.state_dict(), model.stage4.state_dict())
+
+
+@given(height=st.integers(32, 400), width=st.integers(32, 400))
+@settings(max_examples=25, deadline=None)
+def test_every_size(height, width):
+    for name in ('test_assemble_resnet', 'assemble_resnet50_d_sk', 'assemble_resnet50_base'):
+        model = timm.create_model(name, width=8, aa_size=3, aa_shortcut='base' in name, num_classes=10).eval()
+        with torch.inference_mode():
+            final, features = model.forward_intermediates(torch.randn(1, 3, height, width))
+        for x, info in zip(features, model.feature_info):
+            assert x.shape[2:] == (-(-height // info['reduction']), -(-width // info['reduction']))
+        assert torch.isfinite(model.forward_head(final)).all()
+
+
+@pytest.mark.parametrize('size', [1, 2, 7, 16, 31])
+@pytest.mark.parametrize('aa_size', [0, 2, 3, 4, 7])
+def test_tiny_pictures(size, aa_size):
+    for shortcut, deep_stem in (('big_little', False), ('d', True)):
+        model = tiny(aa_size=aa_size, shortcut=shortcut, deep_stem=deep_stem, drop_block_rate=0.5).train()
+        assert torch.isfinite(model(torch.randn(4, 3, size, size + 1))).all()
+
+
+def test_zero_init_last():
+    x = torch.randn(2, 3, 64, 64)
+    for zero in (True, False):
+        model = tiny(zero_init_last=zero)
+        gammas = [m.conv3.bn.weight for m in model.modules() if isinstance(m, Bottleneck)]
+        assert len(gammas) == 3 + 3 + 4 + 2 + 3 and all((g == 0).all() == zero for g in gammas)
+        assert torch.isfinite(model(x)).all()
+
+
+def test_batch_norm_arguments():
+    for kwargs, momentum, eps in ((dict(), 0.003, 1e-5), (dict(bn_momentum=0.1, bn_eps=1e-3), 0.1, 1e-3)):
+        norms = [m for m in tiny(embedding_size=8, **kwargs).modules() if isinstance(m, nn.BatchNorm2d)]
+        assert {(m.momentum, m.eps) for m in norms} == {(momentum, eps)}
+
+
+def test_drop_block_is_in_stages_3_and_4():
+    model = tiny(drop_block_rate=0.1)
+    found = {path: m.gamma_scale for path, m in model.named_modules() if type(m).__name__ == 'DropBlock2d'}
+    assert {path[:6] for path in found} == {'stage3', 'stage4'}
+    assert all(scale == (0.25 if path.startswith('stage3') else 1.0) for path, scale in found.items())
+    # three a block and one a shortcut, in big, little and merge; none after little's widening 1x1
+    assert len(found) == (3 * 3 + 1) + (3 + 1) + (3 + 1) + (2 * 3 + 1)
+    assert not [path for path in found if path.startswith('stage3.little.1')]
+    model.set_drop_block_rate(0.4)
+    assert {round(m.rate.item(), 6) for m in model.modules() if type(m).__name__ == 'DropBlock2d'} == {0.4}
+
+
+def test_drop_block_rate_errors():
+    with pytest.warns(UserWarning, match='no effect: the model was made with drop_block_rate=0'):
+        tiny().set_drop_block_rate(0.1)
+    with pytest.raises(ValueError, match='rate must be from 0 to 1, got 2'):
+        tiny(drop_block_rate=0.1).set_drop_block_rate(2)
+
+
+def test_aa_shortcut_without_effect_warns():
+    with pytest.warns(UserWarning, match='aa_shortcut has no effect'):
+        tiny(aa_shortcut=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        tiny(aa_shortcut=True, shortcut='plain')
+
+
+def test_gradient_checkpointing_changes_no_number():
+    x, gradients, memory = torch.randn(4, 3, 64, 64), [], []
+    for enable in (False, True):
+        torch.manual_seed(0)
+        model = tiny(drop_block_rate=0.2).train()
+        model.set_grad_checkpointing(enable)
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, saved=saved: saved.append(t.numel()) or t, lambda t: t):
+            loss = model(x).square().mean()
+        loss.backward()
+        gradients.append([p.grad for p in model.parameters()])
+        memory.append(sum(saved))
+    torch.testing.assert_close(*gradients)
+    assert memory[1] < 0.5 * memory[0]
+
+
+def test_layer_decay_groups_follow_the_computation():
+    model = tiny()
+    scales = {}
+    for group in param_groups_layer_decay(model, layer_decay=0.5):
+        for p in group['params']:
+            scales[id(p)] = group['lr_scale']
+    scale = {name: scales[id(p)] for name, p in model.named_parameters()}
+    order = ['stem.0.conv.weight', 'stage1.big.0.conv1.conv.weight', 'stage1.big.1.conv1.conv.weight',
+             'stage1.merge.0.conv1.conv.weight', 'stage2.big.0.conv1.conv.weight', 'stage4.0.conv1.conv.weight',
+             'stage4.1.conv1.conv.weight', 'head.fc.weight']
+    assert [scale[name] for name in order] == sorted({scale[name] for name in order})
+
+
+def test_weight_decay_leaves_norms_out():
+    """timm's rule serves: everything of one dimension is left out, the official classifier bias with it."""
+    groups = create_optimizer_v2(tiny(), opt='momentum', lr=0.1, weight_decay=1e-4).param_groups
+    decayed = {id(p) for g in groups if g['weight_decay'] for p in g['params']}
+    for name, p in tiny().named_parameters():
+        assert ('bn' in name or name.endswith('bias')) == (p.ndim == 1)
+    assert decayed and all(p.ndim > 1 for g in groups if g['weight_decay'] for p in g['params'])
+
+
+def test_meta_device_then_loading():
+    reference = tiny(drop_block_rate=0.2).eval()
+    x = torch.randn(2, 3, 64, 64)
+    assigned = tiny(device='meta', drop_block_rate=0.2).eval()
+    assigned.load_state_dict(reference.state_dict(), assign=True)
+    emptied = tiny(device='meta', drop_block_rate=0.2).eval().to_empty(device='cpu')
+    emptied.load_state_dict(reference.state_dict())
+    for model in (assigned, emptied):
+        torch.testing.assert_close(model(x), reference(x))
+        assert model.stage4[0].drop2.rate.item() == pytest.approx(0.2)
+        assert not [name for name, t in model.named_buffers() if t.is_meta]
+
+
+def test_init_weights_after_to_empty():
+    model = tiny(device='meta').to_empty(device='cpu')
+    for t in [*model.parameters(), *model.buffers()]:
+        if t.is_floating_point():
+            t.data.fill_(float('nan'))
+    model.init_weights()
+    assert torch.isfinite(model.eval()(torch.randn(2, 3, 64, 64))).all()
+
+
+def test_copies_and_ema():
+    model, x = tiny(drop_block_rate=0.1).eval(), torch.randn(2, 3, 64, 64)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(twin(x), model(x))
+    ema = ModelEmaV3(model, decay=0.0)
+    with torch.no_grad():
+        model.head.fc.weight.add_(1.0)
+    ema.update(model)
+    torch.testing.assert_close(ema.module(x), model(x))
+
+
+def test_hub_form_round_trip(tmp_path):
+    """The arguments that are not the variant's own go into the config; timm before 1.0.30 does not note them itself."""
+    kwargs = dict(width=16, aa_size=5, global_pool='gem', embedding_size=24, in_chans=1)
+    model = tiny(**kwargs).eval()
+    timm.models.save_for_hf(model, tmp_path, safe_serialization=True, model_args=kwargs)
+    again = timm.create_model(f'local-dir:{tmp_path}', pretrained=True).eval()
+    x = torch.randn(2, 1, 64, 64)
+    assert torch.equal(again(x), model(x))

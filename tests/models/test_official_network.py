@@ -1,0 +1,185 @@
+"""The port against the official implementation's logits, and near misses that the same comparison must catch."""
+import numpy as np
+import pytest
+import torch
+from timm.layers import BlurPool2d
+from torch import nn
+
+from timm_assemble.convert import state_dict_from_tf, tf_names
+from timm_assemble.layers import AntiAlias2d, SelectiveKernelC3
+
+from .._official import (
+    MODELS, NETWORKS, TOLERANCE, departure, make_variable, make_variables, official_input, official_model, sizes,
+    variable_specs,
+)
+
+
+def logits_of(model, size):
+    with torch.inference_mode():
+        return model(official_input(*size))
+
+
+def test_all_networks_are_held():
+    assert set(MODELS) == set(NETWORKS['networks']) and len(MODELS) == 16
+
+
+@pytest.mark.parametrize('name', NETWORKS['spot_values'])
+def test_formula(name):
+    spot = NETWORKS['spot_values'][name]
+    value = make_variable(name, spot['shape'], spot['last_gamma'])
+    np.testing.assert_allclose(value.ravel()[:4], spot['first4'], rtol=1e-6)
+
+
+@pytest.mark.parametrize('network', MODELS)
+def test_logits(network):
+    model = official_model(network)
+    figures = NETWORKS['networks'][network]
+    assert sum(p.numel() for p in model.parameters()) == figures['trainable_params']
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert sum(m.running_mean.numel() + m.running_var.numel() for m in norms) == figures['nontrainable_params']
+    for size in sizes(network):
+        assert departure(network, logits_of(model, size), *size) < TOLERANCE
+
+
+def test_stages():
+    """Intermediate sums, to say where a port departs: stage outputs of the assembled network."""
+    model = official_model('tiny_assemble152')
+    golden = NETWORKS['networks']['tiny_assemble152']['stages']['64x64']
+    with torch.inference_mode():
+        stem, *stages = model.forward_intermediates(official_input(64, 64), intermediates_only=True)
+    for x, key in zip([stem, *stages], ['stem', 'stage1', 'stage2', 'stage3', 'stage4']):
+        b, c, h, w = x.shape
+        assert [b, h, w, c] == golden[key]['shape']
+        assert abs(x.mean().item() - golden[key]['mean']) < 1e-5 * golden[key]['std']
+        first = x.permute(0, 2, 3, 1).flatten()[:8]
+        np.testing.assert_allclose(first, golden[key]['sample_ch0to7'], rtol=1e-3, atol=1e-4)
+
+
+def replace_modules(model, kind, make):
+    """Put ``make(module)`` in the place of every module of a kind."""
+    found = [(path, m) for path, m in model.named_modules() if isinstance(m, kind)]
+    assert found
+    for path, m in found:
+        parent, _, name = path.rpartition('.')
+        setattr(model.get_submodule(parent), name, make(m))
+
+
+def symmetric_max_pool(model):
+    model.stem_pool = nn.MaxPool2d(3, 2, padding=1)
+
+
+def uncounted_padding(model):
+    def uncounted(m):
+        return nn.AvgPool2d(m.kernel_size, m.stride, m.padding, count_include_pad=False)
+
+    replace_modules(model, nn.AvgPool2d, uncounted)
+
+
+def swapped_halves(model):
+    def swap(m):
+        with torch.no_grad():
+            m.fc2.weight.copy_(m.fc2.weight.roll(len(m.fc2.weight) // 2, 0))
+        return m
+
+    replace_modules(model, SelectiveKernelC3, swap)
+
+
+def zero_padded_blur(model):
+    replace_modules(model, AntiAlias2d, lambda m: BlurPool2d(m.channels, filt_size=m.filt_size, pad_mode='constant'))
+
+
+def coarse_eps(model):
+    for m in model.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.eps = 1e-3
+
+
+@pytest.mark.parametrize('network, mistake', [
+    ('tiny_r50d_sk', symmetric_max_pool),
+    ('tiny_assemble50', uncounted_padding),
+    ('tiny_assemble50', swapped_halves),
+    ('tiny_assemble50', zero_padded_blur),
+    ('tiny_assemble50', coarse_eps),
+    ('tiny_r50d_sk', coarse_eps),
+])
+def test_near_misses_are_seen(network, mistake):
+    model = official_model(network)
+    mistake(model)
+    assert departure(network, logits_of(model, (64, 64)), 64, 64) > 100 * TOLERANCE
+
+
+def test_uncounted_padding_of_d_shortcut_is_seen_at_odd_sizes():
+    """At even sizes the zeros are in no window; 33x33 is where counting them shows."""
+    model = official_model('tiny_r50d_sk')
+    replace_modules(model, nn.ZeroPad2d, lambda m: nn.ReplicationPad2d(m.padding))
+    assert departure('tiny_r50d_sk', logits_of(model, (64, 64)), 64, 64) < TOLERANCE
+    assert departure('tiny_r50d_sk', logits_of(model, (33, 33)), 33, 33) > 100 * TOLERANCE
+
+
+def test_every_variable_is_named_once():
+    for network in ('r50d_se', 'assemble50_emb', 'tiny_assemble152'):
+        model = official_model(network)
+        names = tf_names(model)
+        assert sorted(names.values()) == sorted(name for name, *_ in variable_specs(network))
+        assert set(names) == {k for k in model.state_dict() if not k.endswith('num_batches_tracked')}
+
+
+def test_deep_stem_with_big_little():
+    """The third norm of the deep stem lies in a scope of its own; parameter count by the official code."""
+    import timm
+    kwargs = dict(deep_stem=True, shortcut='d', num_classes=1001)
+    model = timm.create_model('assemble_resnet50', device='meta', **kwargs)
+    assert sum(p.numel() for p in model.parameters()) == 41_867_721
+    names = tf_names(model)
+    assert names['stem.2.conv.weight'] == 'resnet_model/stage0/conv2d_2/kernel'
+    assert names['stem.1.bn.weight'] == 'resnet_model/stage0/batch_normalization_1/gamma'
+    assert names['stem.2.bn.weight'] == 'resnet_model/stage0_1/batch_normalization/gamma'
+    assert names['stage4.0.shortcut.2.conv.weight'] == 'resnet_model/stage4/conv2d/kernel'
+
+
+def test_se_with_big_little():
+    import timm
+    model = timm.create_model('assemble_resnet50_bl', attn='se', num_classes=1001, device='meta')
+    assert sum(p.numel() for p in model.parameters()) == 30_963_625
+
+
+def test_background_is_dropped():
+    full, short = official_model('tiny_assemble50'), official_model('tiny_assemble50', num_classes=10)
+    x = official_input(64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(short(x), full(x)[:, 1:])
+
+
+def test_conversion_is_strict():
+    model = official_model('tiny_assemble50')
+    variables = make_variables('tiny_assemble50')
+    moved = variables.pop('resnet_model/stage4/conv2d_1/kernel')
+    variables['resnet_model/stage4/conv2d_99/kernel'] = moved
+    variables['resnet_model/dense/bias'] = np.zeros(7, np.float32)
+    with pytest.raises(ValueError) as error:
+        state_dict_from_tf(variables, model)
+    message = str(error.value)
+    assert '3 differences' in message
+    assert 'missing: resnet_model/stage4/conv2d_1/kernel' in message and 'stage4.0.conv1.conv.weight' in message
+    assert 'not used: resnet_model/stage4/conv2d_99/kernel' in message
+    assert 'shape: resnet_model/dense/bias' in message
+
+
+@pytest.mark.parametrize('side', [29, 30, 31, 61, 62, 96])
+def test_sizes_where_the_official_code_runs(side):
+    """There the resize is an exact doubling: the same as repeating each pixel, which is the official function."""
+    model = official_model('tiny_assemble50')
+    seen = []
+
+    def repeat(module, args):
+        big, little = module.big(args[0]), module.little(args[0])
+        assert little.shape[-2:] == (2 * big.shape[-2], 2 * big.shape[-1])
+        doubled = big.repeat_interleave(2, -1).repeat_interleave(2, -2)
+        seen.append(module.merge(torch.relu(doubled + little)))
+
+    for stage in (model.stage1, model.stage2, model.stage3):
+        stage.register_forward_pre_hook(repeat)
+    with torch.inference_mode():
+        outputs = model.forward_intermediates(official_input(side, side + 32), intermediates_only=True)[1:4]
+    for ours, theirs in zip(outputs, seen):
+        torch.testing.assert_close(ours, theirs)

@@ -1,0 +1,109 @@
+"""Corruption errors and flip rates against loops, and against the tables that the papers print. No pictures."""
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from timm_assemble.robustness import metrics
+
+from .. import _oracles as oracles
+
+PERCENT = st.floats(0, 100)
+ABOVE_0 = st.floats(1, 100)
+# Hendrycks and Dietterich, tables 1, 2 and 4: ResNet-50, whole percents of AlexNet's, and the means beside them
+# The means and the clean error stand in the README of the authors' repository too (mCE 76.7, mFR 58.0, clean 23.85).
+CE = (80, 82, 83, 75, 89, 78, 80, 78, 75, 66, 57, 71, 85, 77, 77)
+RELATIVE_CE = (104, 107, 107, 97, 126, 107, 110, 101, 97, 79, 62, 89, 146, 111, 132)
+FLIP_RATES = (59, 58, 64, 72, 63, 62, 44, 52, 57, 48)
+MCE, RELATIVE_MCE, MFR, CLEAN_ERROR = 76.7, 105.0, 58.0, 23.9
+
+
+def resnet50_errors():
+    return {name: [ce * metrics.ALEXNET_ERROR[name] / 100] * 5 for name, ce in zip(metrics.COMMON, CE)}
+
+
+def test_published_resnet50():
+    """Errors from the printed CE give the printed mean, and with the clean error the printed relative table."""
+    errors = resnet50_errors()
+    assert metrics.mean_corruption_error(errors) == pytest.approx(MCE, abs=0.5)  # each term is rounded
+    for name, published in zip(metrics.COMMON, RELATIVE_CE):
+        reference = metrics.ALEXNET_ERROR[name]
+        added = reference - metrics.ALEXNET_CLEAN_ERROR
+        rounding = 0.5 + 0.5 * reference / added + 0.1 * published / added
+        got = metrics.relative_corruption_error(errors[name], CLEAN_ERROR, reference, metrics.ALEXNET_CLEAN_ERROR)
+        assert got == pytest.approx(published, abs=rounding), name
+    assert metrics.relative_mean_corruption_error(errors, CLEAN_ERROR) == pytest.approx(RELATIVE_MCE, abs=0.5)
+    rates = {name: r * f / 100 for r, (name, f) in zip(FLIP_RATES, metrics.ALEXNET_FLIP_RATE.items())}
+    assert metrics.mean_flip_rate(rates) == pytest.approx(MFR, abs=0.5)
+
+
+def test_alexnet_is_100_by_definition():
+    errors = {name: [metrics.ALEXNET_ERROR[name]] * 5 for name in (*metrics.COMMON, *metrics.EXTRA)}
+    assert len(metrics.COMMON) == 15 and len(metrics.EXTRA) == 4 and len(metrics.ALEXNET_FLIP_RATE) == 10
+    assert metrics.mean_corruption_error(errors) == pytest.approx(100)
+    assert metrics.relative_mean_corruption_error(errors, metrics.ALEXNET_CLEAN_ERROR) == pytest.approx(100)
+    assert metrics.mean_flip_rate(metrics.ALEXNET_FLIP_RATE) == pytest.approx(100)
+
+
+@given(st.integers(1, 5).flatmap(lambda n: st.tuples(
+    st.lists(PERCENT, min_size=n, max_size=n), st.lists(ABOVE_0, min_size=n, max_size=n) | ABOVE_0)))
+def test_corruption_error_is_the_loop(tables):
+    errors, reference = tables
+    assert metrics.corruption_error(errors, reference) == pytest.approx(oracles.corruption_error(errors, reference))
+
+
+@given(st.lists(PERCENT, min_size=5, max_size=5), st.lists(st.floats(50, 100), min_size=5, max_size=5), PERCENT,
+       st.floats(0, 40))
+def test_relative_corruption_error_is_the_loop(errors, reference, clean, reference_clean):
+    arguments = (errors, clean, reference, reference_clean)
+    expected = oracles.relative_corruption_error(*arguments)
+    assert metrics.relative_corruption_error(*arguments) == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.dictionaries(st.sampled_from('abcdef'), st.tuples(
+    st.lists(PERCENT, min_size=5, max_size=5), st.lists(st.floats(50, 100), min_size=5, max_size=5)), min_size=1))
+def test_means_are_over_the_corruptions_and_not_over_the_errors(tables):
+    errors, reference = ({name: table[i] for name, table in tables.items()} for i in (0, 1))
+    each = [oracles.corruption_error(errors[name], reference[name]) for name in tables]
+    relative = [oracles.relative_corruption_error(errors[name], 10, reference[name], 20) for name in tables]
+    assert metrics.mean_corruption_error(errors, reference) == pytest.approx(sum(each) / len(each))
+    assert metrics.relative_mean_corruption_error(errors, 10, reference, 20) == pytest.approx(
+        sum(relative) / len(relative))
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=9), min_size=1, max_size=5), st.booleans())
+def test_flip_rate_is_the_loop(sequences, with_first):
+    assert metrics.flip_rate(sequences, with_first) == pytest.approx(oracles.flip_rate(sequences, with_first))
+
+
+def test_noise_is_compared_with_the_first_frame_and_the_rest_with_the_frame_before():
+    assert [name for name in metrics.ALEXNET_FLIP_RATE if metrics.compares_with_first(name)] == [
+        'gaussian_noise', 'shot_noise']
+    assert metrics.count_flips([0, 1, 1, 1], with_first=True) == (3, 3)
+    assert metrics.count_flips([0, 1, 1, 1], with_first=False) == (1, 3)
+    assert metrics.count_flips([0, 1, 0, 1], with_first=True) == (2, 3)
+
+
+def test_agreement():
+    assert metrics.agreement([1, 2, 3, 4], [1, 2, 0, 0]) == 50
+    assert metrics.agreement(np.array([1]), [1]) == 100
+
+
+@pytest.mark.parametrize('call, message', [
+    (lambda: metrics.corruption_error([10, 101], 50), r'errors must be percents from 0 to 100.*101'),
+    (lambda: metrics.corruption_error([], 50), 'errors must be percents'),
+    (lambda: metrics.corruption_error([float('nan')], 50), 'errors must be percents'),
+    (lambda: metrics.corruption_error([1, 2, 3], [1, 2]), 'as many as errors, 3, got 2'),
+    (lambda: metrics.corruption_error([1], 0), 'must be above 0 to be divided by, got 0'),
+    (lambda: metrics.relative_corruption_error([9], 1, [20], 20), 'what the corruption adds .* above 0'),
+    (lambda: metrics.relative_corruption_error([9], -1, [30], 20), 'clean must be percents'),
+    (lambda: metrics.mean_corruption_error({'rain': [1]}), r"not there: \['rain'\]"),
+    (lambda: metrics.mean_corruption_error({}), 'at least one'),
+    (lambda: metrics.mean_flip_rate({'rain': 1}), r"not there: \['rain'\]"),
+    (lambda: metrics.mean_flip_rate({'snow': 1}, {'snow': 0}), 'flip rate must be above 0'),
+    (lambda: metrics.count_flips([1], True), r'2 frames or more, got shape \(1,\)'),
+    (lambda: metrics.flip_rate([], True), 'at least one'),
+    (lambda: metrics.agreement([1], [1, 2]), 'of one length'),
+])
+def test_bad_tables_are_told(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

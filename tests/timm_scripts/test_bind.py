@@ -1,0 +1,215 @@
+"""What is bound into train.py, on a stand-in with its names and calls; test_train_script has the script itself."""
+import logging
+import types
+from argparse import ArgumentParser, Namespace
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.data import FastCollateMixup, Mixup, create_loader
+from timm.loss import SoftTargetCrossEntropy
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.utils.data import Dataset
+
+from timm_assemble.layers import DropBlock2d
+from timm_assemble.timm_scripts.bind import NEEDED, bind
+from timm_assemble.training import (
+    StoredLogitsDistillationTask, TeacherCollateMixup, TeacherMixup, drop_block_schedule, pack_targets,
+)
+
+CLASSES = 5
+
+
+class Pictures(Dataset):
+    def __init__(self, count=8):
+        self.transform = None
+        self.targets = [0, 1, 2, 3, 4, 0, 1, 2][:count]
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, i):
+        picture = Image.fromarray(np.full((32, 32, 3), 20 * i, np.uint8))
+        return picture if self.transform is None else self.transform(picture), self.targets[i]
+
+
+class Scheduler:
+    t_in_epochs = False
+
+    def __init__(self):
+        self.updates = []
+
+    def step_update(self, num_updates, metric=None):
+        self.updates.append(num_updates)
+
+
+def train_one_epoch(epoch, model, loader, optimizer, args, lr_scheduler=None, num_updates_total=None, device=None):
+    """As the script's: an update after so many batches and after the last, counted from the epoch's first."""
+    rates, num_updates = [], epoch * -(-len(loader) // args.grad_accum_steps)
+    for i in range(len(loader)):
+        if i + 1 == len(loader) or (i + 1) % args.grad_accum_steps == 0:
+            rates.append(next((m.last_rate for m in model.modules() if isinstance(m, DropBlock2d)), None))
+            num_updates += 1
+            if lr_scheduler is not None:
+                lr_scheduler.step_update(num_updates=num_updates, metric=0.0)
+    return rates
+
+
+def script_of(config='', **args):
+    script = types.ModuleType('train')
+    values = dict(kd_model_name=None, kd_distill_type='logit', kd_temperature=1.0, drop_block=None, model_kwargs={},
+                  num_classes=CLASSES, grad_accum_steps=1)
+    script._parse_args = lambda: (Namespace(**{**values, **args}), '')
+    script.config_parser = types.SimpleNamespace(parse_known_args=lambda: (Namespace(config=config), []))
+    script.parser = ArgumentParser()
+    for name in values:
+        script.parser.add_argument(f'--{name}')
+    script.create_model, script.create_loader = timm.create_model, create_loader
+    script.train_one_epoch = train_one_epoch
+    script.Mixup, script.FastCollateMixup = Mixup, FastCollateMixup
+    script.LogitDistillationTask = timm.task.LogitDistillationTask
+    script.TokenDistillationTask = timm.task.TokenDistillationTask
+    return script
+
+
+@pytest.fixture
+def store(tmp_path):
+    np.save(tmp_path / 'rows.npy', np.random.default_rng(0).standard_normal((8, CLASSES)).astype(np.float16))
+    return f'logits:{tmp_path}/rows.npy'
+
+
+def refusal(capsys, script):
+    with pytest.raises(SystemExit) as stopped:
+        bind(script)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.startswith('timm_assemble: ') and error.count('\n') == 1
+    return error
+
+
+def test_nothing_is_bound_unasked():
+    script = script_of(kd_model_name='resnet50')
+    before = dict(vars(script))
+    bind(script)
+    assert vars(script) == before
+
+
+@pytest.mark.parametrize('accumulated', [1, 2, 3])
+@pytest.mark.parametrize('start', [None, 0.05])
+def test_schedule(accumulated, start):
+    """Every update has the rate of its number; an epoch run alone, as after a resume, has the same."""
+    script = script_of(drop_block=0.2, grad_accum_steps=accumulated,
+                       model_kwargs={} if start is None else dict(drop_block_start_rate=start))
+    bind(script)
+    args, _ = script._parse_args()
+    model = script.create_model('test_assemble_resnet', drop_block_rate=args.drop_block, **args.model_kwargs)
+    loader, scheduler, per_epoch = range(7), Scheduler(), -(-7 // accumulated)
+    keywords = dict(num_updates_total=3 * per_epoch, device='cpu')
+    rates = [script.train_one_epoch(epoch, model, loader, None, args, lr_scheduler=scheduler, **keywords)
+             for epoch in range(3)]
+    expected = [drop_block_schedule(i, 3 * per_epoch, start or 0.0, 0.2) for i in range(3 * per_epoch)]
+    assert [rate for epoch in rates for rate in epoch] == pytest.approx(expected)
+    assert scheduler.updates == list(range(1, 3 * per_epoch + 1))
+    again = script.create_model('test_assemble_resnet', drop_block_rate=0.2, **args.model_kwargs)
+    assert script.train_one_epoch(2, again, loader, None, args, lr_scheduler=None, **keywords) == rates[2]
+
+
+def test_model_without_drop_block(caplog):
+    script = script_of(drop_block=0.2)
+    bind(script)
+    args, _ = script._parse_args()
+    model = timm.create_model('test_resnet')
+    with caplog.at_level(logging.WARNING, 'train'):
+        for epoch in range(2):
+            script.train_one_epoch(epoch, model, range(3), None, args, num_updates_total=6)
+    assert len(caplog.messages) == 1 and '--drop-block 0.2 has no schedule on ResNet' in caplog.text
+
+
+@pytest.mark.parametrize('args, message', [
+    (dict(model_kwargs=dict(drop_block_start_rate=0.1)), 'needs --drop-block'),
+    (dict(model_kwargs=dict(drop_block_start_rate=1.5), drop_block=0.2), 'from 0 to 1, got 1.5'),
+    (dict(model_kwargs=dict(drop_block_start_rate='x'), drop_block=0.2), "from 0 to 1, got 'x'"),
+    (dict(kd_model_name='logits:nowhere'), 'nowhere must be a store'),
+    (dict(kd_model_name='logits:STORE', kd_distill_type='token'), '--kd-distill-type must be logit'),
+    (dict(kd_model_name='logits:STORE', kd_temperature=0.0), '--kd-temperature must be positive, got 0.0'),
+    (dict(kd_model_name='logits:STORE', naflex_loader=True), '--naflex-loader')])
+def test_bad_arguments(args, message, store, capsys):
+    if args.get('kd_model_name') == 'logits:STORE':
+        args = dict(args, kd_model_name=store)
+    assert message in refusal(capsys, script_of(**args))
+
+
+def test_wrong_key(tmp_path, capsys):
+    (tmp_path / 'mine.yaml').write_text('drop_blok: 0.1\n')
+    error = refusal(capsys, script_of(config=str(tmp_path / 'mine.yaml')))
+    assert "mine.yaml: 'drop_blok' is no argument of the script; did you mean 'drop_block'?" in error
+
+
+@pytest.mark.parametrize('name', NEEDED)
+def test_other_scripts(name, capsys):
+    script = script_of()
+    delattr(script, name)
+    assert f'lacks {name}: the train hook needs the train.py of timm 1.0.25' in refusal(capsys, script)
+
+
+@pytest.mark.parametrize('mixed', [True, False])
+@pytest.mark.parametrize('prefetcher', [True, False])
+def test_stored_logits(store, mixed, prefetcher):
+    """From the script's calls, as it makes them, to a loss that can be followed back."""
+    script = script_of(kd_model_name=store)
+    bind(script)
+    model = script.create_model('test_assemble_resnet', num_classes=CLASSES)
+    mixup_args = dict(mixup_alpha=0.4, mode='elem', label_smoothing=0.1, num_classes=CLASSES)
+    mixup_fn = script.Mixup(**mixup_args) if mixed and not prefetcher else None
+    loader = script.create_loader(
+        Pictures(), input_size=(3, 32, 32), batch_size=4, is_training=True, no_aug=True, num_workers=0,
+        collate_fn=script.FastCollateMixup(**mixup_args) if mixed and prefetcher else None, use_prefetcher=prefetcher,
+        device=torch.device('cpu'))
+    assert not mixed or not prefetcher or loader.mixup_enabled
+    task = script.LogitDistillationTask(
+        student_model=model, teacher_model=store, loss_type='kl', distill_loss_weight=None, task_loss_weight=0.25,
+        criterion=SoftTargetCrossEntropy() if mixed else torch.nn.CrossEntropyLoss(), temperature=1.0, verbose=False,
+        device=torch.device('cpu'), dtype=None)
+    assert isinstance(task, StoredLogitsDistillationTask) and task.distill_loss_weight == 0.75
+    for x, target in loader:
+        if mixup_fn is not None:
+            x, target = mixup_fn(x, target)
+        result = task(x, target)
+        assert set(result) == {'loss', 'output', 'task_loss', 'kd_loss'} and result['loss'].isfinite()
+        result['loss'].backward()
+    validation = script.create_loader(Pictures(), input_size=(3, 32, 32), batch_size=4, device=torch.device('cpu'))
+    assert isinstance(validation.dataset, Pictures)
+    assert (script.Mixup, script.FastCollateMixup) == (TeacherMixup, TeacherCollateMixup)
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(num_classes=6), 'logits of 5 classes, the model has 6'), (dict(count=7), '7 samples, not 8')])
+def test_other_data(store, change, message, capsys):
+    script = script_of(kd_model_name=store, num_classes=change.get('num_classes'))
+    bind(script)
+    script.create_model('test_assemble_resnet', num_classes=change.get('num_classes', CLASSES))
+    data = Pictures(change.get('count', 8))
+    with pytest.raises(SystemExit):
+        script.create_loader(data, input_size=(3, 32, 32), batch_size=4, is_training=True)
+    assert message in capsys.readouterr().err
+
+
+def test_compiled():
+    """20 updates with a rate that moves and mixed batches: one graph, compiled once."""
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend('eager')
+    model = timm.create_model('test_assemble_resnet', num_classes=CLASSES, drop_block_rate=0.2)
+    task = StoredLogitsDistillationTask(model, SoftTargetCrossEntropy(), verbose=False)
+    task.compile(backend=counter)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    mixup = TeacherMixup(mixup_alpha=0.4, mode='elem', num_classes=CLASSES)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for step in range(20):
+            model.set_drop_block_rate(drop_block_schedule(step, 20, 0.0, 0.2))
+            labels, probs = torch.randint(CLASSES, (4,)), torch.randn(4, CLASSES).softmax(1)
+            result = task(*mixup(torch.randn(4, 3, 64, 64), pack_targets(labels, probs)))
+            result['loss'].backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert counter.frame_count == 1

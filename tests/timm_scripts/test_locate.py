@@ -1,0 +1,87 @@
+"""Where timm's scripts are found: named, in a folder, in the cache, or cloned into it from a repository made here."""
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import timm
+
+from timm_assemble.timm_scripts.locate import SCRIPTS, cache_folder, find_script
+
+WAYS = (r'name the file with --script, or a folder that has it in the environment variable TIMM_SCRIPTS, or run this '
+        r'once with a network, which keeps it$')
+
+
+@pytest.fixture(autouse=True)
+def no_scripts(monkeypatch, tmp_path):
+    """A machine where nothing is at hand and git reaches nothing."""
+    monkeypatch.delenv('TIMM_SCRIPTS', raising=False)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    monkeypatch.setenv('GIT_ALLOW_PROTOCOL', 'file')
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository like timm's, with a tag of the installed version, by its address."""
+    work = tmp_path / 'work'
+    (work / 'timm').mkdir(parents=True)
+    for name in SCRIPTS:
+        (work / f'{name}.py').write_text(f'# {name}\n')
+    (work / 'timm' / '__init__.py').write_text('raise ImportError("not this one")\n')
+    identity = ['-c', 'user.name=t', '-c', 'user.email=t@example.org', '-c', 'commit.gpgsign=false']
+    for command in (['init', '-q'], ['add', '.'], [*identity, 'commit', '-qm', 'all'],
+                    ['tag', f'v{timm.__version__}'], ['clone', '-q', '--bare', '.', str(tmp_path / 'timm.git')]):
+        subprocess.run(['git', *command], cwd=work, check=True, capture_output=True)
+    return f'file://{tmp_path / "timm.git"}'
+
+
+def test_scripts_are_cloned_once(repository, capsys):
+    with ThreadPoolExecutor(4) as pool:  # as several ranks do that start together
+        paths = set(pool.map(lambda _: find_script('train', repository=repository), range(4)))
+    assert paths == {cache_folder() / 'train.py'} and paths.pop().read_text() == '# train\n'
+    told = capsys.readouterr().err
+    assert told.count('\n') == 1 and repository in told and str(cache_folder()) in told
+    assert {f.name for f in cache_folder().iterdir()} == {f'{name}.py' for name in SCRIPTS}
+    assert {f.name for f in cache_folder().parent.iterdir()} <= {cache_folder().name, f'{cache_folder().name}.lock'}
+    assert find_script('validate', repository='nowhere').is_file() and not capsys.readouterr().err
+
+
+def test_what_is_named_comes_first(repository, tmp_path, monkeypatch):
+    find_script('train', repository=repository)
+    folder, script = tmp_path / 'folder', tmp_path / 'mine.py'
+    folder.mkdir()
+    for file in (folder / 'train.py', script):
+        file.touch()
+    monkeypatch.setenv('TIMM_SCRIPTS', str(folder))
+    assert find_script('train') == folder / 'train.py'
+    assert find_script('train', script) == script
+    with pytest.raises(ValueError, match=r'TIMM_SCRIPTS must be a folder with validate.py, got'):
+        find_script('validate')
+    with pytest.raises(ValueError, match='--script must be a file, got'):
+        find_script('train', folder)
+
+
+def test_tag_that_is_not_there(repository, monkeypatch):
+    monkeypatch.setattr(timm, '__version__', '9.9.9')
+    message = rf'train.py of timm 9.9.9 is not at hand \(.*v9.9.9 not found.*\): {WAYS}'
+    with pytest.raises(ValueError, match=message) as e:
+        find_script('train', repository=repository)
+    assert '\n' not in str(e.value) and not cache_folder().exists()
+
+
+def test_no_git(monkeypatch, tmp_path):
+    monkeypatch.setenv('PATH', str(tmp_path))
+    with pytest.raises(ValueError, match=rf'\(could not be cloned: git is not installed\): {WAYS}'):
+        find_script('train')
+
+
+def test_cache_that_cannot_be_written(monkeypatch, tmp_path):
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+    with pytest.raises(ValueError, match=rf'\(the cache .* cannot be written: Not a directory\): {WAYS}'):
+        find_script('train')
+
+
+def test_script_that_the_tag_has_not(monkeypatch):
+    cache_folder().mkdir(parents=True)
+    with pytest.raises(ValueError, match=rf'train.py of .* \(is not in .*\): {WAYS}'):
+        find_script('train')

@@ -1,0 +1,102 @@
+"""The training step's benchmark: its arithmetic and its accounts of memory. Nothing here is timed.
+
+Knows the benchmarks.
+"""
+import subprocess
+import sys
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.harness.measure import ROOT
+from benchmarks.harness.step_memory import StepMemory, highest_sum, memory_a_picture, peak_bytes, saved_bytes
+from benchmarks.training_step import CHECKPOINTED, MAIN, REFERENCE, Trained, a_multiply_add, make_trained, step_rows
+
+FLOAT = 4  # bytes
+
+
+def test_timings_are_divided_by_their_own_multiply_adds():
+    seconds = {'small': [1.0, 2.0], 'large': [4.0, 6.0]}
+    assert a_multiply_add(seconds, {'small': 2.0, 'large': 4.0}) == {'small': [0.5, 1.0], 'large': [1.0, 1.5]}
+
+
+@pytest.mark.parametrize('changes, highest', [([], 0), ([-3], 0), ([3, 4, -7, 5], 7), ([2, -2, 1, 4], 5)])
+def test_highest_sum(changes, highest):
+    assert highest_sum(changes) == highest
+
+
+def test_memory_a_picture_is_the_difference_of_two_batches():
+    memory = memory_a_picture(lambda batch_size: (1000 + 20 * batch_size, 5000 + 21 * batch_size), (4, 8))
+    assert memory == StepMemory(saved=20, peak=21) and memory.peak_over_saved == 1.05
+
+
+def test_saved_is_what_the_backward_pass_needs_each_storage_once():
+    """The input is saved by two products and counted once, the view with all that it is of, the weight not at all."""
+    weight, x = nn.Parameter(torch.rand(8)), torch.rand(100, 8)
+    bias = nn.Parameter(torch.rand(100, 8))
+    assert saved_bytes(lambda: (x * weight + x * bias).sum(), exclude=[weight, bias]) == 800 * FLOAT
+    assert saved_bytes(lambda: (x[:10] * weight).sum(), exclude=[weight]) == 800 * FLOAT
+    assert saved_bytes(lambda: (x + bias).sum()) == 0
+    assert saved_bytes(lambda: bias.exp().exp().sum()) == 2 * 800 * FLOAT  # of an exponential its result is saved
+
+
+def test_peak_is_the_most_that_is_held_at_once():
+    held = []
+
+    def step():
+        for size in (1000, 2000, 500):  # one after the other, each gone before the next
+            held.append(torch.empty(size))
+            held.clear()
+        held.append(torch.empty(700))
+        held.append(torch.empty(800) + torch.empty(800))  # three of 800 for a moment, beside the 700
+        held.clear()
+
+    assert peak_bytes(step, 'cpu') == (700 + 3 * 800) * FLOAT
+
+
+def small(**kwargs) -> Trained:
+    return make_trained('test_assemble_resnet', 'cpu', size=32, layers=(2, 2, 2, 1), num_classes=10, **kwargs)
+
+
+def test_rows_compare_time_over_multiply_adds():
+    ours = small(drop_block_rate=0.1)
+    trained = {REFERENCE: small(attn='')._replace(gmacs=0.5), MAIN: ours._replace(gmacs=1.0)}
+    trained[CHECKPOINTED] = trained[MAIN]
+    weights = [p.clone() for p in ours.network.parameters()]
+
+    def measure(cases):
+        for case in cases.values():
+            case()
+        assert ours.network.stage4[0].grad_checkpointing  # of the last case
+        return {REFERENCE: [1.0, 1.0], MAIN: [1.8, 1.8], CHECKPOINTED: [2.7, 2.7]}
+
+    rows = step_rows(
+        'eager', trained, nullcontext, measure, 1.10, {MAIN: StepMemory(2 ** 21, 3 * 2 ** 20)}, batch_size=2, size=32)
+    assert any(not torch.equal(p, before) for p, before in zip(ours.network.parameters(), weights))  # it was updated
+    reference, main, checkpointed = rows
+    assert reference['comparison'] is None and reference['median_s'] == 1.0
+    assert main['comparison']['ratio'] == pytest.approx(0.9) and main['comparison']['passed']
+    assert checkpointed['comparison']['reference'] == MAIN and checkpointed['comparison']['bound'] is None
+    assert checkpointed['comparison']['ratio'] == pytest.approx(1.5)
+    assert main['details']['step (ms)'] == pytest.approx(1800) and main['details']['GMACs'] == 1.0
+    assert main['details']['peak over saved'] == 1.5 and 'peak over saved' not in reference['details']
+
+
+def test_multiply_adds_are_those_of_a_forward_pass_of_one_picture():
+    network = small()
+    shapes = []
+    for m in network.network.modules():
+        if isinstance(m, (nn.Conv2d, nn.Linear)):
+            m.register_forward_hook(lambda m, args, y: shapes.append((m.weight[0].numel(), y[0].numel())))
+    network.network.eval()(torch.zeros(1, 3, 32, 32))
+    counted = sum(a * b for a, b in shapes)
+    assert counted <= 1e9 * network.gmacs < 1.02 * counted  # the blurs, which have no layer of their own, come on top
+
+
+def test_a_bad_option_is_one_line_and_status_2():
+    done = subprocess.run(
+        [sys.executable, '-m', 'benchmarks.training_step', '--compile', '--rounds', '1'], cwd=ROOT, text=True,
+        capture_output=True)
+    assert done.returncode == 2 and done.stderr.count('\n') == 1 and '--rounds' in done.stderr

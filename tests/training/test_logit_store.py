@@ -1,0 +1,217 @@
+"""The store of teacher logits: what comes out is what went in, to half precision, and what does not fit is refused."""
+import json
+import multiprocessing
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from timm_assemble.training import SampleFingerprint, StoreInfo, TeacherLogits, TeacherLogitsWriter
+from timm_assemble.training.logit_store import shrink
+
+from .. import _oracles as oracle
+
+CLASSES = 7
+SAMPLES = SampleFingerprint(10, 'a' * 64, 'b' * 64, CLASSES)
+
+
+def logits_of(rows, classes=CLASSES, scale=4.0):
+    return torch.from_numpy(np.random.default_rng(0).standard_normal((rows, classes)) * scale)
+
+
+def info_of(top_k=0, classes=CLASSES, count=10):
+    samples = dict(SAMPLES.as_dict(), count=count)
+    return StoreInfo({'name': 't'}, {'input_size': [3, 8, 8]}, samples, classes, top_k, chunk_size=4)
+
+
+def write(folder, info, logits, chunks=None):
+    writer = TeacherLogitsWriter(folder, info)
+    writer.prepare()
+    for chunk in writer.missing() if chunks is None else chunks:
+        rows = info.chunk(chunk)
+        writer.write(chunk, shrink(logits[rows.start:rows.stop], info.top_k))
+    return writer
+
+
+@pytest.fixture
+def store(tmp_path):
+    write(tmp_path / 'store', info_of(), logits_of(10)).finish()
+    return tmp_path / 'store'
+
+
+@pytest.mark.parametrize('temperature', [1.0, 3.0])
+def test_round_trip(store, temperature):
+    rows, logits = TeacherLogits(store), logits_of(10)
+    assert (len(rows), rows.num_classes) == (10, CLASSES)
+    assert sorted(path.name for path in store.iterdir()) == ['logits.npy', 'store.json']
+    for i in range(10):
+        assert rows.logits(i).max() == 0
+        torch.testing.assert_close(rows.logits(i).double(), logits[i] - logits[i].max(), rtol=2 ** -11, atol=1e-7)
+        torch.testing.assert_close(
+            rows.probabilities(i, temperature).double(), (logits[i] / temperature).softmax(0), rtol=8e-3, atol=1e-7)
+
+
+@given(seed=st.integers(0, 2 ** 16), classes=st.integers(2, 12), data=st.data())
+@settings(deadline=None, max_examples=60)
+def test_top_k(seed, classes, data):
+    """The k largest as they are and the rest of the probability spread evenly, against a loop."""
+    k = data.draw(st.integers(1, classes - 1))
+    logits = np.random.default_rng(seed).standard_normal((3, classes)) * 3
+    arrays = shrink(torch.from_numpy(logits), k)
+    for i in range(3):
+        row = np.full(classes, arrays['rest'][i], dtype=np.float64)
+        row[arrays['indices'][i]] = arrays['values'][i]
+        probs = np.exp(row) / np.exp(row).sum()
+        np.testing.assert_allclose(probs, oracle.spread_evenly(logits[i], k), rtol=2e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize('classes, index_type', [(CLASSES, np.uint16), (70_000, np.uint32)])
+def test_top_k_store(tmp_path, classes, index_type):
+    logits = logits_of(5, classes)
+    write(tmp_path / 's', info_of(3, classes, 5), logits).finish()
+    assert sorted(p.name for p in (tmp_path / 's').iterdir()) == [
+        'indices.npy', 'rest.npy', 'store.json', 'values.npy']
+    assert np.load(tmp_path / 's' / 'indices.npy').dtype == index_type
+    rows = TeacherLogits(tmp_path / 's')
+    for i in range(5):
+        np.testing.assert_allclose(
+            rows.probabilities(i).double(), oracle.spread_evenly(logits[i].numpy(), 3), rtol=2e-2, atol=1e-4)
+        assert rows.logits(i).argmax() == logits[i].argmax()
+
+
+def test_large_logits_keep_their_probabilities(tmp_path):
+    """Near 1000, float16 steps by 0.5; less the row's largest the probabilities stay exact to a thousandth."""
+    logits = 1000 + logits_of(10, scale=1.0)
+    write(tmp_path / 's', info_of(), logits).finish()
+    torch.testing.assert_close(
+        TeacherLogits(tmp_path / 's').probabilities(3).double(), logits[3].softmax(0), rtol=2e-3, atol=0)
+
+
+def test_extreme_logits():
+    arrays = shrink(torch.tensor([[0.0, -1e9, 5.0]]))
+    assert np.isfinite(arrays['logits']).all()
+
+
+def test_goes_on(tmp_path):
+    """Chunks in any order, the writer made anew between them; bytes equal those of one that was not stopped."""
+    logits = logits_of(10)
+    write(tmp_path / 'whole', info_of(), logits).finish()
+    write(tmp_path / 'parts', info_of(), logits, [2])
+    with pytest.raises(ValueError, match='parts is not complete, 1 of 3 chunks'):
+        TeacherLogits(tmp_path / 'parts')
+    writer = TeacherLogitsWriter(tmp_path / 'parts', info_of())
+    with pytest.raises(ValueError, match='not complete, 2 chunks are missing'):
+        writer.finish()
+    assert writer.missing() == [0, 1]
+    write(tmp_path / 'parts', info_of(), logits, [1])
+    write(tmp_path / 'parts', info_of(), logits).finish()
+    for name in ('logits.npy', 'store.json'):
+        assert (tmp_path / 'parts' / name).read_bytes() == (tmp_path / 'whole' / name).read_bytes()
+    assert writer.missing() == []
+    (tmp_path / 'parts' / 'chunks').mkdir()  # as a kill leaves it, between the last two steps
+    writer.finish()
+    assert not (tmp_path / 'parts' / 'chunks').exists()
+
+
+def test_killed_before_it_began(tmp_path):
+    """Arrays without a store.json: a kill while they were made."""
+    (tmp_path / 's' / 'chunks').mkdir(parents=True)
+    (tmp_path / 's' / 'logits.npy').write_bytes(b'')
+    write(tmp_path / 's', info_of(), logits_of(10)).finish()
+    assert len(TeacherLogits(tmp_path / 's')) == 10
+
+
+@pytest.mark.parametrize('other', [
+    dict(teacher={'name': 'u'}), dict(preprocessing={}), dict(num_classes=8), dict(top_k=2), dict(chunk_size=5)])
+def test_another_run(store, other):
+    info = StoreInfo(**{**info_of().__dict__, **other})
+    with pytest.raises(ValueError, match=f'another run, with {next(iter(other))} .*choose another folder'):
+        TeacherLogitsWriter(store, info).prepare()
+
+
+def test_folder_of_something_else(tmp_path):
+    (tmp_path / 'thesis.txt').write_text('precious')
+    with pytest.raises(ValueError, match='it holds other things'):
+        TeacherLogitsWriter(tmp_path, info_of()).prepare()
+    with pytest.raises(ValueError, match='must be a folder, and is a file'):
+        TeacherLogitsWriter(tmp_path / 'thesis.txt', info_of()).prepare()
+    assert (tmp_path / 'thesis.txt').read_text() == 'precious'
+
+
+def test_check(store):
+    rows = TeacherLogits(store)
+    rows.check(SAMPLES, CLASSES)
+    for samples, classes, message in (
+            (SAMPLES, 8, 'has logits of 7 classes, the model has 8'),
+            (SampleFingerprint(11, 'c', 'c', CLASSES), CLASSES, '11 samples, not 10'),
+            (SampleFingerprint(10, 'c', 'b' * 64, CLASSES), CLASSES, 'same pictures in another order or with other la'),
+            (SampleFingerprint(10, 'c', 'c', CLASSES), CLASSES, 'other pictures or labels')):
+        with pytest.raises(ValueError, match=message):
+            rows.check(samples, classes)
+
+
+def truncate(store):
+    data = (store / 'logits.npy').read_bytes()
+    (store / 'logits.npy').write_bytes(data[:-20])
+
+
+DAMAGES = {
+    'truncated': (truncate, 'logits.npy is truncated'),
+    'empty': (lambda s: (s / 'logits.npy').write_bytes(b''), 'logits.npy is truncated'),
+    'no array': (lambda s: (s / 'logits.npy').unlink(), 'logits.npy is missing'),
+    'other shape': (lambda s: np.save(s / 'logits.npy', np.zeros((9, 7), np.float16)), r'must have shape \(10, 7\)'),
+    'no store.json': (lambda s: (s / 'store.json').unlink(), 'no store of teacher logits'),
+    'no JSON': (lambda s: (s / 'store.json').write_text('{'), 'store.json cannot be read: it is not JSON'),
+    'other JSON': (lambda s: (s / 'store.json').write_text(json.dumps({'a': 1})), 'must be of the format')}
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_damaged(store, damage):
+    spoil, message = DAMAGES[damage]
+    spoil(store)
+    with pytest.raises(ValueError, match=message) as error:
+        TeacherLogits(store)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
+def test_plain_array(tmp_path, dtype):
+    """Of other origin: no more than numbers of samples and classes can be checked."""
+    logits = logits_of(10).numpy().astype(dtype)
+    np.save(tmp_path / 'plain.npy', logits)
+    rows = TeacherLogits(tmp_path / 'plain.npy')
+    assert torch.equal(rows.logits(3), torch.from_numpy(logits[3].astype(np.float32)))
+    rows.check(SampleFingerprint(10, 'c', 'c', 2), CLASSES)
+    with pytest.raises(ValueError, match='9 samples, not 10'):
+        rows.check(SampleFingerprint(9, 'c', 'c', 2), CLASSES)
+    with pytest.raises(ValueError, match='logits of 7 classes, the model has 3'):
+        rows.check(SampleFingerprint(10, 'c', 'c', 2), 3)
+
+
+def test_no_array(tmp_path):
+    np.save(tmp_path / 'labels.npy', np.arange(10))
+    with pytest.raises(ValueError, match=r'must hold floats of shape \(N, C\), got int64 of shape \(10,\)'):
+        TeacherLogits(tmp_path / 'labels.npy')
+    np.savez(tmp_path / 'many.npz', np.zeros((10, 7)))
+    with pytest.raises(ValueError, match='must be one array'):
+        TeacherLogits(tmp_path / 'many.npz')
+    with pytest.raises(ValueError, match='there is nothing'):
+        TeacherLogits(tmp_path / 'missing')
+
+
+def probability_of(rows, queue):
+    queue.put(rows.probabilities(4).tolist())
+
+
+def test_to_another_process(store):
+    """Pickled without the rows: a process maps the files itself."""
+    rows = TeacherLogits(store)
+    rows.probabilities(0)
+    assert len(pickle.dumps(rows)) < 2000
+    queue = multiprocessing.get_context('spawn').Queue()
+    process = multiprocessing.get_context('spawn').Process(target=probability_of, args=(rows, queue))
+    process.start()
+    assert queue.get(timeout=120) == rows.probabilities(4).tolist()
+    process.join()

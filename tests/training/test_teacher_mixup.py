@@ -1,0 +1,171 @@
+"""Labels and teacher rows in every mode of timm's mixup, against a loop with the shares that timm drew."""
+import multiprocessing
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from timm.data import FastCollateMixup, Mixup, create_loader
+from timm.data.dataset import AugMixDataset
+from timm.data.loader import fast_collate
+from torch.utils.data import DataLoader, Dataset
+
+from timm_assemble.training import (
+    TeacherCollate, TeacherCollateMixup, TeacherDataset, TeacherMixup, mix_rows, mix_with_matrix, pack_targets,
+    unpack_targets,
+)
+
+from .. import _oracles as oracle
+
+BATCH, CLASSES, SIZE = 8, 5, 12
+KINDS = {
+    'mixup': dict(mixup_alpha=0.4), 'cutmix': dict(mixup_alpha=0., cutmix_alpha=1.),
+    'both': dict(mixup_alpha=0.4, cutmix_alpha=1.), 'minmax': dict(mixup_alpha=0., cutmix_minmax=(0.2, 0.8)),
+    'seldom': dict(mixup_alpha=0.4, prob=0.4)}
+LABELS = torch.tensor([0, 4, 2, 2, 1, 3, 0, 4])
+PROBS = torch.from_numpy(np.random.default_rng(0).dirichlet(np.ones(CLASSES), BATCH)).float()
+PICTURES = torch.from_numpy(np.random.default_rng(1).integers(0, 255, (BATCH, 3, SIZE, SIZE), np.uint8))
+
+
+class Samples(Dataset):
+    transform = None
+
+    def __len__(self):
+        return BATCH
+
+    def __getitem__(self, i):
+        return PICTURES[i], int(LABELS[i])
+
+
+class Rows:
+    def probabilities(self, index, temperature):
+        return (PROBS[index].log() / temperature).softmax(0)
+
+
+@pytest.fixture
+def shares(monkeypatch):
+    """What timm's mixup drew, one list a call: a share for each picture, corrected where a cut was clipped."""
+    drawn = []
+
+    def recording(mix):
+        def mix_and_record(self, *args, **kwargs):
+            lam = mix(self, *args, **kwargs)
+            drawn.append(np.broadcast_to(np.asarray(lam, dtype=np.float64).ravel(), BATCH))
+            return lam
+        return mix_and_record
+
+    for cls, name in ((Mixup, '_mix_elem'), (Mixup, '_mix_pair'), (Mixup, '_mix_batch'), (
+            FastCollateMixup, '_mix_elem_collate'), (FastCollateMixup, '_mix_pair_collate'), (
+            FastCollateMixup, '_mix_batch_collate')):
+        monkeypatch.setattr(cls, name, recording(getattr(cls, name)))
+    return drawn
+
+
+def check(targets, lam, smoothing):
+    weights, probs = unpack_targets(targets, CLASSES)
+    expected = oracle.mixed_with_reverse(oracle.smoothed(LABELS.numpy(), CLASSES, smoothing), lam)
+    np.testing.assert_allclose(weights.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(probs.numpy(), oracle.mixed_with_reverse(PROBS.double().numpy(), lam), atol=1e-6)
+
+
+@pytest.mark.parametrize('smoothing', [0.0, 0.1])
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('mode', ['batch', 'pair', 'elem'])
+def test_mixup(mode, kind, smoothing, shares):
+    """Pictures and labels are to the bit what timm makes of them, and the rows are mixed by the same shares."""
+    arguments = dict(KINDS[kind], mode=mode, label_smoothing=smoothing, num_classes=CLASSES)
+    for seed in range(4):
+        np.random.seed(seed)
+        x, targets = TeacherMixup(**arguments)(PICTURES.float(), pack_targets(LABELS, PROBS))
+        check(targets, shares.pop(), smoothing)
+        np.random.seed(seed)
+        timm_x, timm_weights = Mixup(**arguments)(PICTURES.float(), LABELS)
+        assert torch.equal(x, timm_x)
+        torch.testing.assert_close(targets[:, :CLASSES], timm_weights, rtol=0, atol=1e-7)
+        shares.clear()
+
+
+@pytest.mark.parametrize('smoothing', [0.0, 0.1])
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('mode', ['batch', 'pair', 'elem', 'half'])
+def test_collate_mixup(mode, kind, smoothing, shares):
+    arguments = dict(KINDS[kind], mode=mode, label_smoothing=smoothing, num_classes=CLASSES)
+    count = BATCH // 2 if mode == 'half' else BATCH
+    for seed in range(4):
+        np.random.seed(seed)
+        batch = [(PICTURES[i].numpy().copy(), pack_targets(LABELS[i], PROBS[i])) for i in range(BATCH)]
+        x, targets = TeacherCollateMixup(**arguments)(batch)
+        assert targets.shape == (count, 2 * CLASSES)
+        check(targets, shares.pop()[:count], smoothing)
+        np.random.seed(seed)
+        timm_x, timm_weights = FastCollateMixup(**arguments)(
+            [(PICTURES[i].numpy().copy(), int(LABELS[i])) for i in range(BATCH)])
+        assert torch.equal(x, timm_x)
+        torch.testing.assert_close(targets[:, :CLASSES], timm_weights, rtol=0, atol=1e-7)
+        shares.clear()
+
+
+def test_switched_off():
+    """train.py switches mixup off by this attribute in the last epochs."""
+    mixup = TeacherMixup(mixup_alpha=0.4, mode='elem', num_classes=CLASSES, label_smoothing=0.1)
+    mixup.mixup_enabled = False
+    x, targets = mixup(PICTURES.float(), pack_targets(LABELS, PROBS))
+    assert torch.equal(x, PICTURES.float())
+    check(targets, np.ones(BATCH), 0.1)
+
+
+def test_usable_alone():
+    """The matrix of any mixup of timm's, unchanged by being asked, for rows of any kind."""
+    mixup = Mixup(mixup_alpha=1.0, mode='elem', num_classes=CLASSES, label_smoothing=0.1)
+    x, matrix = mix_with_matrix(mixup, PICTURES.float())
+    assert (mixup.num_classes, mixup.label_smoothing) == (CLASSES, 0.1)
+    torch.testing.assert_close(matrix.sum(1), torch.ones(BATCH))
+    rows = torch.randn(BATCH, 3)
+    torch.testing.assert_close(mix_rows(matrix, rows), matrix @ rows)
+    torch.testing.assert_close(x.flatten(1), matrix @ PICTURES.float().flatten(1), rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize('prefetcher', [True, False])
+def test_loader_without_mixup(prefetcher):
+    collate = TeacherCollate(fast_collate if prefetcher else torch.utils.data.default_collate)
+    loader = create_loader(
+        TeacherDataset(Samples(), Rows(), 2.0), (3, SIZE, SIZE), BATCH, num_workers=0, collate_fn=collate,
+        use_prefetcher=prefetcher, device=torch.device('cpu'))
+    (x, targets), = loader
+    labels, probs = unpack_targets(targets, CLASSES)
+    assert torch.equal(labels, LABELS) and labels.dtype == torch.int64
+    torch.testing.assert_close(probs, (PROBS.log() / 2).softmax(1))
+    assert len(x) == BATCH
+
+
+def test_augmentation_splits():
+    """timm's loader puts the splits one after the other, and repeats the targets."""
+    dataset = AugMixDataset(Samples(), num_splits=2)
+    dataset.augmentation = lambda x: x
+    loader = DataLoader(TeacherDataset(dataset, Rows()), BATCH, collate_fn=TeacherCollate(fast_collate))
+    (x, targets), = loader
+    assert len(x) == 2 * BATCH
+    torch.testing.assert_close(targets, pack_targets(LABELS, PROBS).repeat(2, 1))
+
+
+@pytest.mark.parametrize('method', ['fork', 'spawn'])
+def test_workers(method):
+    """Data set, rows and mixing go to worker processes of either kind."""
+    mixup = TeacherCollateMixup(mixup_alpha=0.4, mode='elem', num_classes=CLASSES)
+    loader = DataLoader(
+        TeacherDataset(Samples(), Rows()), 4, num_workers=1, collate_fn=mixup,
+        multiprocessing_context=multiprocessing.get_context(method))
+    for x, targets in loader:
+        assert x.shape == (4, 3, SIZE, SIZE) and targets.shape == (4, 2 * CLASSES)
+        torch.testing.assert_close(targets.sum(1), torch.full((4,), 2.0))
+
+
+def test_dataset_is_transparent():
+    inner = Samples()
+    dataset = pickle.loads(pickle.dumps(TeacherDataset(inner, Rows())))
+    assert len(dataset) == BATCH and dataset.transform is None
+    dataset = TeacherDataset(inner, Rows())
+    dataset.transform = 'set'
+    assert inner.transform == 'set' and not hasattr(dataset, 'set_epoch')
+    with pytest.raises(ValueError, match='temperature must be positive, got 0'):
+        TeacherDataset(inner, Rows(), 0)

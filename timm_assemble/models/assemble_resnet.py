@@ -1,0 +1,348 @@
+"""Assemble-ResNet: ResNet with ResNet-D, selective kernels, Big-Little, anti-aliasing and DropBlock, as timm models.
+
+Paper: `Compounding the Performance Improvements of Assembled Techniques in a Convolutional Neural Network`
+    - https://arxiv.org/abs/2001.06268
+
+The network is what the official TensorFlow 1 code computes, which made the paper's numbers; where paper and code
+disagree the code is followed. Importing this module registers the models. It knows timm and the layers.
+"""
+import math
+import warnings
+from functools import partial
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+
+import torch
+from timm.layers import ConvNormAct, create_pool2d, get_device_dtype
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
+from timm.models._features import feature_take_indices
+from torch import nn
+
+from ..layers import AssembleHead, Bottleneck, DropBlock2d, fill_constant_buffers, init_weights_official
+from .stages import make_big_little_stage, make_blocks, make_stem
+
+__all__ = ['AssembleResNet']  # register_model adds the entry points
+
+
+def _check(ok: bool, name: str, value: Any, allowed: str) -> None:
+    if not ok:
+        raise ValueError(f'{name} must be {allowed}, got {value!r}.')
+
+
+class AssembleResNet(nn.Module):
+    """ResNet of bottleneck blocks with the assembled techniques, each switched by an argument.
+
+    ``(B, in_chans, H, W)`` to ``(B, num_classes)``, for every H and W. Stage widths are 4, 8, 16 and 32 times
+    ``width``. Strides of stem and stages: 2 (before the max-pool), 4, 8, 16, 32; with Big-Little 4, 8, 16, 16, 32.
+
+    Source: arXiv 2001.06268 section 3.1 and figure 1.
+
+    Departures: Big-Little takes every input size (the official code only sides whose quarter is a multiple of 8);
+    DropBlock and anti-aliasing take maps smaller than block and filter.
+
+    Args:
+        layers: Blocks of the four stages. With Big-Little, n blocks are n - 1 big ones and a merging one.
+        num_classes: Classes, 0 for no classifier.
+        in_chans: Input channels.
+        global_pool: ``'avg'``, ``'gem'`` (exponent 3), ``''`` for none, or another of timm's.
+        width: Width of the stem and of stage 1's bottlenecks, a multiple of 8.
+        deep_stem: Three 3x3 convolutions in place of the 7x7 (ResNet-D).
+        shortcut: ``'plain'``, ``'d'`` (ResNet-D) or ``'big_little'``; with Big-Little that of stage 4, since stages 1
+            to 3 always have Big-Little's.
+        attn: ``'sk'`` for selective kernels (SK-C3), ``'se'`` for squeeze-excitation, or None. ``create_model`` drops
+            arguments that are None; there ``''`` takes a variant's attention away, and ``()`` its Big-Little.
+        big_little: ``(alpha, beta)``, by which the little branch is thinner and shallower; None for a plain ResNet.
+        aa_size: Size of the anti-aliasing filter, 2 to 7; 0 for none.
+        aa_shortcut: Also blur before strided plain shortcuts.
+        last_stride: Stride of stage 4, 2 or 1.
+        embedding_size: Width of an embedding (1x1, BN, ReLU) before the classifier, 0 for none.
+        zero_init_last: Start every residual branch at zero.
+        drop_block_rate: DropBlock rate in stages 3 and 4 (scaled by 0.25 and 1.0), moved by
+            :meth:`set_drop_block_rate`; 0 for a model without DropBlock.
+        drop_rate: Dropout before the classifier.
+        bn_momentum: Batch norm momentum in PyTorch's sense. The official 0.003 averages over some 300 updates, which
+            is too slow for a training of fewer than a few thousand.
+        bn_eps: Batch norm epsilon.
+        device, dtype: Of the parameters.
+
+    Raises:
+        ValueError: An argument outside what it allows.
+    """
+
+    def __init__(
+            self,
+            layers: Sequence[int],
+            num_classes: int = 1000,
+            in_chans: int = 3,
+            global_pool: str = 'avg',
+            width: int = 64,
+            deep_stem: bool = False,
+            shortcut: str = 'plain',
+            attn: Optional[str] = None,
+            big_little: Optional[Sequence[int]] = None,
+            aa_size: int = 0,
+            aa_shortcut: bool = False,
+            last_stride: int = 2,
+            embedding_size: int = 0,
+            zero_init_last: bool = True,
+            drop_block_rate: float = 0.,
+            drop_rate: float = 0.,
+            bn_momentum: float = 0.003,
+            bn_eps: float = 1e-5,
+            device=None,
+            dtype=None,
+    ) -> None:
+        super().__init__()
+        _check(len(layers) == 4 and min(layers) > 0, 'layers', layers, 'four positive numbers')
+        _check(width > 0 and width % 8 == 0, 'width', width, 'a positive multiple of 8')
+        _check(aa_size in (0, 2, 3, 4, 5, 6, 7), 'aa_size', aa_size, '0 or from 2 to 7')
+        _check(last_stride in (1, 2), 'last_stride', last_stride, '1 or 2')
+        _check(embedding_size >= 0, 'embedding_size', embedding_size, '0 or more')
+        for name, rate in (('drop_block_rate', drop_block_rate), ('drop_rate', drop_rate)):
+            _check(0 <= rate <= 1, name, rate, 'from 0 to 1')
+        attn, big_little = attn or None, big_little or None
+        if big_little is not None:
+            alpha, beta = big_little if len(big_little) == 2 else (0, 0)
+            _check(alpha in (1, 2, 4, 8) and beta > 0, 'big_little', big_little,
+                   '(alpha, beta) with alpha 1, 2, 4 or 8 and beta positive, or None')
+            _check(min(layers[:3]) > 1, 'layers', layers, 'at least 2 in stages 1 to 3 where big_little is set')
+        if aa_shortcut and not (aa_size and shortcut == 'plain'):
+            warnings.warn("aa_shortcut has no effect without an aa_size and shortcut='plain'.", stacklevel=2)
+
+        dd = dict(device=device, dtype=dtype)
+        self.num_classes, self.in_chans, self.zero_init_last = num_classes, in_chans, zero_init_last
+        norm_layer = partial(nn.BatchNorm2d, eps=bn_eps, momentum=bn_momentum)
+
+        conv: Callable[..., nn.Module] = partial(ConvNormAct, norm_layer=norm_layer, **dd)
+        blocks: Callable[..., nn.Module] = partial(make_blocks, attn=attn, aa_size=aa_size, norm_layer=norm_layer, **dd)
+        self.stem = make_stem(in_chans, width, deep_stem, big_little, conv)
+        self.stem_pool = nn.Identity() if big_little else create_pool2d('max', 3, 2, padding='same')
+        self.feature_info: List[Dict[str, Any]] = [dict(num_chs=width, reduction=4 if big_little else 2, module='stem')]
+
+        strides = (2, 2, 1, last_stride) if big_little else (1, 2, 2, last_stride)
+
+        def stage(i: int) -> nn.Module:
+            in_chs, stage_width, make = self.feature_info[i]['num_chs'], width * 2 ** i, blocks
+            if drop_block_rate and i >= 2:
+                gamma_scale = 0.25 if i == 2 else 1.0
+                make = partial(make, drop_layer=partial(DropBlock2d, drop_block_rate, 7, gamma_scale, device))
+            reduction = 4 * math.prod(strides[:i + 1])
+            self.feature_info.append(
+                dict(num_chs=Bottleneck.expansion * stage_width, reduction=reduction, module=f'stage{i + 1}'))
+            if big_little and i < 3:
+                return make_big_little_stage(in_chs, stage_width, layers[i], strides[i], big_little, make, conv)
+            return make(in_chs, stage_width, layers[i], strides[i], shortcut=shortcut, aa_shortcut=aa_shortcut)
+
+        self.stage1, self.stage2, self.stage3, self.stage4 = (stage(i) for i in range(4))
+        self.num_features = self.feature_info[-1]['num_chs']
+        self.head = AssembleHead(
+            self.num_features, num_classes, global_pool, embedding_size, drop_rate, norm_layer=norm_layer, **dd)
+        self.head_hidden_size = self.head.hidden_size
+
+        self.init_weights()
+        self.register_load_state_dict_post_hook(fill_constant_buffers)
+
+    @torch.jit.ignore
+    def init_weights(self) -> None:
+        self.apply(init_weights_official)
+        if self.zero_init_last:
+            for m in self.modules():
+                if isinstance(m, Bottleneck):
+                    m.zero_init_last()
+        fill_constant_buffers(self)
+
+    @torch.jit.ignore
+    def set_drop_block_rate(self, rate: float) -> None:
+        """Change the DropBlock rate (1 - keep_prob) of the following training steps; no recompilation, no sync.
+
+        Stage 3 applies a quarter of it. A rate outside 0 to 1 is a ValueError, a model without DropBlock a warning.
+        """
+        _check(0 <= rate <= 1, 'rate', rate, 'from 0 to 1')
+        drop_blocks = [m for m in self.modules() if isinstance(m, DropBlock2d)]
+        if not drop_blocks:
+            warnings.warn('set_drop_block_rate has no effect: the model was made with drop_block_rate=0.', stacklevel=2)
+        for m in drop_blocks:
+            m.set_rate(rate)
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep only each block's input for the backward pass and compute the rest again."""
+        for m in self.modules():
+            if isinstance(m, Bottleneck):
+                m.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
+        """Parameter groups for layer-wise decay: stem, then stages or blocks in the order they are computed."""
+        if coarse:
+            return dict(stem=r'^stem', blocks=r'^stage(\d+)')
+        return dict(stem=r'^stem', blocks=[
+            (r'^stage(\d+)\.(?:big\.|little\.)?(\d+)', None),
+            (r'^stage(\d+)\.merge', (1000,)),  # after every block of the branches
+        ])
+
+    @torch.jit.ignore
+    def get_classifier(self) -> nn.Module:
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
+        """New classifier, 0 classes for none; pooling stays unless given, an embedding as long as pooling fits it."""
+        self.head.reset(num_classes, global_pool, **get_device_dtype(self))
+        self.num_classes = num_classes
+        self.head_hidden_size = self.head.hidden_size
+
+    def forward_intermediates(
+            self, x: torch.Tensor, indices: Optional[Union[int, List[int]]] = None, norm: bool = False,
+            stop_early: bool = False, output_fmt: str = 'NCHW', intermediates_only: bool = False,
+    ) -> Union[List[torch.Tensor], Tuple[torch.Tensor, List[torch.Tensor]]]:
+        """The last features, and those of the stem (0) and of the stages (1 to 4), as wide as ``feature_info`` says.
+
+        Arguments are timm's; ``norm`` has nothing to act on, and another ``output_fmt`` is a ValueError.
+        """
+        _check(output_fmt == 'NCHW', 'output_fmt', output_fmt, "'NCHW'")
+        take_indices, max_index = feature_take_indices(len(self.feature_info), indices)
+        x = self.stem(x)
+        intermediates = [x] if 0 in take_indices else []
+        x = self.stem_pool(x)
+        last = max_index if stop_early else len(self.feature_info) - 1
+        for i in range(1, last + 1):
+            x = getattr(self, f'stage{i}')(x)
+            if i in take_indices:
+                intermediates.append(x)
+        return intermediates if intermediates_only else (x, intermediates)
+
+    def prune_intermediate_layers(
+            self, indices: Union[int, List[int]] = 1, prune_norm: bool = False, prune_head: bool = True,
+    ) -> List[int]:
+        """Remove what :meth:`forward_intermediates` does not need for ``indices``; the head goes where stages go."""
+        take_indices, max_index = feature_take_indices(len(self.feature_info), indices)
+        for i in range(max_index + 1, len(self.feature_info)):
+            setattr(self, f'stage{i}', nn.Sequential())
+        if max_index == 0:
+            self.stem_pool = nn.Identity()
+        if prune_head or max_index < len(self.feature_info) - 1:
+            self.num_features = int(self.feature_info[max_index]['num_chs'])
+            self.head = AssembleHead(self.num_features, 0, '')
+            self.reset_classifier(0)
+        return take_indices
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, in_chans, H, W)`` to ``(B, num_features, h, w)``, h and w a 32nd of H and W (a 16th: last_stride 1)."""
+        x = self.stem(x)
+        x = self.stem_pool(x)
+        x = self.stage1(x)
+        x = self.stage2(x)
+        x = self.stage3(x)
+        return self.stage4(x)
+
+    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """``(B, num_features, h, w)`` to logits, or with ``pre_logits`` to ``(B, head_hidden_size)``."""
+        return self.head(x, pre_logits=pre_logits)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def _create(variant: str, pretrained: bool, overrides: Dict[str, Any], **model_args) -> AssembleResNet:
+    kwargs = dict(model_args, **overrides)
+    if pretrained:
+        cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay'))
+        if not (cfg.has_weights or cfg.state_dict):
+            raise ValueError(
+                f"pretrained=True: {variant} comes without weights of its own. Load a model from the Hugging Face Hub "
+                f"with create_model('hf-hub:user/name', pretrained=True), or convert an official TensorFlow checkpoint "
+                f"with timm-assemble convert.")
+    return build_model_with_cfg(AssembleResNet, variant, pretrained, **kwargs)
+
+
+def _cfg(**kwargs) -> Dict[str, Any]:
+    return {
+        'num_classes': 1000, 'input_size': (3, 224, 224), 'pool_size': (7, 7), 'crop_pct': 0.875,
+        'interpolation': 'bilinear', 'first_conv': 'stem.0.conv', 'classifier': 'head.fc',
+        # the official input is 0..255 minus the mean, not divided
+        'mean': (123.68 / 255, 116.78 / 255, 103.94 / 255), 'std': (1 / 255, 1 / 255, 1 / 255),
+        'license': 'apache-2.0', 'paper_ids': 'arXiv:2001.06268',
+        'origin_url': 'https://github.com/clovaai/assembled-cnn', **kwargs,
+    }
+
+
+_test_256 = dict(test_input_size=(3, 256, 256), test_pool_size=(8, 8))  # as the paper tests the rows with Big-Little
+default_cfgs = generate_default_cfgs({
+    'assemble_resnet50_base': _cfg(),
+    'assemble_resnet50_d': _cfg(),
+    'assemble_resnet50_d_se': _cfg(),
+    'assemble_resnet50_d_sk': _cfg(),
+    'assemble_resnet50_bl': _cfg(**_test_256),
+    'assemble_resnet50_bl_sk': _cfg(**_test_256),
+    'assemble_resnet50': _cfg(**_test_256),
+    'assemble_resnet101': _cfg(**_test_256),
+    'assemble_resnet152': _cfg(**_test_256, test_crop_pct=256 / 257),
+    'test_assemble_resnet': _cfg(input_size=(3, 160, 160), pool_size=(5, 5)),
+})
+
+
+@register_model
+def assemble_resnet50_base(pretrained: bool = False, **kwargs) -> AssembleResNet:
+    """Plain ResNet-50 in the official formulation: row E0 of the paper, 76.87 % top-1, mCE 75.55."""
+    return _create('assemble_resnet50_base', pretrained, kwargs, layers=(3, 4, 6, 3))
+
+
+@register_model
+def assemble_resnet50_d(pretrained: bool = False, **kwargs) -> AssembleResNet:
+    """ResNet-50-D: rows E1 to E3, 77.37 to 79.10 % top-1, mCE 75.73 to 68.19, by training."""
+    return _create('assemble_resnet50_d', pretrained, kwargs, layers=(3, 4, 6, 3), deep_stem=True, shortcut='d')
+
+
+@register_model
+def assemble_resnet50_d_se(pretrained: bool = False, **kwargs) -> AssembleResNet:
+    """ResNet-50-D with squeeze-excitation: rows E4 and E5, 79.71 and 80.40 % top-1, mCE 64.48 and 62.64."""
+    return _create('assemble_resnet50_d_se', pretrained, kwargs, layers=(3, 4, 6, 3), deep_stem=True, shortcut='d',
+                   attn='se')
+
+
+@register_model
+def assemble_resnet50_d_sk(pretrained: bool = False, **kwargs) -> AssembleResNet:
+    """ResNet-50-D with selective kernels: rows E6 to E8, 81.40 to 82.10 % top-1, mCE 58.34 to 56.48."""
+    return _create('assemble_resnet50_d_sk', pretrained, kwargs, layers=(3, 4, 6, 3), deep_stem=True, shortcut='d',
+                   attn='sk')
+
+
+@register_model
+def assemble_resnet50_bl(pretrained: bool = False, **kwargs) -> AssembleResNet:
+    """ResNet-50 with Big-Little alone, alpha 2, beta 4; no row of the paper."""
+    return _create('assemble_resnet50_bl', pretrained, kwargs, layers=(3, 4, 6, 3), shortcut='big_little',
+                   big_little=(2, 4))
+
+
+@register_model
+def assemble_resnet50_bl_sk(pretrained: bool = False, **kwargs) -> AssembleResNet:
+    """ResNet-50 with Big-Little and selective kernels: row E9, 82.44 % top-1, mCE 55.20."""
+    return _create('assemble_resnet50_bl_sk', pretrained, kwargs, layers=(3, 4, 6, 3), shortcut='big_little',
+                   big_little=(2, 4), attn='sk')
+
+
+@register_model
+def assemble_resnet50(pretrained: bool = False, **kwargs) -> AssembleResNet:
+    """Assemble-ResNet-50: rows E10 and E11, 82.69 and 82.78 % top-1, mCE 54.12 and 48.89."""
+    return _create('assemble_resnet50', pretrained, kwargs, layers=(3, 4, 6, 3), shortcut='big_little', big_little=(2,
+                   4), attn='sk', aa_size=3)
+
+
+@register_model
+def assemble_resnet101(pretrained: bool = False, **kwargs) -> AssembleResNet:
+    """Assemble-ResNet-101, in the official code and in no row of the paper."""
+    return _create('assemble_resnet101', pretrained, kwargs, layers=(4, 8, 18, 3), shortcut='big_little',
+                   big_little=(2, 4), attn='sk', aa_size=3)
+
+
+@register_model
+def assemble_resnet152(pretrained: bool = False, **kwargs) -> AssembleResNet:
+    """Assemble-ResNet-152, alpha 1, beta 2: row E12, 84.19 % top-1, mCE 43.27."""
+    return _create('assemble_resnet152', pretrained, kwargs, layers=(5, 12, 30, 3), shortcut='big_little',
+                   big_little=(1, 2), attn='sk', aa_size=3)
+
+
+@register_model
+def test_assemble_resnet(pretrained: bool = False, **kwargs) -> AssembleResNet:
+    """Assemble-ResNet of width 8 and few blocks, for tests."""
+    return _create('test_assemble_resnet', pretrained, kwargs, layers=(3, 3, 4, 2), width=8, shortcut='big_little',
+                   big_little=(2, 2), attn='sk', aa_size=3)
