@@ -1,22 +1,26 @@
-"""What several commands share of arguments: types, text to value or argparse's error that says what is allowed; and the
-parting of a command's own from those of a script.
-"""
+"""What several commands share: argument types, split argument lists, and parameters named as options in messages."""
 import argparse
 import ast
-from typing import Any, List, Sequence, Tuple
+import re
+from functools import partial
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
-__all__ = ['positive', 'key_value', 'take_options']
+__all__ = ['integer', 'key_value', 'name_options', 'non_negative', 'option_names', 'positive', 'take_options']
 
 
-def positive(text: str) -> int:
-    """Whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'must be a whole number from 1, got {text!r}')
+def integer(minimum: int, text: str) -> int:
+    """Parse an integer of ``minimum`` or more; with ``partial``, a ``type`` of argparse."""
+    if not text.isdecimal() or int(text) < minimum:
+        raise argparse.ArgumentTypeError(f'must be an integer of {minimum} or more, got {text!r}')
     return int(text)
 
 
+positive = partial(integer, 1)
+non_negative = partial(integer, 0)
+
+
 def key_value(text: str) -> Tuple[str, Any]:
-    """``KEY=VALUE`` with a Python literal or a word as the value."""
+    """Parse ``KEY=VALUE``; the value is a Python literal or a word."""
     key, equals, value = text.partition('=')
     if not (key and equals):
         raise argparse.ArgumentTypeError(f'must be KEY=VALUE, got {text!r}')
@@ -27,7 +31,7 @@ def key_value(text: str) -> Tuple[str, Any]:
 
 
 def take_options(argv: Sequence[str], flags: Sequence[str], with_value: Sequence[str]) -> Tuple[List[str], List[str]]:
-    """Options and what is left, both in order and untouched, which argparse's own ways of passing on do not keep."""
+    """Split off options; both parts keep their order and spelling, which argparse's own ways of passing on do not."""
     own: List[str] = []
     rest: List[str] = []
     left = list(argv)
@@ -41,3 +45,19 @@ def take_options(argv: Sequence[str], flags: Sequence[str], with_value: Sequence
         else:
             rest.append(word)
     return own, rest
+
+
+def option_names(parser: argparse.ArgumentParser) -> Dict[str, str]:
+    """Return what the user types for each argument of a parser: its long option, or its metavar."""
+    return {action.dest: max(action.option_strings, key=len, default=str(action.metavar or action.dest))
+            for action in parser._actions}
+
+
+def name_options(message: str, names: Mapping[str, str]) -> str:
+    """Translate parameters into options: the first word of a message, and every word between backticks.
+
+    Library errors begin with the parameter that is wrong and put others between backticks.
+    """
+    first, space, rest = message.partition(' ')
+    rest = re.sub(r'`(\w+)`', lambda m: names.get(m[1], m[0]), rest)
+    return names.get(first, first) + space + rest

@@ -1,13 +1,16 @@
-"""The command line, ``timm-assemble``: it and its commands are the one place that knows all parts.
+"""The parser and the exit status of ``timm-assemble``; one module a command.
 
-Bad use is one line and exit status 2. A part's ValueError, and a file that cannot be read or written, are the user's to
-mend, and told the same way.
+Bad use is one line on standard error and exit status 2, without a traceback. A ValueError of the library and a file
+that cannot be read or written are reported the same way, with the parameter translated to its option.
 """
 import argparse
 import sys
 from typing import List, NoReturn, Optional
 
 from . import convert, demo, export, push, recipes, robustness, run, teacher_logits, train
+from .arguments import name_options, option_names
+
+__all__ = ['main']
 
 COMMANDS = {
     'demo': demo, 'recipes': recipes, 'teacher-logits': teacher_logits, 'train': train, 'run': run, 'convert': convert,
@@ -25,27 +28,27 @@ def _parser() -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         subparser = commands.add_parser(name, help=command.HELP)
         command.add_arguments(subparser)
-        subparser.set_defaults(run=command.run)
+        subparser.set_defaults(command=command, options=option_names(subparser))
     return parser
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """Run one command; gives the exit status."""
-    import timm_assemble  # noqa: F401  registers the models
-
+    """Run one command and return the exit status."""
     argv, passed = list(sys.argv[1:] if argv is None else argv), []
     split = getattr(COMMANDS.get(argv[0]), 'split_arguments', None) if argv else None
-    if split is not None:  # the rest belongs to a script of timm's
+    if split is not None:  # the rest belongs to one of timm's scripts
         own, passed = split(argv[1:])
         argv = [argv[0], *own]
     args = _parser().parse_args(argv)
     args.passed = passed
     try:
-        args.run(args)
+        import timm_assemble  # noqa: F401  registers the models; here, so that an interrupt shows no traceback
+
+        args.command.run(args)
     except (ValueError, OSError) as e:
-        print(f'timm-assemble: {e}', file=sys.stderr)
+        names = {**args.options, **getattr(args.command, 'PARAMETERS', {})}
+        print(f'timm-assemble: {name_options(str(e), names)}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     return 0
-
