@@ -71,8 +71,8 @@ def test_interrupt_leaves_a_readable_model(tmp_path):
 @pytest.mark.parametrize('args, message', [
     ((), 'the following arguments are required: COMMAND'),
     (('dream',), "invalid choice: 'dream'"),
-    (('demo', '--epochs', '0'), "argument --epochs: must be a whole number from 1, got '0'"),
-    (('demo', '--epochs', 'x'), "argument --epochs: must be a whole number from 1, got 'x'"),
+    (('demo', '--epochs', '0'), "argument --epochs: must be an integer of 1 or more, got '0'"),
+    (('demo', '--epochs', 'x'), "argument --epochs: must be an integer of 1 or more, got 'x'"),
     (('demo', '--seed', 'x'), "argument --seed: invalid int value: 'x'"),
     (('demo', '--model', 'resnet5000'), "--model must be a model name that timm knows, got 'resnet5000'"),
     (('demo', '--colour', 'red'), 'unrecognized arguments: --colour red'),

@@ -53,7 +53,7 @@ def test_bad_use_is_one_line(place, capsys, tmp_path):
 
 @pytest.mark.parametrize('options, message', [
     (['--workers', '-1'], "--workers: must be a whole number from 0, got '-1'"),
-    (['--shift', '0'], '--shift: must be a whole number from 1'), (['--protocol', 'mine'], "invalid choice: 'mine'"),
+    (['--shift', '0'], '--shift: must be an integer of 1 or more'), (['--protocol', 'mine'], "invalid choice: 'mine'"),
 ])
 def test_bad_options_are_one_line(options, message, capsys):
     with pytest.raises(SystemExit) as e:

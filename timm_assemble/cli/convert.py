@@ -28,11 +28,11 @@ def run(args: argparse.Namespace) -> None:
     from .. import convert
     from ..hub.model_card import Result
     from ..utils.accuracy import measure_accuracy, read_class_map
-    from ..utils.atomic import check_new_folder
+    from ..utils.atomic import check_output_folder
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up, as after an interrupt
     prefix = convert.find_checkpoint(args.checkpoint)
-    check_new_folder(args.output, args.force)
+    check_output_folder(args.output, args.force)
     if args.output.resolve() in prefix.resolve().parents:
         raise ValueError(f'OUTPUT must not be a folder that CHECKPOINT lies in, got {args.output}')
     done = convert.convert(

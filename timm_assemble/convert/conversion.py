@@ -19,7 +19,7 @@ from ..hub.model_card import Result, model_card
 from ..layers import AntiAlias2d
 from ..models.assemble_resnet import AssembleResNet
 from ..models.pretrained_cfg import input_channels
-from ..utils.atomic import new_folder
+from ..utils.atomic import atomic_folder
 from .tf_checkpoint import CheckpointVariables
 from .tf_names import MisfitError, state_dict_from_tf, tf_names
 from .variants import Variant, infer_variant
@@ -148,7 +148,7 @@ def write(conversion: Conversion, output: Path, force: bool = False, results: Se
         ValueError: The folder must not be replaced.
         OSError: It cannot be written, or what is read back is not what was written.
     """
-    with new_folder(output, force) as made:
+    with atomic_folder(output, force) as made:
         save_for_hf(conversion.model, str(made), safe_serialization=True, model_args=conversion.variant.model_args)
         _check_written(made / 'model.safetensors', conversion.model, conversion.report['variables'])
         conversion.report['results'] = [result._asdict() for result in results]

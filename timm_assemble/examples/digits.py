@@ -21,7 +21,7 @@ from timm.utils import random_seed
 from torch import nn
 
 from ..hub.model_card import Result, model_card
-from ..utils.atomic import new_folder
+from ..utils.atomic import atomic_folder
 
 CLASSES = 10
 SIZE = 64
@@ -93,7 +93,7 @@ def save(model: Any, folder: Path, note: str, results: Sequence[Result] = ()) ->
     """Save in the Hub's form: model.safetensors, config.json and a model card; all of it or nothing."""
     name = model.pretrained_cfg['architecture']
     model.to(memory_format=torch.contiguous_format)  # safetensors takes no other layout
-    with new_folder(folder, force=True) as made:
+    with atomic_folder(folder, force=True) as made:
         labels = dict(label_names=[*map(str, range(CLASSES))])
         save_for_hf(model, str(made), safe_serialization=True, model_config=labels)
         (made / 'README.md').write_text(model_card(

@@ -14,7 +14,7 @@ import timm
 from timm.models import save_for_hf
 
 from ..models.train_checkpoint import TrainedModel, read_train_checkpoint
-from ..utils.atomic import MODEL_FILES, new_folder
+from ..utils.atomic import MODEL_FILES, atomic_folder
 from .model_card import Result, is_registered_here, model_card
 
 __all__ = ['Publication', 'PushError', 'prepare', 'push']
@@ -81,7 +81,7 @@ def _write(trained: TrainedModel, folder: Path, source: str, title: str) -> None
         trained.model, source, title=title, weights=trained.weights, model_args=trained.model_args,
         description=f"Trained with timm's `train.py`{start}{f' on {dataset}' if dataset else ''}.",
         recipe=dict(trained.args, dataset=dataset), datasets=[dataset] if dataset else [], results=_results(trained))
-    with new_folder(folder, force=True) as made:
+    with atomic_folder(folder, force=True) as made:
         save_for_hf(trained.model, str(made), safe_serialization=True, model_args=trained.model_args)
         (made / 'model.safetensors').chmod((made / 'config.json').stat().st_mode)  # written for the owner alone
         (made / CARD).write_text(card, encoding='utf-8')

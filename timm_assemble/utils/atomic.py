@@ -1,7 +1,7 @@
-"""A folder that comes into being whole or not at all: made beside its place under another name, then renamed.
+"""Atomic writes of files and folders: written beside the target under another name, then renamed.
 
-The other name is ``.NAME.PID.new``, and what is replaced is for a moment ``.NAME.PID.old``. A process that is killed
-leaves them, and the next one that makes the same folder clears them away. Knows the standard library alone.
+A folder's other name is ``.NAME.PID.new``, and what it replaces is ``.NAME.PID.old`` for a moment. A killed process
+leaves them; the next one that writes the same folder removes them.
 """
 import os
 import re
@@ -14,9 +14,26 @@ from typing import Iterator, Optional
 if sys.platform != 'win32':
     import fcntl
 
-__all__ = ['check_new_folder', 'new_folder']
+__all__ = ['MODEL_FILES', 'atomic_file', 'atomic_folder', 'check_output_folder']
 
 MODEL_FILES = ('config.json', 'model.safetensors')
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write instead of ``path``, which replaces it when the block ends without an error.
+
+    The file is flushed to the disk first; an error or an interrupt leaves ``path`` as it was and removes the other one.
+    It lies in the same folder and has the same suffix.
+    """
+    temporary = path.with_name(f'.{path.stem}.{os.getpid()}.tmp{path.suffix}')
+    try:
+        yield temporary
+        with open(temporary, 'rb+') as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _lock(folder: Path) -> Optional[int]:
@@ -69,7 +86,7 @@ def _clear_leftovers(folder: Path) -> None:
         os.close(descriptor)
 
 
-def check_new_folder(folder: Path, force: bool = False) -> None:
+def check_output_folder(folder: Path, force: bool = False) -> None:
     """Whether a folder may be made here, to be asked before long work. What killed processes left of it is removed.
 
     Args:
@@ -96,16 +113,16 @@ def check_new_folder(folder: Path, force: bool = False) -> None:
 
 
 @contextmanager
-def new_folder(folder: Path, force: bool = False) -> Iterator[Path]:
+def atomic_folder(folder: Path, force: bool = False) -> Iterator[Path]:
     """Give an empty folder to fill, which takes the place of ``folder`` when all went well.
 
     Whatever ends the work before its end, an interrupt as well, leaves ``folder`` as it was.
 
     Args:
         folder: Where the folder shall be at the end.
-        force: As in :func:`check_new_folder`.
+        force: As in :func:`check_output_folder`.
     """
-    check_new_folder(folder, force)
+    check_output_folder(folder, force)
     folder = folder.absolute()
     made, old = (folder.with_name(f'.{folder.name}.{os.getpid()}.{kind}') for kind in ('new', 'old'))
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +130,7 @@ def new_folder(folder: Path, force: bool = False) -> Iterator[Path]:
     lock = _lock(made)
     try:
         yield made
-        check_new_folder(folder, force)  # another process may have been faster
+        check_output_folder(folder, force)  # another process may have been faster
         if folder.exists():
             folder.rename(old)
         try:
