@@ -1,6 +1,19 @@
-"""For every test: the models are registered, and a process keeps to one core, since two run side by side."""
+"""For every test: models are registered, one thread a process, and no logging handler outlives the test."""
+import logging
+
+import pytest
 import torch
 
 import timm_assemble  # noqa: F401
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def restore_logging():
+    """timm's scripts add a handler whose stream pytest closes; it then prints a traceback into a later test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
