@@ -15,7 +15,7 @@ import timm_assemble  # noqa: F401  registers the models
 from .harness.cli import finish, parse_args
 from .harness.measure import make_row
 
-QUESTION = 'How many pictures a second do the networks classify?'
+QUESTION = 'How many images/s do the networks classify?'
 BATCH_SIZES = (1, 4, 8)
 BOUND = 0.54  # of the ratio of speeds of the networks below; their multiply-adds are as 0.547 to 1
 REFERENCE = ('resnet50', 224)

@@ -16,7 +16,7 @@ from timm_assemble.layers import DropBlock2d, SelectiveKernelC3
 from .harness.cli import finish, parse_args
 from .harness.measure import make_row
 
-QUESTION = 'What do the layers cost over the one operation they cannot do without?'
+QUESTION = 'How long do the layers take compared with the one operation they need?'
 SK_SHAPES = ((8, 64, 64, 64), (8, 256, 16, 16), (4, 512, 16, 16))
 SK_BOUND = 1.12
 DROP_CASES = (((32, 1024, 14, 14), 0.25), ((32, 512, 14, 14), 0.25), ((32, 2048, 7, 7), 1.0))  # shape, gamma_scale

@@ -19,7 +19,7 @@ from .harness.measure import make_row, write_results
 from .harness.networks import DTYPES, FORMS, MODES, REFERENCE, SIZES, Network, Setting, compile_apart, describe, prepare
 from .reports.published import published
 
-QUESTION = 'How many pictures a second, beside every peer and the limit of the machine?'
+QUESTION = "How many images/s, beside timm's models and the limit of the machine?"
 EVERY, BATCH_SIZE = 'all', 4
 # What is not asked for by name: a compilation takes minutes, and a step of training three times a forward.
 _MAIN = (

@@ -21,7 +21,7 @@ from .harness.cli import finish, parse_args
 from .harness.measure import make_row
 from .harness.step_memory import StepMemory, memory_a_picture, peak_bytes, saved_bytes
 
-QUESTION = 'What does a training step take beside its multiply-adds and its saved activations?'
+QUESTION = 'How much time and memory does a training step take?'
 REFERENCE, MAIN = 'resnet50d', 'assemble_resnet50'
 CHECKPOINTED = f'{MAIN}, gradient checkpointing'
 SIZE, BATCH_SIZE = 224, 8
