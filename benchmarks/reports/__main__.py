@@ -1,0 +1,52 @@
+"""Write the pages, the headlines and the front page's tables from results/*.json. ``python -m benchmarks.reports``"""
+import sys
+from pathlib import Path
+from typing import Dict
+
+from docs.generated_block import rewrite_block
+
+from timm_assemble.utils.atomic import atomic_file
+
+from ..harness.measure import ROOT
+from . import speed
+from .report import HEADLINES_BEGIN, HEADLINES_END, PAGES, README, RESULTS, headlines, page
+
+__all__ = ['FRONT_PAGE', 'front_page', 'reports']
+
+FRONT_PAGE = ROOT / 'README.md'
+BLOCKS = {'models': speed.models_table, 'efficientnet': speed.efficientnet_table, 'losses': speed.losses}
+
+
+def front_page(text: str, throughput: Path = RESULTS / 'throughput.json') -> str:
+    """Return the front page with the blocks of a results file of benchmarks.throughput."""
+    for name, block in BLOCKS.items():
+        text = rewrite_block(text, f'<!-- {name}:begin -->', f'<!-- {name}:end -->', block(throughput))
+    return text
+
+
+def reports() -> Dict[Path, str]:
+    """Return all pages by their paths."""
+    pages = {PAGES / f'{path.stem}.md': page(path) for path in sorted(RESULTS.glob('*.json'))}
+    throughput = PAGES / 'throughput.md'
+    pages[throughput] = rewrite_block(
+        pages[throughput], '<!-- overview:begin -->', '<!-- overview:end -->',
+        speed.overview(RESULTS / 'throughput.json'))
+    pages[README] = rewrite_block(README.read_text(), HEADLINES_BEGIN, HEADLINES_END, headlines())
+    pages[FRONT_PAGE] = front_page(FRONT_PAGE.read_text())
+    return pages
+
+
+def main() -> int:
+    """Write all pages; return 2 with one line, and change none, where one cannot be written."""
+    try:
+        for path, text in reports().items():
+            with atomic_file(path) as temporary:
+                temporary.write_text(text)
+    except (OSError, ValueError) as e:
+        print(f'python -m benchmarks.reports: error: {e}', file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
