@@ -143,5 +143,5 @@ def losses(path: Path) -> str:
         lines.append(f'- `{mine}` ({published(mine)[0].top1:.2f}): {plain or "none on ImageNet-1k alone"}'
                      + (f'; trained with more data: {extra}' if extra else ''))
     return '\n'.join([
-        'Models that are as accurate as ours or more, as published, and faster in at least one form. In brackets: their '
-        'top-1, and their images/s over ours, lowest and highest of all forms.', '', *lines])
+        'Models that are as accurate as ours or more, as published, and faster in at least one form. In brackets: '
+        'top-1, and images/s over ours, lowest and highest of all forms.', '', *lines])
