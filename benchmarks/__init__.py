@@ -1,1 +1,1 @@
-"""Benchmarks: one question per file, answered by ratios of cases timed side by side. Not installed."""
+"""Benchmarks, one question per file; not part of the installed package."""

@@ -1,4 +1,7 @@
-"""Run all benchmarks, each in its own process. ``python -m benchmarks.all``; ``make bench`` for their short forms"""
+"""Run all benchmarks, each in its own process. ``python -m benchmarks.all``
+
+``make bench`` runs their short forms.
+"""
 import argparse
 import importlib.util
 import os

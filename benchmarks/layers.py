@@ -1,4 +1,4 @@
-"""How long do the layers take compared with the one operation they need? ``python -m benchmarks.layers``"""
+"""SK-C3 and DropBlock against their main operation. ``python -m benchmarks.layers``"""
 import sys
 from functools import partial
 from typing import Any, Callable, Dict, List, Sequence
@@ -22,7 +22,7 @@ DROP_RATE = 0.1
 
 
 def selective_kernel_rows(shape: Sequence[int], device: str, measure: Callable[..., Any]) -> List[Dict[str, Any]]:
-    """Compare SK-C3 with its wide convolution, and timm's selective kernel with its two 3x3 convolutions.
+    """Compare SK-C3 and timm's selective kernel with their 3x3 convolutions.
 
     In groups of their own: timm's intermediate copies leave the allocator and the caches in another state.
     """
@@ -51,7 +51,7 @@ def selective_kernel_rows(shape: Sequence[int], device: str, measure: Callable[.
 def drop_block_rows(
         shape: Sequence[int], gamma_scale: float, device: str, measure: Callable[..., Any],
 ) -> List[Dict[str, Any]]:
-    """Compare DropBlock's forward pass in training, timm's and torchvision's with the product with a given mask.
+    """Compare three DropBlocks in training with the product with a given mask.
 
     timm and torchvision draw one mask per image, which is another function and up to batch size times the work.
     """

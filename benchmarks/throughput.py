@@ -1,4 +1,4 @@
-"""How many images/s, beside timm's models and the machine's limit? ``python -m benchmarks.throughput``
+"""Images/s beside timm's models. ``python -m benchmarks.throughput``
 
 Networks of this package and of timm, in inference and training, eager and optimized, interleaved within each group.
 """
@@ -88,7 +88,7 @@ def chosen(args: argparse.Namespace, setting: Setting) -> Sequence[str]:
 
 
 def published_details(name: str) -> Dict[str, Any]:
-    """Return the columns of published accuracy: the best of ImageNet-1k alone, and the best with more data."""
+    """Return the columns of published top-1, with and without more data."""
     details: Dict[str, Any] = {}
     for entry in published(name):
         if entry.extra_data:
@@ -144,7 +144,10 @@ def group_rows(
 
 
 def main() -> int:
-    """Run the benchmark; until it ends, finished groups are in the results file's name with the suffix ``.part``."""
+    """Run the benchmark; return 1 if a bound is broken, 2 for a wrong option.
+
+    Until it ends, finished groups are in a file with the suffix ``.part``.
+    """
     args = parse_args('throughput', QUESTION, rounds=6, options=add_options)
     try:
         settings = groups(args)

@@ -1,4 +1,4 @@
-"""How much time and memory does a training step take? ``python -m benchmarks.training_step``"""
+"""Time and memory of a training step. ``python -m benchmarks.training_step``"""
 import argparse
 import sys
 from contextlib import nullcontext
@@ -40,7 +40,7 @@ class Trained(NamedTuple):
 
 
 def make_trained(name: str, device: str, compiled: bool = False, size: int = SIZE, **kwargs: Any) -> Trained:
-    """Build a model for training, channels-last, with the optimizer that timm's train.py makes."""
+    """Build a model for training, channels-last, with timm's optimizer."""
     network: nn.Module = timm.create_model(name, **kwargs).to(device).to(memory_format=torch.channels_last)
     gmacs = multiply_adds(network.eval(), size) / 1e9
     network.train()
@@ -53,7 +53,7 @@ def make_step(
         trained: Trained, batch_size: int, autocast: Callable[[], ContextManager], checkpointing: bool = False,
         size: int = SIZE, keep_gradients: bool = False,
 ) -> Tuple[Callable[[], torch.Tensor], Callable[[], None]]:
-    """Return the forward pass up to the loss, and a whole step: forward, backward, update."""
+    """Return the forward pass up to the loss, and a whole step with its update."""
     x = torch.randn(batch_size, 3, size, size).to(trained.device).to(memory_format=torch.channels_last)
     target = torch.arange(batch_size, device=trained.device)
 
@@ -102,7 +102,7 @@ def step_rows(
         batch_size: int = BATCH_SIZE,
         size: int = SIZE,
 ) -> List[Dict[str, Any]]:
-    """Compare seconds per GMAC with the reference's, and checkpointing with no checkpointing.
+    """Compare seconds per GMAC with the reference's, and with checkpointing.
 
     Args:
         group: Beginning of the group's name.

@@ -1,4 +1,4 @@
-"""Draw ``docs/network.svg``: Assemble-ResNet-50 and the inside of one block. ``python -m docs.draw_network``
+"""Draw Assemble-ResNet-50 into docs/network.svg. ``python -m docs.draw_network``
 
 Every size, width, count and stride in it comes from the model.
 """
@@ -43,7 +43,7 @@ def _arrow_down(sheet: Sheet, x: float, y: float, end: float, label: str = '') -
 
 
 def _arrow_in(sheet: Sheet, panel: float, end: float, label: str = '') -> None:
-    """Draw the trunk into the panel that begins at ``panel``; the label stands within it."""
+    """Draw the trunk into the panel that begins at ``panel``, with a label."""
     sheet.line((TRUNK, panel - GAP - 10), (TRUNK, end))
     sheet.text(TRUNK + 8, (panel + end) / 2 + 4, label, 12, 'start', MUTED)
 
@@ -134,7 +134,7 @@ def _head(sheet: Sheet, facts: NetworkFacts, y: float) -> float:
 
 
 def _selective_kernel(sheet: Sheet, facts: NetworkFacts, name: str, y: float) -> float:
-    """Draw the convolution, its two halves, the gate and their weighted sum; return the lower edge."""
+    """Draw a selective kernel; return the lower edge."""
     conv, fc1, fc2 = f'{name}.conv', f'{name}.fc1', f'{name}.fc2'
     half = facts.module(conv).out_channels // 2
     half_width, height = 168, 316
@@ -163,7 +163,7 @@ def _selective_kernel(sheet: Sheet, facts: NetworkFacts, name: str, y: float) ->
 
 
 def _opened_block(sheet: Sheet, facts: NetworkFacts, name: str, y: float) -> float:
-    """Draw a block with all its parts, main path left and shortcut right; return the lower edge."""
+    """Draw a block, main path left and shortcut right; return the lower edge."""
     height = 752
     conv1, conv2, blur, conv3 = (f'{name}.{part}' for part in ('conv1', 'conv2', 'aa', 'conv3'))
     pool, project = f'{name}.shortcut.0', f'{name}.shortcut.1'

@@ -1,4 +1,4 @@
-"""Generated parts of Markdown pages: a block between two marker comments, and aligned tables."""
+"""Generated parts of Markdown pages: blocks between markers, and tables."""
 from typing import Collection, Sequence
 
 __all__ = ['markdown_table', 'rewrite_block']

@@ -1,4 +1,4 @@
-"""Facts about a network for its drawing: sizes by forward hooks, kernels and widths from the modules."""
+"""Facts about a network for its drawing, read from its modules."""
 from typing import Any, Dict, List, Tuple
 
 import timm
@@ -19,7 +19,7 @@ def _present(module: nn.Module) -> bool:
 
 
 class NetworkFacts:
-    """Shapes and counts of a registered model, from a forward pass on the meta device, which computes nothing.
+    """Shapes and counts of a registered model, from a pass on the meta device.
 
     Modules are named as in the model's ``named_modules``.
 
@@ -94,7 +94,7 @@ class NetworkFacts:
         return f'{before[1]} {TO} {after[1]}'
 
     def after_convolution(self, name: str) -> str:
-        """Return what follows the convolution of a ConvNormAct, in order; in brackets what only training has."""
+        """Return what follows a convolution, in order; in brackets if only in training."""
         norm = self.module(name).bn
         names = ['BN'] + ['[DropBlock]'] * isinstance(norm.drop, DropBlock2d) + ['ReLU'] * _present(norm.act)
         return ', '.join(names)

@@ -52,7 +52,10 @@ class Sheet:
             x=x, y=y, width=width, height=height, rx=radius, fill=style.fill, stroke=style.edge, **dash) + '/>')
 
     def text(self, x: float, y: float, text: Text, size: float = 13, anchor: str = 'middle', colour: str = INK) -> None:
-        """Write text on the base line ``y``; ``anchor`` is ``'start'``, ``'middle'`` or ``'end'``; two spaces stay."""
+        """Write text on the base line ``y``; two spaces stay two.
+
+        ``anchor`` is ``'start'``, ``'middle'`` or ``'end'``.
+        """
         if not text:
             return
         pieces = [p.replace('  ', '\N{NO-BREAK SPACE} ') for p in ([text] if isinstance(text, str) else text)]
@@ -65,7 +68,7 @@ class Sheet:
             self, centre: float, y: float, width: float, height: float, style: Style, lines: Sequence[Text],
             size: float = 13, bars: int = 0,
     ) -> float:
-        """Draw a box of centred lines, with ``bars`` small bars at its foot; return the y of its lower edge."""
+        """Draw a box of centred lines with bars at its foot; return its lower edge."""
         self.rect(centre - width / 2, y, width, height, style)
         pitch, foot = 1.3 * size, 13 if bars else 0
         first = y + (height - foot) / 2 - pitch * (len(lines) - 1) / 2 + 0.36 * size

@@ -1,4 +1,4 @@
-"""Write the table of registered models into docs/models.md. ``python -m docs.variants``
+"""Write the table of models into docs/models.md. ``python -m docs.variants``
 
 Parameters, multiply-adds and strides are counted on the models; published numbers are those of the recipes' table.
 """

@@ -1,4 +1,4 @@
-"""The benchmarks' command line: options, errors of one line, tables, results file, exit status."""
+"""The benchmarks' command line, from its options to its exit status."""
 import argparse
 import shlex
 import sys
@@ -31,7 +31,9 @@ def parse_args(
         rounds: int,
         options: Callable[[argparse.ArgumentParser], Any] = lambda parser: None,
 ) -> argparse.Namespace:
-    """Parse the options of ``python -m benchmarks.{name}``; exit with status 2 and one line where they are wrong.
+    """Parse the options of ``python -m benchmarks.{name}``.
+
+    A wrong one is reported in one line, with exit status 2.
 
     On the CPU the default is one thread and processor time, which stands still while another program holds the core.
     Several threads wait for each other at the end of every operation: on a shared machine many small operations then
@@ -84,7 +86,11 @@ def parse_args(
 
 
 def finish(args: argparse.Namespace, question: str, rows: List[Dict[str, Any]]) -> int:
-    """Print the tables, write the results, then report broken bounds; return 1 if there are any, else 0."""
+    """Print the tables, write the results and report broken bounds.
+
+    Returns:
+        The exit status: 1 if a bound is broken, else 0.
+    """
     print(table(rows))
     write_results(args.output, question, args.command, args.environment, rows)
     broken = [row for row in rows if row['comparison'] and row['comparison']['passed'] is False]

@@ -1,4 +1,4 @@
-"""The harness of all benchmarks: interleaved timing, paired ratios, the environment, the schema of results."""
+"""Interleaved timing, paired ratios, the environment and the schema of results."""
 import json
 import math
 import os
@@ -50,7 +50,7 @@ def measure(
         clock: Callable[[], float] = time.perf_counter,
         seed: int = 0,
 ) -> Dict[str, List[float]]:
-    """Return the seconds per call of every case, timed once per round in shuffled order.
+    """Time every case once per round, in shuffled order; return seconds per call.
 
     Interleaving spreads a slow minute of the machine over all cases. Shuffling keeps a case from always running on the
     caches that the same other case left. A short case is called several times in a row, for the same reason.
@@ -82,7 +82,10 @@ def measure(
 
 
 def keeps_bound(of: str, ratio: float, bound: Optional[float]) -> Optional[bool]:
-    """Return whether a ratio is at most (of seconds) or at least (of speeds) its bound; None without a bound."""
+    """Return whether a ratio keeps its bound, or None without a bound.
+
+    The bound is a maximum of a ratio of seconds and a minimum of a ratio of speeds.
+    """
     if bound is None:
         return None
     return ratio <= bound if of == 'seconds' else ratio >= bound
@@ -156,7 +159,7 @@ def _check_keys(where: str, value: Any, spec: Mapping[str, tuple]) -> None:
 
 
 def check_results(results: Any) -> None:
-    """Check the contents of a results file against the schema, and its numbers against each other.
+    """Check results against the schema, and their numbers against each other.
 
     Raises:
         ValueError: The message names the entry and the rule it breaks.
@@ -209,7 +212,7 @@ def read_results(path: Path) -> Dict[str, Any]:
 
 
 def write_results(path: Path, question: str, command: str, environment: Mapping, rows: Sequence[Mapping]) -> None:
-    """Check results and write them atomically; the arguments are keys of the schema above."""
+    """Check results and write them atomically; see the schema for the arguments."""
     results = dict(
         schema_version=SCHEMA_VERSION, question=question, command=command, environment=environment, rows=rows)
     check_results(results)

@@ -1,4 +1,4 @@
-"""The networks compared, their image sizes, and the forms they run in: eager or optimized, inference or training."""
+"""The networks compared, their image sizes, and the forms they run in."""
 import re
 import time
 from contextlib import nullcontext
@@ -55,7 +55,7 @@ class Setting(NamedTuple):
 
     @classmethod
     def parse(cls, group: str) -> Optional['Setting']:
-        """Return the setting of a group's name, or None if it does not begin with a title."""
+        """Return the setting of a group's name, None if it has no title."""
         found = re.match(r'(\w+), (\w+), (\w+), batch size (\d+)\b', group)
         return found and cls(found[1].lower(), found[2], found[3], int(found[4]))
 
@@ -70,7 +70,7 @@ class Network(NamedTuple):
 
 
 def multiply_adds(model: nn.Module, size: int) -> float:
-    """Count the multiply-adds of convolutions and products in one image's forward pass."""
+    """Count the multiply-adds of a forward pass of one image."""
     device = next(model.parameters()).device
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, 3, size, size, device=device))
@@ -78,7 +78,7 @@ def multiply_adds(model: nn.Module, size: int) -> float:
 
 
 def describe(name: str, mode: str) -> Network:
-    """Count parameters and multiply-adds at the mode's size, on the meta device, where nothing is computed."""
+    """Count parameters and multiply-adds, on the meta device."""
     model: Any = timm.create_model(name, device='meta').eval()
     cfg = model.pretrained_cfg
     if mode == 'training':
@@ -89,7 +89,7 @@ def describe(name: str, mode: str) -> Network:
 
 
 def split(networks: Sequence[Network]) -> Dict[str, List[Network]]:
-    """Separate the large networks; the keys are what follows the setting's title in the group's name."""
+    """Separate the large networks, by the suffix of the group's name."""
     large = [network for network in networks if network.macs >= LARGE_MACS]
     small = [network for network in networks if network.macs < LARGE_MACS]
     return {suffix: part for suffix, part in (('', small), (f', {LARGE}', large)) if part}

@@ -1,4 +1,4 @@
-"""Memory of a training step: bytes that autograd saves for the backward pass, and the peak."""
+"""Memory of a training step: bytes saved for the backward pass, and the peak."""
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Sequence, Tuple
 
 import torch
@@ -8,7 +8,7 @@ __all__ = ['StepMemory', 'memory_per_image', 'peak_bytes', 'saved_bytes']
 
 
 def saved_bytes(forward: Callable[[], Any], exclude: Iterable[torch.Tensor] = ()) -> int:
-    """Return the bytes of all storages that the forward pass saves for the backward pass, each counted once.
+    """Return the bytes of all storages saved for the backward pass, each once.
 
     The storages live as long as the loss, so that their addresses identify them.
 
@@ -41,7 +41,7 @@ def highest_sum(changes: Iterable[int]) -> int:
 
 
 def peak_bytes(step: Callable[[], Any], device: str) -> int:
-    """Return the most bytes that a step holds at once beyond those held before it, by torch's allocation records.
+    """Return the most bytes that a step allocates at once, by torch's records.
 
     Allocations inside an operation count; those that the convolution library makes by itself do not.
     """
@@ -69,7 +69,7 @@ class StepMemory(NamedTuple):
 
 
 def memory_per_image(measured: Callable[[int], Tuple[int, int]], batch_sizes: Sequence[int]) -> StepMemory:
-    """Return the bytes of one more image: the difference of two batches, without what a step holds once.
+    """Return the bytes of one more image: the difference of two batches.
 
     Args:
         measured: Returns saved and peak bytes at a batch size.

@@ -1,1 +1,1 @@
-"""Reports from the results files: pages, headlines, the front page's tables and the plot."""
+"""Pages, headlines, the front page's tables and the plot, from the results."""

@@ -1,4 +1,4 @@
-"""Write the pages, the headlines and the front page's tables from results/*.json. ``python -m benchmarks.reports``"""
+"""Write all pages from results/*.json. ``python -m benchmarks.reports``"""
 import sys
 from pathlib import Path
 from typing import Dict
@@ -18,7 +18,7 @@ BLOCKS = {'models': speed.models_table, 'efficientnet': speed.efficientnet_table
 
 
 def front_page(text: str, throughput: Path = RESULTS / 'throughput.json') -> str:
-    """Return the front page with the blocks of a results file of benchmarks.throughput."""
+    """Return the front page with the blocks of benchmarks.throughput's results."""
     for name, block in BLOCKS.items():
         text = rewrite_block(text, f'<!-- {name}:begin -->', f'<!-- {name}:end -->', block(throughput))
     return text
@@ -37,7 +37,7 @@ def reports() -> Dict[Path, str]:
 
 
 def main() -> int:
-    """Write all pages; return 2 with one line, and change none, where one cannot be written."""
+    """Write all pages; return 2 with one line, and write none, on an error."""
     try:
         for path, text in reports().items():
             with atomic_file(path) as temporary:

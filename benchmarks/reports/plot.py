@@ -1,4 +1,4 @@
-"""Plot published top-1 over measured images/s, one panel per form. ``python -m benchmarks.reports.plot``
+"""Plot top-1 over images/s, a panel per form. ``python -m benchmarks.reports.plot``
 
 Reads results/throughput.json and writes throughput.png beside it.
 """
@@ -31,7 +31,7 @@ OFFSETS = [(dx, dy) for far in (1, 1.8, 2.6, 3.6, 5) for dx, dy in (
 
 
 def _points(speeds: Sequence[Speed]) -> List[Tuple[float, float, str, str]]:
-    """Return images/s, top-1, kind and name of every point; the name once per network."""
+    """Return images/s, top-1, kind and name of all points; names once per network."""
     points = []
     for speed in speeds:
         entries, images_s = published(speed.name), speed.details['images/s']
@@ -44,7 +44,7 @@ def _points(speeds: Sequence[Speed]) -> List[Tuple[float, float, str, str]]:
 
 
 def label_points(axes: Any, points: Sequence[Tuple[float, float, str]]) -> List[Any]:
-    """Write each point's name beside it, where it covers no point and no other name and stays within the axes.
+    """Write each point's name beside it, where it covers nothing.
 
     Args:
         axes: Complete but for the names.

@@ -1,4 +1,4 @@
-"""Top-1 on ImageNet-1k as published, with its source; nothing here is measured by this project."""
+"""Published top-1 on ImageNet-1k with its source; nothing of it is measured here."""
 from typing import Dict, NamedTuple, Tuple
 
 from timm_assemble.recipes.paper import TECHNIQUES, rows_of
@@ -11,7 +11,7 @@ TIMM_SOURCE = "timm's results-imagenet.csv of 2025-10-30"
 
 
 class Published(NamedTuple):
-    """Published top-1 of a network at its image size in :data:`benchmarks.harness.networks.SIZES`."""
+    """Published top-1 of a network at its image size in ``networks.SIZES``."""
 
     top1: float  # percent
     weights: str  # tag of timm's weights, or row of the paper
@@ -39,9 +39,9 @@ _TIMM: Dict[str, Tuple[Tuple[str, float, str], ...]] = {
 
 
 def published(name: str) -> Tuple[Published, ...]:
-    """Return the published top-1 of a network: of ImageNet-1k alone first, best first; empty if there is none.
+    """Return the published top-1 of a network, of ImageNet-1k alone first.
 
-    Of ours, the paper's best row of the network.
+    Best first, empty where nothing is published. Of ours it is the paper's best row.
     """
     if name in TECHNIQUES:
         rows = sorted(rows_of(name), key=lambda row: row.top1)[-1:]

@@ -1,4 +1,4 @@
-"""One page per benchmark, and the headlines of benchmarks/README.md, from the results files."""
+"""One page per benchmark, and the headlines of benchmarks/README.md."""
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Sequence
 
@@ -93,7 +93,7 @@ UNITS = {'mean': '{:.2f} % top-1', 'above imports, in weights': '{:.2f}x the siz
 
 
 def provenance(results: Dict[str, Any], packages: Sequence[str] = ('torch', 'timm')) -> str:
-    """Return command, date, commit, versions and machine of a results file, in one sentence."""
+    """Return command, date, commit, versions and machine, in one sentence."""
     env = results['environment']
     state = ', with uncommitted changes' if env['dirty'] else ''
     return (
@@ -110,7 +110,10 @@ def tables(path: Path) -> str:
 
 
 def page(path: Path) -> str:
-    """Return the page of a results file: its text from :data:`PAGES`, with the tables of now between the markers."""
+    """Return the page of a results file, with its tables between the markers.
+
+    Text outside the markers is written by hand and stays; a new page gets a title.
+    """
     target = PAGES / f'{path.stem}.md'
     text = target.read_text() if target.exists() else f'# {path.stem}\n\n{BEGIN}\n{END}\n'
     return rewrite_block(text, BEGIN, END, tables(path))

@@ -1,4 +1,4 @@
-"""The front page's tables of speed, from the results of benchmarks.throughput: models, EfficientNet, losses."""
+"""The front page's tables of speed, from the results of benchmarks.throughput."""
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 
@@ -31,7 +31,9 @@ class Speed(NamedTuple):
 
 
 def read_speeds(results: Dict[str, Any], mode: str = 'inference') -> List[Speed]:
-    """Return the networks of a mode at the first batch size of the file, each once per setting.
+    """Return the networks of a mode at the file's first batch size.
+
+    Each stands once per setting.
 
     Raises:
         ValueError: The results have none.
@@ -73,7 +75,7 @@ def _table(speeds: Sequence[Speed], settings: Sequence[Setting]) -> str:
 
 
 def models_table(path: Path) -> str:
-    """Return the front page's table of models: published top-1 and images/s, ordered by top-1."""
+    """Return the front page's table of models, ordered by published top-1."""
     results = read_results(path)
     speeds = read_speeds(results)
     settings = [s for s in dict.fromkeys(speed.setting for speed in speeds) if (s.form, s.dtype) in COLUMNS]
@@ -84,7 +86,7 @@ def models_table(path: Path) -> str:
 
 
 def overview(path: Path) -> str:
-    """Return the table of models in every form, and the ratios beside EfficientNet, for the page of throughput."""
+    """Return the models in every form, EfficientNet's ratios and the losses."""
     speeds = read_speeds(read_results(path))
     everything = _table(speeds, list(dict.fromkeys(speed.setting for speed in speeds)))
     title = f'**images/s at batch size {speeds[0].setting.batch_size} and the ratio to `{REFERENCE}`**'
@@ -92,7 +94,7 @@ def overview(path: Path) -> str:
 
 
 def efficientnet_table(path: Path) -> str:
-    """Return the table of the paired ratios of assemble_resnet152 and tf_efficientnet_b6, with the paper's.
+    """Return the paired ratios to EfficientNet-B6, with the paper's.
 
     Raises:
         ValueError: The results have no such pair.
@@ -119,7 +121,10 @@ def efficientnet_table(path: Path) -> str:
 
 
 def losses(path: Path) -> str:
-    """Return the list of peers that are as accurate as one of ours, as published, and faster in at least one form."""
+    """Return the list of models that are faster than one of ours.
+
+    Their published top-1 is that of ours or more, and they are faster in at least one form.
+    """
     ratios: Dict[str, Dict[Setting, float]] = {}
     for speed in read_speeds(read_results(path)):
         ratios.setdefault(speed.name, {})[speed.setting] = speed.ratio
