@@ -11,7 +11,7 @@ from ..harness.measure import ROOT
 from . import speed
 from .report import HEADLINES_BEGIN, HEADLINES_END, PAGES, README, RESULTS, headlines, page
 
-__all__ = ['FRONT_PAGE', 'front_page', 'reports']
+__all__ = ['FRONT_PAGE', 'front_page', 'pages']
 
 FRONT_PAGE = ROOT / 'README.md'
 BLOCKS = {'models': speed.models_table, 'efficientnet': speed.efficientnet_table, 'losses': speed.losses}
@@ -24,22 +24,21 @@ def front_page(text: str, throughput: Path = RESULTS / 'throughput.json') -> str
     return text
 
 
-def reports() -> Dict[Path, str]:
-    """Return all pages by their paths."""
-    pages = {PAGES / f'{path.stem}.md': page(path) for path in sorted(RESULTS.glob('*.json'))}
+def pages() -> Dict[Path, str]:
+    """Return the pages of all benchmarks and benchmarks/README.md, by their paths."""
+    texts = {PAGES / f'{path.stem}.md': page(path) for path in sorted(RESULTS.glob('*.json'))}
     throughput = PAGES / 'throughput.md'
-    pages[throughput] = rewrite_block(
-        pages[throughput], '<!-- overview:begin -->', '<!-- overview:end -->',
+    texts[throughput] = rewrite_block(
+        texts[throughput], '<!-- overview:begin -->', '<!-- overview:end -->',
         speed.overview(RESULTS / 'throughput.json'))
-    pages[README] = rewrite_block(README.read_text(), HEADLINES_BEGIN, HEADLINES_END, headlines())
-    pages[FRONT_PAGE] = front_page(FRONT_PAGE.read_text())
-    return pages
+    return texts | {README: rewrite_block(README.read_text(), HEADLINES_BEGIN, HEADLINES_END, headlines())}
 
 
 def main() -> int:
     """Write all pages; return 2 with one line, and write none, on an error."""
     try:
-        for path, text in reports().items():
+        texts = pages() | {FRONT_PAGE: front_page(FRONT_PAGE.read_text())}
+        for path, text in texts.items():
             with atomic_file(path) as temporary:
                 temporary.write_text(text)
     except (OSError, ValueError) as e:
