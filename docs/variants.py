@@ -4,11 +4,12 @@ Parameters, multiply-adds and strides are counted on the models; published numbe
 """
 import sys
 from pathlib import Path
-from typing import List
+from typing import Any, List
 
 import timm
 
-from benchmarks.harness.networks import describe
+import timm_assemble  # noqa: F401  registers the models
+from benchmarks.harness.networks import multiply_adds
 from docs.generated_block import markdown_table, rewrite_block
 from timm_assemble.recipes.paper import TECHNIQUES, rows_of, span
 
@@ -23,11 +24,13 @@ NUMBERS = ('params (M)', 'GMACs', 'test size', 'top-1 (%)', 'mCE', 'images/s')
 
 
 def _row(name: str) -> List[str]:
-    network, rows = describe(name, 'inference'), rows_of(name)
-    strides = timm.create_model(name, device='meta', features_only=True).feature_info.reduction()
+    model: Any = timm.create_model(name, device='meta').eval()
+    size = (model.pretrained_cfg.get('test_input_size') or model.pretrained_cfg['input_size'])[-1]
+    rows = rows_of(name)
     cells = [
-        f'`{name}`', span([row.name for row in rows]), TECHNIQUES[name], f'{network.params / 1e6:.2f}',
-        f'{network.macs / 1e9:.2f}', str(network.size), ', '.join(map(str, strides)),
+        f'`{name}`', span([row.name for row in rows]), TECHNIQUES[name],
+        f'{sum(p.numel() for p in model.parameters()) / 1e6:.2f}', f'{multiply_adds(model, size) / 1e9:.2f}', str(size),
+        ', '.join(str(info['reduction']) for info in model.feature_info),
         span([f'{row.top1:.2f}' for row in rows]), span([f'{row.mce:.2f}' for row in rows]),
         span([str(row.images_per_s) for row in rows])]
     return [cell or '-' for cell in cells]
