@@ -1,1 +1,1 @@
-"""Speed measured as ratios side by side, one file a question; see README.md. No part of the installed package."""
+"""Benchmarks, one question per file; not part of the installed package."""

@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List
 from .harness.cli import finish, parse_args
 from .harness.measure import make_row
 
-QUESTION = 'What does converting the official checkpoint of the 152 take, in time and memory?'
+QUESTION = 'How much time and memory does converting the official assemble_resnet152 checkpoint take?'
 MODEL = 'assemble_resnet152'
 BOUND = 2.5  # of peak memory over the libraries', in sizes of the model's weights
 MIB = 1 << 20

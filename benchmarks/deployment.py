@@ -27,7 +27,7 @@ from .harness.cli import finish, parse_args
 from .harness.measure import make_row, write_results
 from .inference import Network
 
-QUESTION = 'What do folding, compiling and half precision bring, and at what cost?'
+QUESTION = 'How much faster are folded, compiled and half-precision models, and how close are their logits?'
 MAIN, SIZE, BATCH_SIZE = 'assemble_resnet50', 256, 4
 SIDE = 1024  # of the matrices whose product is the machine's rate
 MODELS = ('assemble_resnet50_base', 'assemble_resnet50_d', 'assemble_resnet50_d_se', 'assemble_resnet50_d_sk',
@@ -178,7 +178,7 @@ def agreement_rows(folder: Path, measure: Callable[..., Any]) -> List[Dict[str, 
         for name, form in forms.items():
             got = torch.cat([form(x) for x in batches])
             same = (got.argmax(1) == expected.argmax(1)).double().mean().item() * 100
-            row = make_row(f"The demo's trained {MAIN}, {len(pictures)} pictures of {config['input_size'][-1]}", name,
+            row = make_row(f"The demo's trained {MAIN}, {len(pictures)} images of {config['input_size'][-1]}", name,
                            seconds, None if name.startswith('eager, f') else 'eager, float32', of='speed')
             row['details'] = {'same top-1 (%)': same, 'logits differ by': f'{difference(got, expected):.1e}'}
             rows.append(row)

@@ -1,23 +1,20 @@
-"""How many pictures a second, beside timm's ResNet-50? ``python -m benchmarks.inference``
-
-Knows torch, timm, this package's models and the harness.
-"""
+"""How many images/s do the networks classify? ``python -m benchmarks.inference``"""
 import sys
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 
 import timm
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import timm_assemble  # noqa: F401  registers the models
 
 from .harness.cli import finish, parse_args
 from .harness.measure import make_row
+from .harness.networks import multiply_adds
 
-QUESTION = 'How many pictures a second do the networks classify?'
+QUESTION = 'How many images/s do the networks classify?'
 BATCH_SIZES = (1, 4, 8)
-BOUND = 0.54  # of the ratio of speeds of the networks below; their multiply-adds are as 0.547 to 1
+BOUND = 0.54  # of MAIN's speed over REFERENCE's; their inverse ratio of multiply-adds is 0.547
 REFERENCE = ('resnet50', 224)
 MAIN = ('assemble_resnet50', 256)
 OTHERS_BATCH_SIZE = 4
@@ -29,7 +26,7 @@ OTHERS = (
 
 
 class Network(NamedTuple):
-    """A model ready to be timed at one size of picture."""
+    """A model ready to be timed at one image size."""
     model: nn.Module
     size: int
     params: int
@@ -37,11 +34,9 @@ class Network(NamedTuple):
 
 
 def make_network(name: str, size: int, device: str) -> Network:
-    """Build a model in eval mode and channels-last; count its multiply-adds in a forward pass of one picture."""
+    """Build a model in eval mode and channels-last."""
     model = timm.create_model(name).eval().to(device).to(memory_format=torch.channels_last)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 3, size, size, device=device))
-    return Network(model, size, sum(p.numel() for p in model.parameters()), counter.get_total_flops() / 2)
+    return Network(model, size, sum(p.numel() for p in model.parameters()), multiply_adds(model, size))
 
 
 def speed_rows(
@@ -52,7 +47,7 @@ def speed_rows(
         measure: Callable[..., Any],
         bounds: Dict[str, float],
 ) -> List[Dict[str, Any]]:
-    """Networks at one batch size beside the reference, in eager float32."""
+    """Compare networks with the reference at one batch size, in eager float32."""
     def case(network: Network) -> Callable[[], torch.Tensor]:
         x = torch.randn(batch_size, 3, network.size, network.size)
         x = x.to(device).to(memory_format=torch.channels_last)
@@ -79,7 +74,7 @@ def speed_rows(
 
 
 def main() -> int:
-    """Measure, print, write; the exit status says whether the bounds hold."""
+    """Run the benchmark; return 1 if a bound is broken."""
     args = parse_args('inference', QUESTION, rounds=20)
     others = OTHERS if not args.short else (MAIN,)
     networks = {name: make_network(name, size, args.device) for name, size in (REFERENCE, *others)}

@@ -22,7 +22,7 @@ from timm_assemble.training import StoredLogitsDistillationTask, TeacherCollateM
 from .harness.cli import finish, parse_args
 from .harness.measure import make_row
 
-QUESTION = 'What does a training step cost with distillation?'
+QUESTION = 'How long does a training step with distillation take?'
 STUDENT, TEACHER = 'assemble_resnet50', 'tf_efficientnet_b4'
 SIZE, BATCH_SIZE, CLASSES = 224, 8, 1000
 BOUND = 1.03  # stored logits over no distillation

@@ -1,7 +1,4 @@
-"""What do our layers cost over the one operation they cannot do without? ``python -m benchmarks.layers``
-
-Knows torch, torchvision, timm's and this package's layers, and the harness.
-"""
+"""SK-C3 and DropBlock against their main operation. ``python -m benchmarks.layers``"""
 import sys
 from functools import partial
 from typing import Any, Callable, Dict, List, Sequence
@@ -16,7 +13,7 @@ from timm_assemble.layers import DropBlock2d, SelectiveKernelC3
 from .harness.cli import finish, parse_args
 from .harness.measure import make_row
 
-QUESTION = 'What do the layers cost over the one operation they cannot do without?'
+QUESTION = 'How long do the layers take compared with the one operation they need?'
 SK_SHAPES = ((8, 64, 64, 64), (8, 256, 16, 16), (4, 512, 16, 16))
 SK_BOUND = 1.12
 DROP_CASES = (((32, 1024, 14, 14), 0.25), ((32, 512, 14, 14), 0.25), ((32, 2048, 7, 7), 1.0))  # shape, gamma_scale
@@ -25,9 +22,9 @@ DROP_RATE = 0.1
 
 
 def selective_kernel_rows(shape: Sequence[int], device: str, measure: Callable[..., Any]) -> List[Dict[str, Any]]:
-    """SK-C3 over the wide convolution in it, in eval mode; apart from that timm's selective kernel with two 3x3 paths.
+    """Compare SK-C3 and timm's selective kernel with their 3x3 convolutions.
 
-    Apart, because the others' intermediate copies leave the allocator and the caches in a state of their own.
+    In groups of their own: timm's intermediate copies leave the allocator and the caches in another state.
     """
     channels = shape[1]
     x = torch.randn(shape).to(device).to(memory_format=channels_last)
@@ -54,9 +51,9 @@ def selective_kernel_rows(shape: Sequence[int], device: str, measure: Callable[.
 def drop_block_rows(
         shape: Sequence[int], gamma_scale: float, device: str, measure: Callable[..., Any],
 ) -> List[Dict[str, Any]]:
-    """DropBlock's forward in training over the product with a mask at hand; apart from that timm's and torchvision's.
+    """Compare three DropBlocks in training with the product with a given mask.
 
-    Those two draw a mask a picture, which is another function and up to a batch's size more work.
+    timm and torchvision draw one mask per image, which is another function and up to batch size times the work.
     """
     x = torch.randn(shape).to(device).to(memory_format=channels_last).requires_grad_()
     mask = torch.rand(1, *shape[1:]).to(device).to(memory_format=channels_last)
@@ -83,7 +80,7 @@ def drop_block_rows(
 
 
 def main() -> int:
-    """Measure, print, write; the exit status says whether the bounds hold."""
+    """Run the benchmark; return 1 if a bound is broken."""
     args = parse_args('layers', QUESTION, rounds=20)
     shapes, drops = (SK_SHAPES[:1], DROP_CASES[:1]) if args.short else (SK_SHAPES, DROP_CASES)
     rows = [row for shape in shapes for row in selective_kernel_rows(shape, args.device, args.measure)]

@@ -16,7 +16,7 @@ from timm_assemble.layers import AntiAlias2d, selective_kernel_merge
 from .harness.cli import finish, parse_args
 from .harness.measure import make_row
 
-QUESTION = 'Would merging what is linear be faster than the network as it stands?'
+QUESTION = 'Are merged linear operations faster than separate ones?'
 BATCH_SIZE = 4
 PRESENT, MERGED = 'as it is', 'merged'
 

@@ -28,7 +28,7 @@ from timm_assemble.robustness.tasks.cache import CellStore, Subject
 from .harness.cli import finish, parse_args
 from .harness.measure import make_row
 
-QUESTION = 'How fast does the evaluation of robustness go?'
+QUESTION = 'How fast is the robustness evaluation?'
 BOUND = 0.9  # of validate.py's pictures a second
 BATCH_SIZE = 16
 MODELS = {'test_assemble_resnet': 256, 'resnet18': 64}  # the first is nearly free: what is left is the loop
@@ -101,7 +101,7 @@ def loop_rows(name: str, pictures: int, folder: Path, validate: Any, args: Any) 
     rows = []
     for case in per_picture:
         row = make_row(group, case, per_picture, *(() if case == 'validate.py' else ('validate.py', 'speed', BOUND)))
-        row['details'] = {'pictures': pictures, 'images/s': 1 / row['median_s']}
+        row['details'] = {'images': pictures, 'images/s': 1 / row['median_s']}
         rows.append(row)
     return rows
 
@@ -127,7 +127,7 @@ def generation_rows(args: Any) -> List[Dict[str, Any]]:
     each = {REFERENCE: [s / 4 for s in seconds[REFERENCE]],
             **{name: [s / len(SEVERITIES) for s in seconds[name]] for name in ALEXNET_ERROR}}
     each['mean of the 19'] = [sum(part) / len(ALEXNET_ERROR) for part in zip(*(each[name] for name in ALEXNET_ERROR))]
-    group = f'One picture of {GENERATED}, corrupted, mean over severities'
+    group = f'One image of {GENERATED}, corrupted, mean over severities'
     return [make_row(group, name, each, None if name == REFERENCE else REFERENCE) for name in each]
 
 

@@ -1,7 +1,6 @@
-"""Where do we stand against every peer and against the machine's limit? ``python -m benchmarks.throughput``
+"""Images/s beside timm's models. ``python -m benchmarks.throughput``
 
-Networks of this package and of timm, in inference and training, eager and optimized, in turns within each group.
-Knows the networks, what is published of them, the machine's limits and the harness.
+Networks of this package and of timm, in inference and training, eager and optimized, interleaved within each group.
 """
 import argparse
 import gc
@@ -13,15 +12,19 @@ from typing import Any, Callable, Dict, List, Sequence
 import timm
 import torch
 
-from .harness.cli import finish, integer, parse_args
+from timm_assemble.cli.arguments import positive
+
+from .harness.cli import finish, parse_args
 from .harness.machine import MATRIX_PRODUCT, limit_cases, limit_details, share_of_limit
 from .harness.measure import make_row, write_results
-from .harness.networks import DTYPES, FORMS, MODES, REFERENCE, SIZES, Network, Setting, compile_apart, describe, prepare
+from .harness.networks import (
+    DTYPES, FORMS, MODES, REFERENCE, SIZES, Network, Setting, compile_separately, describe, prepare, split,
+)
 from .reports.published import published
 
-QUESTION = 'How many pictures a second, beside every peer and the limit of the machine?'
+QUESTION = "How many images/s, beside timm's models and the limit of the machine?"
 EVERY, BATCH_SIZE = 'all', 4
-# What is not asked for by name: a compilation takes minutes, and a step of training three times a forward.
+# Networks of the optimized forms by default: a compilation takes minutes.
 _MAIN = (
     'resnet50d', 'seresnet50', 'skresnet50d', 'resnetaa50d', 'assemble_resnet50_d', 'assemble_resnet50_bl_sk',
     'assemble_resnet50', 'assemble_resnet152', 'resnet152', 'tf_efficientnet_b4', 'tf_efficientnet_b6', 'convnext_tiny')
@@ -37,10 +40,8 @@ SHORT = {
     ('inference', 'eager'): ('assemble_resnet50', 'convnext_tiny'), ('inference', 'optimized'): ('convnext_tiny',),
     ('training', 'eager'): ('assemble_resnet50',), ('training', 'optimized'): (),
 }
-# Apart, in fewer rounds: these take seconds a call, and not all networks fit into memory at once.
-LARGE_MACS, LARGE = 10e9, 'networks of 10 GMACs and more'
-TRAINING_MACS = 3  # of a forward: the gradient of the features costs the same again, and that of the weights
-OURS, THEIRS, AIM = 'assemble_resnet152', 'tf_efficientnet_b6', 3.0  # the paper's claim: five times as fast
+TRAINING_MACS = 3  # times a forward pass: the gradients of features and of weights cost as much again, each
+OURS, THEIRS, AIM = 'assemble_resnet152', 'tf_efficientnet_b6', 3.0  # the aim is a ratio of speeds
 
 
 def _known_model(name: str) -> str:
@@ -50,24 +51,24 @@ def _known_model(name: str) -> str:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What is measured: every combination, each a group."""
+    """Add the options of what is measured; every combination is a group."""
     parser.add_argument(
         '--models', nargs='+', type=_known_model, default=[], metavar='NAME',
-        help=f'{REFERENCE} and these, or {EVERY!r} of the comparison (a default for each mode and form)')
+        help=f'models beside {REFERENCE}, or {EVERY!r} (a default for each mode and form)')
     parser.add_argument('--modes', nargs='+', choices=MODES, default=list(MODES), help='(all)')
     parser.add_argument('--forms', nargs='+', choices=FORMS, default=list(FORMS), help='(all)')
     parser.add_argument(
         '--dtypes', nargs='+', choices=DTYPES,
         help='(float32 bfloat16; with --short float32); eager is autocast')
     parser.add_argument(
-        '--batch-sizes', nargs='+', type=partial(integer, 1), default=[BATCH_SIZE], metavar='N', help='(%(default)s)')
+        '--batch-sizes', nargs='+', type=positive, default=[BATCH_SIZE], metavar='N', help='(%(default)s)')
 
 
 def groups(args: argparse.Namespace) -> List[Setting]:
-    """The settings asked for.
+    """Return the settings to measure.
 
     Raises:
-        ValueError: Training in float16, which would need a scaler of gradients, or with one picture a batch.
+        ValueError: Training in float16, which would need a gradient scaler, or with batch size 1.
     """
     dtypes = args.dtypes or (['float32'] if args.short else ['float32', 'bfloat16'])
     if 'training' in args.modes and 'float16' in dtypes:
@@ -81,20 +82,13 @@ def groups(args: argparse.Namespace) -> List[Setting]:
 
 
 def chosen(args: argparse.Namespace, setting: Setting) -> Sequence[str]:
-    """The models of a setting; the reference is measured beside them."""
+    """Return the models of a setting; the reference is measured beside them."""
     names = args.models or (SHORT if args.short else DEFAULTS)[setting.mode, setting.form]
     return tuple(dict.fromkeys(SIZES if EVERY in names else names))
 
 
-def split(networks: Sequence[Network]) -> Dict[str, List[Network]]:
-    """Networks by whether they are large, each part by what goes behind the setting's title."""
-    large = [network for network in networks if network.macs >= LARGE_MACS]
-    small = [network for network in networks if network.macs < LARGE_MACS]
-    return {suffix: part for suffix, part in (('', small), (f', {LARGE}', large)) if part}
-
-
 def published_details(name: str) -> Dict[str, Any]:
-    """Columns of published accuracy: the best of ImageNet-1k alone, and the best with more data."""
+    """Return the columns of published top-1, with and without more data."""
     details: Dict[str, Any] = {}
     for entry in published(name):
         if entry.extra_data:
@@ -107,13 +101,13 @@ def published_details(name: str) -> Dict[str, Any]:
 def group_rows(
         networks: Sequence[Network], setting: Setting, suffix: str, device: str, measure: Callable[..., Any],
 ) -> List[Dict[str, Any]]:
-    """The reference, networks and the machine's limits, in turns."""
+    """Measure the reference, the networks and the machine's limits, interleaved."""
     reference = describe(REFERENCE, setting.mode)
     everyone = {network.name: network for network in (reference, *networks)}
     prepared = {}
     for name, network in everyone.items():
         prepared[name] = prepare(network, setting, device)
-        gc.collect()  # a model that was optimized is needed no more
+        gc.collect()  # the eager model is not needed after it was optimized
         if prepared[name].cold_start_s is not None:
             print(f'{setting.title}: {name} compiled in {prepared[name].cold_start_s:.0f} s', flush=True)
     limits = limit_cases(device, DTYPES[setting.dtype])
@@ -141,16 +135,19 @@ def group_rows(
         pair = [row(THEIRS), row(OURS, reference=THEIRS, of='speed', aim=AIM)]
         for one in pair:
             name = one['name']
-            figures = ', '.join(f'{p.top1:.2f} ({p.weights})' for p in published(name) if not p.extra_data)
+            top1 = ', '.join(f'{p.top1:.2f} ({p.weights})' for p in published(name) if not p.extra_data)
             one['details'] |= {
-                'size': everyone[name].size, 'GMACs': everyone[name].macs / 1e9, 'top-1 (%)': figures,
+                'size': everyone[name].size, 'GMACs': everyone[name].macs / 1e9, 'top-1 (%)': top1,
                 'images/s': setting.batch_size / median(seconds[name])}
         rows += pair
     return rows
 
 
 def main() -> int:
-    """Measure, print, write; until all is done, what was measured is in a file of the results' name in ``.part``."""
+    """Run the benchmark; return 1 if a bound is broken, 2 for a wrong option.
+
+    Until it ends, finished groups are in a file with the suffix ``.part``.
+    """
     args = parse_args('throughput', QUESTION, rounds=6, options=add_options)
     try:
         settings = groups(args)
@@ -158,10 +155,10 @@ def main() -> int:
         print(f'python -m benchmarks.throughput: error: {e}', file=sys.stderr)
         return 2
     if args.device == 'cuda':
-        # by torch's default convolutions of float32 are computed in TF32: so are the products they are measured by
+        # torch computes float32 convolutions in TF32 by default; so must the matrix product, their limit
         torch.set_float32_matmul_precision('high')
         torch.backends.cudnn.benchmark = True
-    compile_apart()
+    compile_separately()
     unfinished = args.output.with_suffix('.part')
     rows: List[Dict[str, Any]] = []
     for setting in settings:
@@ -173,8 +170,8 @@ def main() -> int:
                 args.measure, rounds=max(2, args.rounds // 2) if large else args.rounds, warmup=1 if large else 3)
             rows += group_rows(part, setting, suffix, args.device, measure)
             print(f'{setting.title}{suffix}: measured', flush=True)
-            write_results(unfinished, QUESTION, args.command, args.environment, rows)  # a run of hours may be ended
-            torch.compiler.reset()  # what the group compiled is held by nothing else
+            write_results(unfinished, QUESTION, args.command, args.environment, rows)  # survives an interrupt
+            torch.compiler.reset()  # frees what the group compiled
             gc.collect()
     if not rows:
         print('python -m benchmarks.throughput: error: no models for this: name them by --models', file=sys.stderr)

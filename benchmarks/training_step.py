@@ -1,7 +1,4 @@
-"""What does a training step take, in time a multiply-add and in memory? ``python -m benchmarks.training_step``
-
-Knows torch, timm, this package's models and the harness.
-"""
+"""Time and memory of a training step. ``python -m benchmarks.training_step``"""
 import argparse
 import sys
 from contextlib import nullcontext
@@ -13,19 +10,19 @@ import torch
 import torch.nn.functional as F
 from timm.optim import create_optimizer_v2
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import timm_assemble  # noqa: F401  registers the models
 
 from .harness.cli import finish, parse_args
 from .harness.measure import make_row
-from .harness.step_memory import StepMemory, memory_a_picture, peak_bytes, saved_bytes
+from .harness.networks import multiply_adds
+from .harness.step_memory import StepMemory, memory_per_image, peak_bytes, saved_bytes
 
-QUESTION = 'What does a training step take beside its multiply-adds and its saved activations?'
+QUESTION = 'How much time and memory does a training step take?'
 REFERENCE, MAIN = 'resnet50d', 'assemble_resnet50'
 CHECKPOINTED = f'{MAIN}, gradient checkpointing'
 SIZE, BATCH_SIZE = 224, 8
-TIME_BOUND = 1.10  # of seconds a multiply-add, ours over the reference's
+TIME_BOUND = 1.10  # of seconds per multiply-add, ours over the reference's
 MEMORY_BATCH_SIZES = (2, 4)
 MEMORY_BOUND = 1.05  # peak over saved activations
 OPTIMIZER: Dict[str, Any] = dict(opt='sgd', lr=1e-3, momentum=0.9, weight_decay=1e-4)
@@ -33,31 +30,30 @@ MIB = 2 ** 20
 
 
 class Trained(NamedTuple):
-    """A network with its optimizer, and what it is called with: itself or its compiled form."""
+    """A network with its optimizer; ``called`` is the network or its compiled form."""
     network: Any
     called: Callable[[torch.Tensor], torch.Tensor]
     optimizer: Any
     params: int
-    gmacs: float  # of one picture's forward pass
+    gmacs: float  # of one image's forward pass
     device: str
 
 
 def make_trained(name: str, device: str, compiled: bool = False, size: int = SIZE, **kwargs: Any) -> Trained:
-    """Build a model for training, channels-last, with the optimizer that timm's train.py makes; count multiply-adds."""
+    """Build a model for training, channels-last, with timm's optimizer."""
     network: nn.Module = timm.create_model(name, **kwargs).to(device).to(memory_format=torch.channels_last)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.eval()(torch.zeros(1, 3, size, size, device=device))
+    gmacs = multiply_adds(network.eval(), size) / 1e9
     network.train()
     return Trained(
         network, torch.compile(network) if compiled else network, create_optimizer_v2(network, **OPTIMIZER),
-        sum(p.numel() for p in network.parameters()), counter.get_total_flops() / 2e9, device)
+        sum(p.numel() for p in network.parameters()), gmacs, device)
 
 
 def make_step(
         trained: Trained, batch_size: int, autocast: Callable[[], ContextManager], checkpointing: bool = False,
         size: int = SIZE, keep_gradients: bool = False,
 ) -> Tuple[Callable[[], torch.Tensor], Callable[[], None]]:
-    """The forward pass to the loss, and a whole step: forward, backward, update."""
+    """Return the forward pass up to the loss, and a whole step with its update."""
     x = torch.randn(batch_size, 3, size, size).to(trained.device).to(memory_format=torch.channels_last)
     target = torch.arange(batch_size, device=trained.device)
 
@@ -78,21 +74,21 @@ def step_memory(
         trained: Trained, autocast: Callable[[], ContextManager], checkpointing: bool = False,
         batch_sizes: Sequence[int] = MEMORY_BATCH_SIZES, size: int = SIZE,
 ) -> StepMemory:
-    """Saved and peak bytes a picture of a step.
+    """Measure saved and peak bytes per image of a step.
 
-    Gradients of the weights are kept from step to step here: made anew they would shift a small batch's peak to where
-    most of them are there and most of the activations are not.
+    Gradients of the weights are kept from step to step: allocated in each step, they would move a small batch's peak to
+    the end of the backward pass, when most activations are gone.
     """
     def measured(batch_size: int) -> Tuple[int, int]:
         forward, step = make_step(trained, batch_size, autocast, checkpointing, size, keep_gradients=True)
         step()  # the optimizer's state and the gradients are made in the first
         weights = [*trained.network.parameters(), *trained.network.buffers()]
         return saved_bytes(forward, exclude=weights), peak_bytes(step, trained.device)
-    return memory_a_picture(measured, batch_sizes)
+    return memory_per_image(measured, batch_sizes)
 
 
-def a_multiply_add(seconds: Mapping[str, Sequence[float]], gmacs: Mapping[str, float]) -> Dict[str, List[float]]:
-    """Timings over the multiply-adds of their case, so that the harness's ratios are those of seconds a GMAC."""
+def per_gmac(seconds: Mapping[str, Sequence[float]], gmacs: Mapping[str, float]) -> Dict[str, List[float]]:
+    """Divide timings by the GMACs of their case."""
     return {name: [value / gmacs[name] for value in values] for name, values in seconds.items()}
 
 
@@ -106,47 +102,47 @@ def step_rows(
         batch_size: int = BATCH_SIZE,
         size: int = SIZE,
 ) -> List[Dict[str, Any]]:
-    """A network's step beside the reference's, both over their multiply-adds, and with checkpointing beside without.
+    """Compare seconds per GMAC with the reference's, and with checkpointing.
 
     Args:
-        group: What is alike in the cases.
+        group: Beginning of the group's name.
         trained: The cases, the reference first.
         autocast: Makes the context of the forward pass.
         measure: The harness's.
-        bound: Of the ratio of seconds a GMAC of the main case.
+        bound: Of the main case's ratio.
         memory: Of the cases that it was measured for.
-        batch_size: Pictures a step.
-        size: Side of the pictures.
+        batch_size: Images per step.
+        size: Height and width of the images.
     """
     cases = {
         name: make_step(case, batch_size, autocast, checkpointing=name == CHECKPOINTED, size=size)[1]
         for name, case in trained.items()}
     batch_gmacs = {name: batch_size * case.gmacs for name, case in trained.items()}
     seconds = measure(cases)
-    over_gmacs = a_multiply_add(seconds, batch_gmacs)
+    over_gmacs = per_gmac(seconds, batch_gmacs)
     references = {MAIN: REFERENCE, CHECKPOINTED: MAIN}
     rows = []
     for name, case in trained.items():
         row = make_row(
-            f'{group}; a step of {batch_size} pictures at {size}, its time over the GMACs of its forward pass', name,
+            f'{group}; a step of {batch_size} images at {size}, time per GMAC of its forward pass', name,
             over_gmacs, references.get(name), bound=bound if name == MAIN else None)
         row['details'] = {'params (M)': case.params / 1e6, 'GMACs': case.gmacs}
         row['details']['step (ms)'] = 1e3 * row['median_s'] * batch_gmacs[name]
         if name in memory:
             m = memory[name]
             row['details'] |= {
-                'saved (MiB a picture)': m.saved / MIB, 'peak (MiB a picture)': m.peak / MIB,
+                'saved (MiB per image)': m.saved / MIB, 'peak (MiB per image)': m.peak / MIB,
                 'peak over saved': m.peak_over_saved}
         rows.append(row)
     return rows
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--compile', action='store_true', help='compiled steps too; compiling takes minutes')
+    parser.add_argument('--compile', action='store_true', help='also compiled steps; compilation takes minutes')
 
 
 def main() -> int:
-    """Measure, print, write; the exit status says whether the bounds hold."""
+    """Run the benchmark; return 1 if a bound is broken."""
     args = parse_args('training_step', QUESTION, rounds=10, options=options)
     bfloat16 = partial(torch.autocast, args.device, torch.bfloat16)
     rows: List[Dict[str, Any]] = []

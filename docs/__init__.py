@@ -1,1 +1,1 @@
-"""What is made for readers out of the package: the picture of the network and the table of its variants."""
+"""Scripts that draw and tabulate for the documentation; not part of the package."""

@@ -1,6 +1,6 @@
-"""Draw ``docs/network.svg``: Assemble-ResNet-50, and one of its blocks opened. ``python -m docs.draw_network``
+"""Draw Assemble-ResNet-50 into docs/network.svg. ``python -m docs.draw_network``
 
-Every size, width, count and stride in it comes from the model. Knows how to draw, and which modules to ask about.
+Every size, width, count and stride in it comes from the model.
 """
 import sys
 from pathlib import Path
@@ -10,9 +10,9 @@ from docs.network_facts import TIMES, TO, NetworkFacts
 from docs.svg import MUTED, Sheet, Style, Text
 from timm_assemble.layers import BigLittleStage, DropBlock2d
 
-__all__ = ['NETWORK', 'PICTURE', 'picture']
+__all__ = ['DRAWING', 'NETWORK', 'drawing']
 
-PICTURE = Path(__file__).with_name('network.svg')
+DRAWING = Path(__file__).with_name('network.svg')
 NETWORK, SIDE, OPENED = 'assemble_resnet50', 256, 'stage4.0'
 MINUS, DOT = '\N{MINUS SIGN}', '\N{MIDDLE DOT}'
 
@@ -43,7 +43,7 @@ def _arrow_down(sheet: Sheet, x: float, y: float, end: float, label: str = '') -
 
 
 def _arrow_in(sheet: Sheet, panel: float, end: float, label: str = '') -> None:
-    """Down the trunk, from the panel above the one that begins at ``panel``; the label stands within this one."""
+    """Draw the trunk into the panel that begins at ``panel``, with a label."""
     sheet.line((TRUNK, panel - GAP - 10), (TRUNK, end))
     sheet.text(TRUNK + 8, (panel + end) / 2 + 4, label, 12, 'start', MUTED)
 
@@ -53,7 +53,7 @@ def _stride(facts: NetworkFacts, name: str) -> str:
 
 
 def _split(sheet: Sheet, y: float, end: float, big_label: str, little_label: str) -> None:
-    """From the trunk to the two branches."""
+    """Draw the arrows from the trunk to the two branches."""
     for x, label in ((BIG_X, big_label), (LITTLE_X, little_label)):
         sheet.line((TRUNK, y), (x, y), (x, end))
         sheet.text(x + 8, (y + end) / 2 + 4, label, 12, 'start', MUTED)
@@ -64,14 +64,14 @@ def _sum(sheet: Sheet, y: float, size: str) -> float:
 
 
 def _blocks(facts: NetworkFacts, name: str, title: str) -> Tuple[List[Text], int]:
-    """Lines of a box of blocks, and their number."""
+    """Return the lines of a box of blocks, and the number of blocks."""
     n = len(facts.blocks(name))
     count = '1 block' if n == 1 else f'{n} blocks'
     return [(f'*{title}', f'  {count}, F = {facts.inner_width(name)}'), facts.size(name)], n
 
 
 def _stem(sheet: Sheet, facts: NetworkFacts, y: float) -> float:
-    """First convolution and Big-Little stem; returns the lower edge."""
+    """Draw the first convolution and the Big-Little stem; return the lower edge."""
     big, little, merge = 'stem.1.big', [f'stem.1.little.{i}' for i in range(3)], 'stem.1.merge'
     height = 288
     _panel(sheet, LEFT, y, height, 'stem')
@@ -95,7 +95,7 @@ def _stem(sheet: Sheet, facts: NetworkFacts, y: float) -> float:
 
 
 def _big_little_stage(sheet: Sheet, facts: NetworkFacts, name: str, y: float) -> float:
-    """Two branches, their sum and the merging block; returns the lower edge."""
+    """Draw two branches, their sum and the merge block; return the lower edge."""
     big, little, merge = f'{name}.big', f'{name}.little', f'{name}.merge'
     height = 228
     _panel(sheet, LEFT, y, height, name)
@@ -134,7 +134,7 @@ def _head(sheet: Sheet, facts: NetworkFacts, y: float) -> float:
 
 
 def _selective_kernel(sheet: Sheet, facts: NetworkFacts, name: str, y: float) -> float:
-    """One convolution, its two halves, the gate between them and their weighted sum; returns the lower edge."""
+    """Draw a selective kernel; return the lower edge."""
     conv, fc1, fc2 = f'{name}.conv', f'{name}.fc1', f'{name}.fc2'
     half = facts.module(conv).out_channels // 2
     half_width, height = 168, 316
@@ -163,11 +163,11 @@ def _selective_kernel(sheet: Sheet, facts: NetworkFacts, name: str, y: float) ->
 
 
 def _opened_block(sheet: Sheet, facts: NetworkFacts, name: str, y: float) -> float:
-    """A block with all its parts, main path left and shortcut right; returns the lower edge."""
+    """Draw a block, main path left and shortcut right; return the lower edge."""
     height = 752
     conv1, conv2, blur, conv3 = (f'{name}.{part}' for part in ('conv1', 'conv2', 'aa', 'conv3'))
     pool, project = f'{name}.shortcut.0', f'{name}.shortcut.1'
-    title = f'A block opened: the first of {name.split(".")[0]}'
+    title = f'Inside a block: the first of {name.split(".")[0]}'
     _panel(sheet, RIGHT, y, height, title, f'F = {facts.inner_width(name)}')
 
     sheet.text(MAIN, y + 52, facts.input_size(name))
@@ -204,7 +204,7 @@ def _opened_block(sheet: Sheet, facts: NetworkFacts, name: str, y: float) -> flo
 
 def _legend(sheet: Sheet, facts: NetworkFacts, y: float) -> float:
     height = 204
-    _panel(sheet, RIGHT, y, height, 'How to read it')
+    _panel(sheet, RIGHT, y, height, 'Legend')
     dropped = ' and '.join(part for part, _ in facts.model.named_children() if facts.has_drop_block(part))
     entries = [
         (BIG, 'big branch: all blocks but one, at half the resolution'),
@@ -212,18 +212,18 @@ def _legend(sheet: Sheet, facts: NetworkFacts, y: float) -> float:
         (BLOCK, 'merge block, plain blocks'),
         (CONV, 'convolution or linear layer'),
         (BARE, 'no parameters'),
-        (TRAINING, f'DropBlock: only in training, if switched on, in {dropped}'),
+        (TRAINING, f'DropBlock: in training, if enabled, in {dropped}'),
     ]
     for i, (style, text) in enumerate(entries):
         sheet.rect(RIGHT[0] + 12, y + 36 + 22 * i, 26, 14, style, radius=3)
         sheet.text(RIGHT[0] + 48, y + 47 + 22 * i, text, 12.5, 'start')
-    bars = 'Small bars: one a bottleneck block, of inner width F and 4F channels out.'
+    bars = 'Small bars: one per bottleneck block, inner width F, 4F channels out.'
     sheet.text(RIGHT[0] + 12, y + 184, bars, 12.5, 'start')
     return y + height
 
 
 def _parameters(sheet: Sheet, facts: NetworkFacts, y: float, bottom: float) -> None:
-    """A bar for every part of the network, spread down to ``bottom``."""
+    """Draw a bar for every part of the network, spread down to ``bottom``."""
     parts = [name for name, _ in facts.model.named_children() if facts.parameters(name)]
     longest = max(facts.parameters(part) for part in parts)
     pitch = (bottom - y - 40) / len(parts)
@@ -236,8 +236,8 @@ def _parameters(sheet: Sheet, facts: NetworkFacts, y: float, bottom: float) -> N
         sheet.text(RIGHT[0] + 80 + length, base, f'{millions:.2f} M', 12, 'start', MUTED)
 
 
-def picture() -> str:
-    """The text of ``network.svg``."""
+def drawing() -> str:
+    """Return the text of ``network.svg``."""
     facts = NetworkFacts(NETWORK, SIDE)
     sheet = Sheet(
         1000, f'{NETWORK}: the network and one of its blocks',
@@ -247,7 +247,7 @@ def picture() -> str:
     sheet.text(LEFT[0], 28, ('*' + NETWORK, f'  {facts.parameters():.1f} M parameters'), 18, 'start')
     sheet.text(RIGHT[1], 28, f'sizes: width {TIMES} height {TIMES} channels', 12.5, 'end', MUTED)
 
-    sheet.text(TRUNK, TOP + 2, f'picture  {facts.input_size("stem.0")}')
+    sheet.text(TRUNK, TOP + 2, f'image  {facts.input_size("stem.0")}')
     y = _stem(sheet, facts, TOP + 32)
     for name in ('stage1', 'stage2', 'stage3', 'stage4'):
         draw = _big_little_stage if isinstance(facts.module(name), BigLittleStage) else _plain_stage
@@ -261,9 +261,9 @@ def picture() -> str:
 
 
 def main() -> int:
-    """Write the picture."""
-    PICTURE.write_text(picture(), encoding='utf-8')
-    print(f'{PICTURE.name}: {NETWORK} at {SIDE} {TIMES} {SIDE}')
+    """Write the drawing."""
+    DRAWING.write_text(drawing(), encoding='utf-8')
+    print(f'{DRAWING.name}: {NETWORK} at {SIDE} {TIMES} {SIDE}')
     return 0
 
 

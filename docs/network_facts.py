@@ -1,7 +1,4 @@
-"""What a picture says of a network, read from the model: sizes by forward hooks, kernels and widths from its modules.
-
-Knows torch, timm and the registered models, and nothing of drawing.
-"""
+"""Facts about a network for its drawing, read from its modules."""
 from typing import Any, Dict, List, Tuple
 
 import timm
@@ -22,13 +19,13 @@ def _present(module: nn.Module) -> bool:
 
 
 class NetworkFacts:
-    """One forward pass of a registered model, on the meta device: shapes and counts without arithmetic.
+    """Shapes and counts of a registered model, from a pass on the meta device.
 
     Modules are named as in the model's ``named_modules``.
 
     Args:
-        name: Registered name; the model is made with DropBlock, to see where it stands.
-        side: Height and width of the picture.
+        name: Registered name; the model is built with DropBlock.
+        side: Height and width of the image.
     """
 
     def __init__(self, name: str, side: int) -> None:
@@ -55,11 +52,11 @@ class NetworkFacts:
         return f'{width} {TIMES} {height} {TIMES} {channels}'
 
     def input_size(self, name: str) -> str:
-        """Width, height and channels of what goes in."""
+        """Return width, height and channels of a module's input."""
         return self._size(self._shapes[name][0])
 
     def size(self, name: str) -> str:
-        """Width, height and channels of what comes out."""
+        """Return width, height and channels of a module's output."""
         return self._size(self._shapes[name][1])
 
     def stride(self, name: str) -> int:
@@ -67,37 +64,37 @@ class NetworkFacts:
         return before[2] // after[2]
 
     def blocks(self, name: str) -> List[Bottleneck]:
-        """The bottleneck blocks within, in order."""
+        """Return the bottleneck blocks of a module, in order."""
         return [m for m in self.module(name).modules() if isinstance(m, Bottleneck)]
 
     def inner_width(self, name: str) -> int:
-        """F of the blocks within."""
+        """Return the inner width F of a module's blocks."""
         widths = {block.conv1.out_channels for block in self.blocks(name)}
         if len(widths) != 1:
-            raise ValueError(f'{name} must have blocks of one width, got {sorted(widths)}.')
+            raise ValueError(f'name must be a module with blocks of one width; {name} has {sorted(widths)}')
         return widths.pop()
 
     def has_drop_block(self, name: str) -> bool:
         return any(isinstance(m, DropBlock2d) for m in self.module(name).modules())
 
     def parameters(self, name: str = '') -> float:
-        """Millions of parameters within."""
+        """Return the parameters of a module in millions."""
         return sum(p.numel() for p in self.module(name).parameters()) / 1e6
 
     def kernel(self, name: str) -> str:
-        """Kernel of a convolution or pool, such as 3x3."""
+        """Return the kernel of a convolution or pool, such as 3x3."""
         module = self.module(name)
         size = (module.conv if isinstance(module, ConvNormAct) else module).kernel_size
         height, width = size if isinstance(size, tuple) else (size, size)
         return f'{width}{TIMES}{height}'
 
     def channels(self, name: str) -> str:
-        """Channels before and after."""
+        """Return input and output channels."""
         before, after = self._shapes[name]
         return f'{before[1]} {TO} {after[1]}'
 
     def after_convolution(self, name: str) -> str:
-        """What a ConvNormAct does after its convolution, in order; what only training has stands in brackets."""
+        """Return what follows a convolution, in order; in brackets if only in training."""
         norm = self.module(name).bn
         names = ['BN'] + ['[DropBlock]'] * isinstance(norm.drop, DropBlock2d) + ['ReLU'] * _present(norm.act)
         return ', '.join(names)

@@ -1,7 +1,7 @@
-"""A sheet to draw boxes, arrows and text on, which comes out as SVG.
+"""Boxes, arrows and text as SVG.
 
-Knows nothing of networks. The text is written by hand and not by a plotting library, so that the file is small, the
-same to the byte with every library version, and has text that can be searched and read aloud.
+Written without a plotting library, so that the file is small, the same to the byte with every library version, and has
+text that can be searched and read aloud.
 """
 from typing import List, NamedTuple, Sequence, Tuple, Union
 from xml.sax.saxutils import escape
@@ -10,7 +10,7 @@ __all__ = ['INK', 'MUTED', 'Sheet', 'Style']
 
 INK, MUTED, LINE = '#1f2933', '#5b6875', '#52606d'
 Point = Tuple[float, float]
-# A text is a string, or pieces of it of which those that begin with '*' are bold.
+# A string, or pieces of one, of which those that begin with '*' are bold.
 Text = Union[str, Sequence[str]]
 
 
@@ -33,12 +33,12 @@ def _attributes(**values: Union[str, float]) -> str:
 
 
 class Sheet:
-    """An opaque white picture, drawn in the order of the calls.
+    """A white sheet, drawn in the order of the calls.
 
     Args:
         width: Width in pixels.
-        title: For those who cannot see the picture, and for the pointer.
-        description: The same at length.
+        title: Title, for screen readers and as the tooltip.
+        description: Description, for screen readers.
     """
 
     def __init__(self, width: float, title: str, description: str) -> None:
@@ -52,7 +52,10 @@ class Sheet:
             x=x, y=y, width=width, height=height, rx=radius, fill=style.fill, stroke=style.edge, **dash) + '/>')
 
     def text(self, x: float, y: float, text: Text, size: float = 13, anchor: str = 'middle', colour: str = INK) -> None:
-        """Text on the base line ``y``; ``anchor`` is ``'start'``, ``'middle'`` or ``'end'``. Two spaces stay two."""
+        """Write text on the base line ``y``; two spaces stay two.
+
+        ``anchor`` is ``'start'``, ``'middle'`` or ``'end'``.
+        """
         if not text:
             return
         pieces = [p.replace('  ', '\N{NO-BREAK SPACE} ') for p in ([text] if isinstance(text, str) else text)]
@@ -65,7 +68,7 @@ class Sheet:
             self, centre: float, y: float, width: float, height: float, style: Style, lines: Sequence[Text],
             size: float = 13, bars: int = 0,
     ) -> float:
-        """A box of centred lines, with ``bars`` small bars at its foot; returns the y of its lower edge."""
+        """Draw a box of centred lines with bars at its foot; return its lower edge."""
         self.rect(centre - width / 2, y, width, height, style)
         pitch, foot = 1.3 * size, 13 if bars else 0
         first = y + (height - foot) / 2 - pitch * (len(lines) - 1) / 2 + 0.36 * size
@@ -83,7 +86,7 @@ class Sheet:
         self.text(x, y + 5, text, 15)
 
     def line(self, *points: Point, arrow: bool = True) -> None:
-        """A line through the points, ending in an arrow head that touches the last one."""
+        """Draw a line through the points; its arrow head touches the last one."""
         (x0, y0), (x, y) = points[-2:]
         dx, dy = (x > x0) - (x < x0), (y > y0) - (y < y0)  # lines go straight across or down
         shaft = [*points[:-1], (x - 5 * dx, y - 5 * dy)] if arrow else list(points)
@@ -95,7 +98,7 @@ class Sheet:
                 points=' '.join(f'{_number(px)},{_number(py)}' for px, py in head), fill=LINE) + '/>')
 
     def render(self, height: float) -> str:
-        """The file's text."""
+        """Return the text of the file."""
         w, h = _number(self.width), _number(height)
         return '\n'.join([
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {w} {h}" role="img" '

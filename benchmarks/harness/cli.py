@@ -1,7 +1,4 @@
-"""What the benchmarks' command lines share: options, errors of one line, the table, the results file, the exit status.
-
-Knows torch, the harness and the report's tables.
-"""
+"""The benchmarks' command line, from its options to its exit status."""
 import argparse
 import shlex
 import sys
@@ -12,10 +9,12 @@ from typing import Any, Callable, Dict, List, NoReturn
 
 import torch
 
-from ..reports.report import RESULTS, table
-from .measure import ROOT, environment, measure, write_results
+from timm_assemble.cli.arguments import integer, positive
 
-__all__ = ['SHORT_RESULTS', 'integer', 'parse_args', 'finish']
+from .measure import RESULTS, ROOT, environment, measure, write_results
+from .table import table
+
+__all__ = ['SHORT_RESULTS', 'finish', 'parse_args']
 
 SHORT_RESULTS = ROOT / 'bench-output'  # ignored by git: a short run is not to be committed
 SHORT_ROUNDS = 2
@@ -26,39 +25,34 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f'{self.prog}: error: {message}\n')  # without the usage: one line
 
 
-def integer(lowest: int, text: str) -> int:
-    """An option's whole number, not below ``lowest``; with ``partial``, a ``type`` of argparse."""
-    if not text.isdecimal() or int(text) < lowest:
-        raise argparse.ArgumentTypeError(f'must be an integer of {lowest} or more, got {text!r}')
-    return int(text)
-
-
 def parse_args(
         name: str,
         question: str,
         rounds: int,
         options: Callable[[argparse.ArgumentParser], Any] = lambda parser: None,
 ) -> argparse.Namespace:
-    """Options of ``python -m benchmarks.{name}``; exits with status 2 and one line where one cannot be met.
+    """Parse the options of ``python -m benchmarks.{name}``.
 
-    On the CPU one thread is the default, and its clock is processor time, which stands still while another program
-    holds the core. More threads wait for each other at the end of every operation, so that on a shared machine many
-    small operations look far dearer than one big one; they need the clock on the wall and an idle machine.
+    A wrong one is reported in one line, with exit status 2.
+
+    On the CPU the default is one thread and processor time, which stands still while another program holds the core.
+    Several threads wait for each other at the end of every operation: on a shared machine many small operations then
+    look far slower than one big one. They need wall time and an idle machine.
 
     Args:
-        name: Of the module and of its results file.
+        name: Module and results file.
         question: Shown by ``--help``.
         rounds: Default of ``--rounds``.
-        options: Adds what only this benchmark takes.
+        options: Adds the options of this benchmark alone.
 
     Returns:
-        The options, of which ``short`` asks for few and small cases; ``command`` and ``environment`` for the results
-        file; and ``measure``: the harness's, with rounds, clock and synchronisation set.
+        The options; ``command`` and ``environment`` for the results file; and ``measure``, the harness's with rounds,
+        clock and synchronisation set. ``short`` asks for few and small cases.
     """
     parser = _Parser(prog=f'python -m benchmarks.{name}', description=question)
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
-    parser.add_argument('--threads', type=partial(integer, 1), default=1, help='CPU threads (%(default)s)')
-    parser.add_argument('--rounds', type=partial(integer, 2), help=f'timings recorded of each case ({rounds})')
+    parser.add_argument('--threads', type=positive, default=1, help='CPU threads (%(default)s)')
+    parser.add_argument('--rounds', type=partial(integer, 2), help=f'timings of each case ({rounds})')
     parser.add_argument(
         '--short', action='store_true',
         help=f'few and small cases, {SHORT_ROUNDS} rounds: shows that it runs, and too little to judge by')
@@ -74,8 +68,8 @@ def parse_args(
         args.output = folder / f'{name}.json'
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('--device cuda: torch finds no CUDA device')
-    if args.output.is_dir() or not args.output.parent.is_dir():  # found out now, not after the measurement
-        parser.error(f'--output {args.output}: not a file in an existing folder')
+    if args.output.is_dir() or not args.output.parent.is_dir():  # checked before the measurement
+        parser.error(f'--output must be a file in an existing folder, got {args.output}')
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     # glibc returns large freed blocks to the system, and page faults then weigh more than the layers, until a block of
@@ -92,10 +86,10 @@ def parse_args(
 
 
 def finish(args: argparse.Namespace, question: str, rows: List[Dict[str, Any]]) -> int:
-    """Print the tables, write the results, and only then say which bounds are broken.
+    """Print the tables, write the results and report broken bounds.
 
     Returns:
-        Exit status: 1 where a bound is broken, else 0.
+        The exit status: 1 if a bound is broken, else 0.
     """
     print(table(rows))
     write_results(args.output, question, args.command, args.environment, rows)

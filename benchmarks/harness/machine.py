@@ -1,4 +1,4 @@
-"""What the machine can do at most: the rate of a matrix product, and of a copy in memory. Knows torch."""
+"""The limits of the machine: rates of a matrix product and of a copy in memory."""
 from statistics import median
 from typing import Any, Callable, Dict, Sequence
 
@@ -12,7 +12,7 @@ COPIED = 256 << 20  # bytes, more than caches hold
 
 
 def limit_cases(device: str, dtype: torch.dtype) -> Dict[str, Callable[[], Any]]:
-    """A product of two square matrices, and a copy of ``COPIED`` bytes, into memory that is there already."""
+    """Return the two cases, each into memory that is already allocated."""
     side = SIDES[device]
     a, b, product = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(3))
     source, target = (torch.ones(COPIED, dtype=torch.uint8, device=device) for _ in range(2))
@@ -24,14 +24,17 @@ def limit_cases(device: str, dtype: torch.dtype) -> Dict[str, Callable[[], Any]]
 
 
 def limit_details(name: str, device: str, seconds: float) -> Dict[str, Any]:
-    """Columns of the two cases' rows, from their seconds a call; a copied byte is read and written."""
+    """Return the columns of one limit's row, from its seconds per call.
+
+    A copied byte counts twice, read and written.
+    """
     if name == MATRIX_PRODUCT:
         return {'size': SIDES[device], 'GMAC/s': SIDES[device] ** 3 / seconds / 1e9}
     return {'GB/s': 2 * COPIED / seconds / 1e9}
 
 
 def share_of_limit(macs: float, seconds: Sequence[float], product_seconds: Sequence[float], device: str) -> float:
-    """Multiply-adds a second over those of the matrix product: the median over the rounds' own ratios.
+    """Return the paired ratio of a case's GMAC/s to the matrix product's.
 
     Args:
         macs: Multiply-adds of one call.

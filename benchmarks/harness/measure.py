@@ -1,7 +1,4 @@
-"""The harness of all benchmarks: interleaved timing, ratios with their spread, the environment, the results' schema.
-
-Knows torch and the standard library; of timm and of this package only their versions.
-"""
+"""Interleaved timing, paired ratios, the environment and the schema of results."""
 import json
 import math
 import os
@@ -17,7 +14,12 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import torch
 
+from timm_assemble.utils.atomic import atomic_file
+
+__all__ = ['RESULTS', 'ROOT', 'check_results', 'environment', 'make_row', 'measure', 'read_results', 'write_results']
+
 ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / 'benchmarks' / 'results'
 
 # The schema of a results file; every key is required and no other is allowed. Numbers are finite and not negative.
 SCHEMA_VERSION = 1
@@ -28,9 +30,9 @@ _ENVIRONMENT = dict(
     python=(str,), torch=(str,), timm=(str,), timm_assemble=(str,), cpu=(str,), device=(str,), threads=(int,),
     clock=(str,))  # 'processor time' or 'wall time'
 _ROW = dict(
-    group=(str,), name=(str,),  # what ran interleaved in one go, and which case of it this is
-    rounds=(int,), median_s=(float,), q1_s=(float,), q3_s=(float,), spread=(float,),  # seconds a call; IQR / median
-    comparison=(dict, type(None)),  # None for a case that others are compared with
+    group=(str,), name=(str,),  # of the cases that ran interleaved, and of this case
+    rounds=(int,), median_s=(float,), q1_s=(float,), q3_s=(float,), spread=(float,),  # seconds per call; IQR / median
+    comparison=(dict, type(None)),  # None for the case that others are compared with
     details=(dict,))  # further columns of the table: title -> number or string
 _COMPARISON = dict(
     reference=(str,),  # name of another case of the group
@@ -48,18 +50,18 @@ def measure(
         clock: Callable[[], float] = time.perf_counter,
         seed: int = 0,
 ) -> Dict[str, List[float]]:
-    """Seconds per call of every case, timed once a round, in an order drawn anew for each round.
+    """Time every case once per round, in shuffled order; return seconds per call.
 
-    Interleaved, a slow minute of the machine falls on all cases alike; shuffled, no case always finds the caches as
-    the same other one left them. A case that is short is called several times in a row, for the same reason.
+    Interleaving spreads a slow minute of the machine over all cases. Shuffling keeps a case from always running on the
+    caches that the same other case left. A short case is called several times in a row, for the same reason.
 
     Args:
         cases: What to run.
         rounds: Rounds recorded.
-        warmup: Rounds before them, 1 or more; the fastest of them says how often to call in a row.
-        sync: Waits until the device is done, before each reading of the clock.
-        min_seconds: What one timing shall take at least, so that page faults after another case do not weigh.
-        clock: Tells seconds, of the wall or of the processor.
+        warmup: Rounds before them, 1 or more; the fastest decides how often to call in a row.
+        sync: Waits for the device before each reading of the clock.
+        min_seconds: Least length of one timing, so that page faults after another case do not weigh.
+        clock: Returns seconds.
         seed: Of the orders.
     """
     order, rng, calls = list(cases), random.Random(seed), dict.fromkeys(cases, 1)
@@ -80,7 +82,10 @@ def measure(
 
 
 def keeps_bound(of: str, ratio: float, bound: Optional[float]) -> Optional[bool]:
-    """Whether a ratio is at most (of seconds) or at least (of speeds) its bound; None without a bound."""
+    """Return whether a ratio keeps its bound, or None without a bound.
+
+    The bound is a maximum of a ratio of seconds and a minimum of a ratio of speeds.
+    """
     if bound is None:
         return None
     return ratio <= bound if of == 'seconds' else ratio >= bound
@@ -95,18 +100,18 @@ def make_row(
         bound: Optional[float] = None,
         **details: Any,
 ) -> Dict[str, Any]:
-    """One row of the results: a case's time and its ratio to a reference.
+    """Return one row of the results: a case's time and its ratio to a reference.
 
-    Quoted and judged is the median of the rounds' own ratios, each between two timings a moment apart, so that drift
-    of the machine cancels; the ratio of the two medians is recorded beside it.
+    The ratio is paired: the median of the rounds' own ratios, each of two timings a moment apart, so that drift of the
+    machine cancels. The ratio of the two medians is recorded beside it.
 
     Args:
-        group: What ran interleaved.
+        group: Title of the cases that ran interleaved.
         name: The case.
-        seconds: What :func:`measure` gave for the group.
-        reference: The case to compare with, None for none.
+        seconds: Result of :func:`measure` for the group.
+        reference: The case to compare with, or None.
         of: ``'seconds'`` or ``'speed'``, see the schema above.
-        bound: Required ratio, None for none.
+        bound: Required ratio, or None.
         details: Further columns of the table.
     """
     own, comparison = seconds[name], None
@@ -130,7 +135,7 @@ def _git(*args: str) -> Optional[str]:
 
 
 def environment(device: str, clock: str) -> Dict[str, Any]:
-    """Where the numbers come from: the arguments and what can be asked; see the schema for the keys."""
+    """Describe the machine and the versions; see the schema for the keys."""
     cpuinfo = Path('/proc/cpuinfo')
     names = [line for line in cpuinfo.read_text().splitlines() if 'model name' in line] if cpuinfo.exists() else []
     cpu = names[0].split(':')[1].strip() if names else platform.processor() or platform.machine()
@@ -145,23 +150,23 @@ def environment(device: str, clock: str) -> Dict[str, Any]:
 
 def _check_keys(where: str, value: Any, spec: Mapping[str, tuple]) -> None:
     if type(value) is not dict or value.keys() != spec.keys():
-        raise ValueError(f'{where} must have exactly the keys {sorted(spec)}, got {value!r}.')
+        raise ValueError(f'{where} must have exactly the keys {sorted(spec)}, got {value!r}')
     for key, types in spec.items():
         item = value[key]
         if type(item) not in types or (type(item) in (int, float) and not 0 <= item < math.inf):
             names = ' or '.join(t.__name__ for t in types)
-            raise ValueError(f'{where}.{key} must be {names} (a number finite, not negative), got {item!r}.')
+            raise ValueError(f'{where}.{key} must be {names} (a number finite, not negative), got {item!r}')
 
 
 def check_results(results: Any) -> None:
-    """Check what a results file holds against the schema, and its numbers against each other.
+    """Check results against the schema, and their numbers against each other.
 
     Raises:
-        ValueError: Says what is wrong, and where.
+        ValueError: The message names the entry and the rule it breaks.
     """
     _check_keys('results', results, _RESULTS)
     if results['schema_version'] != SCHEMA_VERSION or not results['rows']:
-        raise ValueError(f'results need schema_version {SCHEMA_VERSION} and at least one row, got {results!r}.')
+        raise ValueError(f'results need schema_version {SCHEMA_VERSION} and at least one row, got {results!r}')
     _check_keys('environment', results['environment'], _ENVIRONMENT)
     rows = results['rows']
     for i, row in enumerate(rows):
@@ -188,12 +193,28 @@ def check_results(results: Any) -> None:
             }
         for rule, holds in rules.items():
             if not holds:
-                raise ValueError(f'rows[{i}]: {rule}, got {row!r}.')
+                raise ValueError(f'rows[{i}]: {rule}, got {row!r}')
+
+
+def read_results(path: Path) -> Dict[str, Any]:
+    """Read and check a results file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It breaks the schema; the message names the file.
+    """
+    try:
+        results = json.loads(path.read_text())
+        check_results(results)
+    except ValueError as e:
+        raise ValueError(f'{path.name}: {e}') from e
+    return results
 
 
 def write_results(path: Path, question: str, command: str, environment: Mapping, rows: Sequence[Mapping]) -> None:
-    """Write a results file, checked; see the schema above for what the arguments become."""
+    """Check results and write them atomically; see the schema for the arguments."""
     results = dict(
         schema_version=SCHEMA_VERSION, question=question, command=command, environment=environment, rows=rows)
     check_results(results)
-    Path(path).write_text(json.dumps(results, indent=1) + '\n')
+    with atomic_file(Path(path)) as temporary:
+        temporary.write_text(json.dumps(results, indent=1) + '\n')

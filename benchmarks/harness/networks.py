@@ -1,11 +1,8 @@
-"""Which networks are compared, at which size, and as what they are run: eager or optimized, inference or training.
-
-Knows torch, timm, this package's models and its ``optimize_for_inference``.
-"""
+"""The networks compared, their image sizes, and the forms they run in."""
 import re
 import time
 from contextlib import nullcontext
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 import timm
 import torch
@@ -22,14 +19,14 @@ except ImportError:  # its name until torch 2.8
     from torch._inductor.utils import fresh_inductor_cache as fresh_cache
 
 __all__ = [
-    'MODES', 'FORMS', 'DTYPES', 'REFERENCE', 'SIZES', 'OURS', 'Setting', 'Network', 'describe', 'Prepared',
-    'compile_apart', 'prepare']
+    'DTYPES', 'FORMS', 'LARGE', 'MODES', 'OURS', 'REFERENCE', 'SIZES', 'Network', 'Prepared', 'Setting',
+    'compile_separately', 'describe', 'multiply_adds', 'prepare', 'split']
 
 MODES, FORMS = ('inference', 'training'), ('eager', 'optimized')
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 REFERENCE = 'resnet50'
-# Sides of the pictures classified: those of published figures. ResNets of about 50 layers all at 224, where timm has
-# figures of all; the others where they are best.
+# Image sizes, those of the published top-1. ResNets of about 50 layers are all at 224, where timm publishes all of
+# them; the others where they are best.
 OURS = {
     'assemble_resnet50_d': 224, 'assemble_resnet50_bl_sk': 256, 'assemble_resnet50': 256, 'assemble_resnet101': 256,
     'assemble_resnet152': 256,
@@ -39,10 +36,12 @@ SIZES = {
     'resnet152': 224, 'resnetrs152': 320, 'tf_efficientnet_b4': 380, 'tf_efficientnet_b6': 528,
     'tf_efficientnet_b7': 600, 'convnext_tiny': 224,
 }
+# Large networks form groups of their own, in fewer rounds: they take seconds per call, and not all fit into memory.
+LARGE_MACS, LARGE = 10e9, 'networks of 10 GMACs and more'
 
 
 class Setting(NamedTuple):
-    """What the cases of a group have in common."""
+    """The settings that all cases of a group share."""
 
     mode: str
     form: str
@@ -51,43 +50,56 @@ class Setting(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Begins the group's name in the results; :meth:`parse` reads it back."""
+        """Beginning of the group's name in the results; :meth:`parse` reads it back."""
         return f'{self.mode.capitalize()}, {self.form}, {self.dtype}, batch size {self.batch_size}'
 
     @classmethod
     def parse(cls, group: str) -> Optional['Setting']:
-        """The setting of a group's name; None where the name begins with no title."""
+        """Return the setting of a group's name, None if it has no title."""
         found = re.match(r'(\w+), (\w+), (\w+), batch size (\d+)\b', group)
         return found and cls(found[1].lower(), found[2], found[3], int(found[4]))
 
 
 class Network(NamedTuple):
-    """What is known of a network before it is run."""
+    """A network before it is built."""
 
     name: str
     size: int
     params: int
-    macs: float  # multiply-adds of convolutions and products, forward, one picture
+    macs: float  # multiply-adds of one image's forward pass
+
+
+def multiply_adds(model: nn.Module, size: int) -> float:
+    """Count the multiply-adds of a forward pass of one image."""
+    device = next(model.parameters()).device
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, size, size, device=device))
+    return counter.get_total_flops() / 2
 
 
 def describe(name: str, mode: str) -> Network:
-    """Parameters and multiply-adds at the mode's size, counted on the meta device, where nothing is computed."""
+    """Count parameters and multiply-adds, on the meta device."""
     model: Any = timm.create_model(name, device='meta').eval()
     cfg = model.pretrained_cfg
     if mode == 'training':
         size = cfg['input_size'][-1]
     else:
         size = SIZES.get(name) or (cfg.get('test_input_size') or cfg['input_size'])[-1]
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.empty(1, 3, size, size, device='meta'))
-    return Network(name, size, sum(p.numel() for p in model.parameters()), counter.get_total_flops() / 2)
+    return Network(name, size, sum(p.numel() for p in model.parameters()), multiply_adds(model, size))
+
+
+def split(networks: Sequence[Network]) -> Dict[str, List[Network]]:
+    """Separate the large networks, by the suffix of the group's name."""
+    large = [network for network in networks if network.macs >= LARGE_MACS]
+    small = [network for network in networks if network.macs < LARGE_MACS]
+    return {suffix: part for suffix, part in (('', small), (f', {LARGE}', large)) if part}
 
 
 class Prepared(NamedTuple):
     """A network ready to be timed."""
 
     call: Callable[[], Any]
-    cold_start_s: Optional[float]  # on the clock on the wall, from asking for the optimized form to its first output
+    cold_start_s: Optional[float]  # wall time from the call of optimize_for_inference to the first output
 
 
 def _inference(model: nn.Module, setting: Setting, x: torch.Tensor) -> Callable[[], Any]:
@@ -121,22 +133,22 @@ def _training(model: nn.Module, setting: Setting, x: torch.Tensor) -> Callable[[
     return step
 
 
-def compile_apart() -> None:
-    """Have what is compiled in this process from now on be as if each network were alone in it.
+def compile_separately() -> None:
+    """Compile each network from now on as if it were the only one in the process.
 
-    Networks of one class share the code that is compiled for training. Left alone, torch takes the second one's size of
-    picture for a sign that sizes vary, and compiles slower code in several times the time; and the ninth is not
-    compiled any more.
+    Networks of one class share the code that is compiled for training. By default torch takes the second network's
+    image size for a sign that sizes vary, and compiles slower code in several times the time; the ninth network is not
+    compiled at all.
     """
     torch._dynamo.config.automatic_dynamic_shapes = False
     torch._dynamo.config.cache_size_limit = torch._dynamo.config.accumulated_cache_size_limit
 
 
 def prepare(network: Network, setting: Setting, device: str) -> Prepared:
-    """Build a network of random weights, in channels-last, as what the setting says.
+    """Build a network with random weights, channels-last, in the form of a setting.
 
-    Training is forward, cross-entropy, backward and an update by SGD; its optimized form is ``torch.compile``'s. What
-    is compiled finds no earlier compilation in a cache, so that each start is cold.
+    A training step is forward, cross-entropy, backward and an SGD update; its optimized form is ``torch.compile``'s.
+    Compilation starts with an empty cache, so that each start is cold.
     """
     model: Any = timm.create_model(network.name).to(device).to(memory_format=torch.channels_last)
     x = torch.randn(setting.batch_size, 3, network.size, network.size)

@@ -1,23 +1,20 @@
-"""Memory of a training step: what autograd saves for the backward pass, and the most that the step holds at once.
-
-Knows torch.
-"""
+"""Memory of a training step: bytes saved for the backward pass, and the peak."""
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Sequence, Tuple
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-__all__ = ['StepMemory', 'memory_a_picture', 'peak_bytes', 'saved_bytes']
+__all__ = ['StepMemory', 'memory_per_image', 'peak_bytes', 'saved_bytes']
 
 
 def saved_bytes(forward: Callable[[], Any], exclude: Iterable[torch.Tensor] = ()) -> int:
-    """Bytes of all storages that the graph of a forward pass keeps for its backward pass, each counted once.
+    """Return the bytes of all storages saved for the backward pass, each once.
 
-    What a loss is made of is kept as long as the loss is, so that the storages are told apart by their address.
+    The storages live as long as the loss, so that their addresses identify them.
 
     Args:
-        forward: Gives the loss.
-        exclude: Tensors whose storages don't count: parameters and buffers.
+        forward: Returns the loss.
+        exclude: Tensors whose storages do not count: parameters and buffers.
     """
     excluded = {tensor.untyped_storage().data_ptr() for tensor in exclude}
     sizes: Dict[int, int] = {}
@@ -35,7 +32,7 @@ def saved_bytes(forward: Callable[[], Any], exclude: Iterable[torch.Tensor] = ()
 
 
 def highest_sum(changes: Iterable[int]) -> int:
-    """The highest that a sum of changes gets, from 0 on."""
+    """Return the highest value of the running sum of changes, which begins at 0."""
     total = highest = 0
     for change in changes:
         total += change
@@ -44,9 +41,9 @@ def highest_sum(changes: Iterable[int]) -> int:
 
 
 def peak_bytes(step: Callable[[], Any], device: str) -> int:
-    """The most bytes that a step holds at once, beyond what is held before it: by torch's own accounts of allocations.
+    """Return the most bytes that a step allocates at once, by torch's records.
 
-    Every allocation counts, also those inside of an operation. What the convolutions' library takes by itself does not.
+    Allocations inside an operation count; those that the convolution library makes by itself do not.
     """
     if device == 'cuda':
         torch.cuda.synchronize()
@@ -62,7 +59,7 @@ def peak_bytes(step: Callable[[], Any], device: str) -> int:
 
 
 class StepMemory(NamedTuple):
-    """Bytes a picture."""
+    """Bytes per image."""
     saved: float  # by autograd for the backward pass
     peak: float  # of the whole step
 
@@ -71,12 +68,12 @@ class StepMemory(NamedTuple):
         return self.peak / self.saved
 
 
-def memory_a_picture(measured: Callable[[int], Tuple[int, int]], batch_sizes: Sequence[int]) -> StepMemory:
-    """What a picture more takes: the difference of two batches, in which all falls away that is there once a step.
+def memory_per_image(measured: Callable[[int], Tuple[int, int]], batch_sizes: Sequence[int]) -> StepMemory:
+    """Return the bytes of one more image: the difference of two batches.
 
     Args:
-        measured: Gives saved and peak bytes at a batch size.
-        batch_sizes: Two of them, so large that both have their peak at the same place.
+        measured: Returns saved and peak bytes at a batch size.
+        batch_sizes: Two, so large that both have their peak in the same operation.
     """
     small, large = batch_sizes
     return StepMemory(*((b - a) / (large - small) for a, b in zip(measured(small), measured(large))))

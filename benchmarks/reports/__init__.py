@@ -1,0 +1,1 @@
+"""Pages, headlines, the front page's tables and the plot, from the results."""

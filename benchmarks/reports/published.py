@@ -1,28 +1,25 @@
-"""Top-1 on ImageNet-1k as published, with its source. Nothing here is measured by this project.
-
-Knows the paper's figures in docs.variants and no network.
-"""
+"""Published top-1 on ImageNet-1k with its source; nothing of it is measured here."""
 from typing import Dict, NamedTuple, Tuple
 
-from docs.variants import PUBLISHED as PAPER
+from timm_assemble.recipes.paper import TECHNIQUES, rows_of
 
-__all__ = ['Published', 'PAPER_SOURCE', 'TIMM_SOURCE', 'published']
+__all__ = ['PAPER_B6_IMAGES_PER_S', 'PAPER_SOURCE', 'TIMM_SOURCE', 'Published', 'published']
 
-PAPER_SOURCE = 'arXiv 2001.06268, ablation on ImageNet-1k'
-TIMM_SOURCE = 'timm, results/results-imagenet.csv of 2025-10-30'
+PAPER_SOURCE = 'arXiv 2001.06268'
+PAPER_B6_IMAGES_PER_S = 28  # EfficientNet-B6 in the paper's table, one Tesla P40
+TIMM_SOURCE = "timm's results-imagenet.csv of 2025-10-30"
 
 
 class Published(NamedTuple):
-    """Published metric of a network, at the image size that :data:`benchmarks.harness.networks.SIZES` lists for it."""
+    """Published top-1 of a network at its image size in ``networks.SIZES``."""
 
     top1: float  # percent
     weights: str  # tag of timm's weights, or row of the paper
-    source: str
-    extra_data: str = ''  # what was trained on beside ImageNet-1k
+    extra_data: str = ''  # training data beside ImageNet-1k
 
 
-# Best first, of what timm publishes at this size: weights of ImageNet-1k alone, then the best with more data. Where the
-# paper compares with other weights, those stand as well. An empty entry: timm publishes no weights of the network.
+# Tag, top-1 and extra data of timm's weights at this size: the best of ImageNet-1k alone, then the best with more data,
+# and the weights that the paper compares with. Empty where timm publishes none.
 _TIMM: Dict[str, Tuple[Tuple[str, float, str], ...]] = {
     'resnet50': (('tv2_in1k', 80.846, ''), ('fb_swsl_ig1b_ft_in1k', 81.146, 'IG-1B')),
     'resnet50d': (('ra4_e3600_r224_in1k', 80.956, ''),),
@@ -42,13 +39,11 @@ _TIMM: Dict[str, Tuple[Tuple[str, float, str], ...]] = {
 
 
 def published(name: str) -> Tuple[Published, ...]:
-    """What is published of a network: of ImageNet-1k alone first, best first; empty where there is nothing.
+    """Return the published top-1 of a network, of ImageNet-1k alone first.
 
-    The paper's figures are of its best training of the network, on ImageNet-1k alone.
+    Best first, empty where nothing is published. Of ours it is the paper's best row.
     """
-    if name in PAPER:
-        row = PAPER[name]
-        if not row.top1:
-            return ()
-        return (Published(float(row.top1.split()[-1]), f'row {row.rows.split()[-1]}', PAPER_SOURCE),)
-    return tuple(Published(top1, tag, TIMM_SOURCE, extra) for tag, top1, extra in _TIMM.get(name, ()))
+    if name in TECHNIQUES:
+        rows = sorted(rows_of(name), key=lambda row: row.top1)[-1:]
+        return tuple(Published(row.top1, f'row {row.name}') for row in rows)
+    return tuple(Published(top1, tag, extra) for tag, top1, extra in _TIMM.get(name, ()))

@@ -1,98 +1,143 @@
-"""The tables of the results files, in Markdown: printed, and in the READMEs. ``python -m benchmarks.reports.report``
-
-Knows the harness, and by benchmarks.speed what the front page shows.
-"""
-import json
-import sys
+"""One page per benchmark, and the headlines of benchmarks/README.md."""
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, NamedTuple, Sequence
 
-from docs.generated_block import rewrite_block
+from docs.generated_block import markdown_table, rewrite_block
 
-from ..harness.measure import ROOT, check_results
+from ..harness.measure import RESULTS, ROOT, read_results
+from ..harness.table import quartiles, table
 
-__all__ = ['table', 'report']
+__all__ = ['HEADLINES', 'PAGES', 'README', 'RESULTS', 'headlines', 'page', 'provenance', 'tables']
 
-RESULTS = ROOT / 'benchmarks' / 'results'
-README = ROOT / 'benchmarks' / 'README.md'
-BEGIN, END = '<!-- results: begin; python -m benchmarks.reports.report writes what follows -->', '<!-- results: end -->'
-
-
-def _number(value: Any) -> str:
-    return f'{value:.4g}' if isinstance(value, float) else str(value)
+PAGES, README = ROOT / 'benchmarks' / 'pages', ROOT / 'benchmarks' / 'README.md'
+BEGIN, END = '<!-- results:begin -->', '<!-- results:end -->'
+HEADLINES_BEGIN, HEADLINES_END = '<!-- headlines:begin -->', '<!-- headlines:end -->'
 
 
-def _cells(row: Dict[str, Any]) -> Dict[str, str]:
-    cells = {'case': row['name']}
-    cells |= {title: _number(value) for title, value in row['details'].items()}
-    cells |= {'median (ms)': f'{1000 * row["median_s"]:.4g}', 'spread': f'{row["spread"]:.0%}'}
+class Headline(NamedTuple):
+    """One row of the table of headlines.
+
+    Attributes:
+        group: Beginning of the group's name.
+        case: The case.
+        text: What is compared.
+        detail: Column quoted with its unit, instead of the case's ratio to its reference.
+    """
+
+    group: str
+    case: str
+    text: str
+    detail: str = ''
+
+
+# By results file. Losses stand beside wins: an entry is chosen by its question, not by its answer.
+HEADLINES: Dict[str, List[Headline]] = {
+    'throughput': [
+        Headline('Inference, eager, float32', 'assemble_resnet50', '`assemble_resnet50` against `resnet50`'),
+        Headline('Inference, optimized, bfloat16', 'assemble_resnet50', 'the same, optimized, bfloat16'),
+        Headline('Inference, eager, float32, batch size 4, assemble_resnet152', 'assemble_resnet152',
+                 '`assemble_resnet152` against `tf_efficientnet_b6`'),
+        Headline('Inference, optimized, bfloat16, batch size 4, assemble_resnet152', 'assemble_resnet152',
+                 'the same, optimized, bfloat16'),
+        Headline('Training, eager, float32', 'assemble_resnet50', '`assemble_resnet50` against `resnet50`, training'),
+    ],
+    'inference': [
+        Headline('Batch size 1', 'assemble_resnet50', '`assemble_resnet50` against `resnet50`, batch size 1'),
+        Headline('Batch size 8', 'assemble_resnet50', 'the same, batch size 8'),
+    ],
+    'layers': [
+        Headline('Selective kernel, (8, 256', 'SelectiveKernelC3', '`SelectiveKernelC3` against its convolution'),
+        Headline('DropBlock, (32, 1024', 'DropBlock2d', '`DropBlock2d` against the product with its mask'),
+        Headline("Others' DropBlock, (32, 1024", "timm's drop_block_2d", "timm's `drop_block_2d`, one mask per image"),
+    ],
+    'training_step': [
+        Headline('float32, eager', 'assemble_resnet50', '`assemble_resnet50` against `resnet50d`, per GMAC'),
+        Headline('bfloat16 autocast, eager', 'assemble_resnet50', 'the same, bfloat16 autocast'),
+        Headline('float32, eager', 'assemble_resnet50, gradient checkpointing', 'gradient checkpointing against none'),
+    ],
+    'deployment': [
+        Headline('assemble_resnet50 at 256', 'optimized, float32', 'optimized against eager, float32'),
+        Headline('assemble_resnet50 at 256', 'optimized, bfloat16', 'optimized, bfloat16 against eager, float32'),
+        Headline('First output', 'optimized', 'first output of the optimized model, new process'),
+        Headline('First output', 'package', 'first output of the compiled package, new process'),
+    ],
+    'merges': [
+        Headline("ResNet-D's 2x2 average", 'merged', "ResNet-D's average and 1x1 merged, float32"),
+        Headline("SK's two logits", 'merged', "SK's two logits merged, float32"),
+    ],
+    'kd_step': [
+        Headline('', 'stored logits', 'stored logits against no distillation'),
+        Headline('', "timm's, tf_efficientnet_b4 run in each step", 'teacher `tf_efficientnet_b4` in each step'),
+    ],
+    'kd_accuracy': [
+        Headline('', 'without distillation', 'no distillation, mean of 3 seeds', 'mean'),
+        Headline('', 'stored logits', 'stored logits', 'mean'),
+        Headline('', "timm's, the teacher run in each step", 'teacher in each step', 'mean'),
+    ],
+    'top_k': [
+        Headline('A confident', 'all', 'all logits of ImageNet-1k on disk', 'MB for ImageNet-1k'),
+        Headline('A confident', 'top 10', 'the 10 largest', 'MB for ImageNet-1k'),
+        Headline('A confident', 'top 10', 'student loss with the 10 largest minus exact', 'minus that of exact rows'),
+    ],
+    'robustness': [
+        Headline('One JPEG of 224, resnet18', 'timm_assemble.robustness', "`resnet18` against timm's validate.py"),
+        Headline('One image of 256', 'mean of the 19', 'corrupting an image against classifying it'),
+    ],
+    'convert': [
+        Headline('', 'convert', 'peak memory above the imports', 'above imports, in weights'),
+        Headline('', 'convert', 'processor time against the imports alone'),
+    ],
+}
+UNITS = {'mean': '{:.2f} % top-1', 'above imports, in weights': '{:.2f}x the size of the weights',
+         'MB for ImageNet-1k': '{:.0f} MB', 'minus that of exact rows': '{}'}
+
+
+def provenance(results: Dict[str, Any], packages: Sequence[str] = ('torch', 'timm')) -> str:
+    """Return command, date, commit, versions and machine, in one sentence."""
+    env = results['environment']
+    state = ', with uncommitted changes' if env['dirty'] else ''
+    return (
+        f'`{results["command"]}` on {env["date"][:10]}, commit {(env["commit"] or "unknown")[:12]}{state}; '
+        f'{", ".join(f"{package} {env[package]}" for package in packages)}; '
+        f'{env["cpu"]}, device {env["device"]}, threads {env["threads"]}, {env["clock"]}.')
+
+
+def tables(path: Path) -> str:
+    """Return the question, provenance and tables of a results file as Markdown."""
+    results = read_results(path)
+    source = provenance(results, ('timm_assemble', 'timm', 'torch', 'python'))
+    return '\n\n'.join([f'**{results["question"]}**', source, table(results['rows'])])
+
+
+def page(path: Path) -> str:
+    """Return the page of a results file, with its tables between the markers.
+
+    Text outside the markers is written by hand and stays; a new page gets a title.
+    """
+    target = PAGES / f'{path.stem}.md'
+    text = target.read_text() if target.exists() else f'# {path.stem}\n\n{BEGIN}\n{END}\n'
+    return rewrite_block(text, BEGIN, END, tables(path))
+
+
+def _result(row: Dict[str, Any], headline: Headline) -> str:
+    if headline.detail:
+        return UNITS[headline.detail].format(row['details'][headline.detail])
     c = row['comparison']
-    if c is not None:
-        cells['compared with'] = c['reference']
-        cells[f'ratio of {c["of"]}'] = f'{c["ratio"]:.3f} ({c["q1"]:.3f} to {c["q3"]:.3f})'
-        cells['of medians'] = f'{c["ratio_of_medians"]:.3f}'
-        if c['bound'] is not None:
-            cells['bound'] = f'{"<=" if c["of"] == "seconds" else ">="} {_number(c["bound"])}'
-            cells['verdict'] = 'holds' if c['passed'] else 'BROKEN'
-    return cells
+    return quartiles(c, 2, 'x the images/s' if c['of'] == 'speed' else 'x the time')
 
 
-def table(rows: Sequence[Dict[str, Any]]) -> str:
-    """Rows as Markdown tables, one a group, aligned so that a terminal shows them as well."""
-    tables = []
-    for group in dict.fromkeys(row['group'] for row in rows):
-        lines = [_cells(row) for row in rows if row['group'] == group]
-        by_length = sorted(lines, key=len, reverse=True)  # the fullest line has the titles in their order
-        titles = list(dict.fromkeys(title for line in by_length for title in line))
-        grid = [titles] + [[line.get(title, '') for title in titles] for line in lines]
-        widths = [max(map(len, column)) for column in zip(*grid)]
-        grid.insert(1, ['-' * width for width in widths])
-        tables.append(f'**{group}**\n\n' + '\n'.join(
-            '| ' + ' | '.join(cell.ljust(width) for cell, width in zip(line, widths)) + ' |' for line in grid))
-    return '\n\n'.join(tables)
-
-
-def report(paths: Sequence[Path]) -> str:
-    """Results files as Markdown: question, where it ran, tables.
+def headlines(folder: Path = RESULTS) -> str:
+    """Return the table of :data:`HEADLINES` as Markdown.
 
     Raises:
-        ValueError: A file breaks the schema; the message names it.
+        ValueError: A headline's row is not in the results.
     """
-    parts: List[str] = []
-    for path in paths:
-        try:
-            results = json.loads(path.read_text())
-            check_results(results)
-        except ValueError as e:
-            raise ValueError(f'{path.name}: {e}') from e
-        env = results['environment']
-        state = {True: ', with changes', False: '', None: ''}[env['dirty']]
-        parts += [
-            f'### {results["question"]}',
-            f'`{results["command"]}`: {env["date"]}, commit {(env["commit"] or "unknown")[:12]}{state}; '
-            f'timm_assemble {env["timm_assemble"]}, timm {env["timm"]}, torch {env["torch"]}, Python {env["python"]}; '
-            f'{env["cpu"]}; device {env["device"]}, threads {env["threads"]}, {env["clock"]}.',
-            table(results['rows']),
-        ]
-    return '\n\n'.join(parts)
-
-
-def main() -> int:
-    """Print the report and write it and the front page's figures; 2 and one line where that cannot be."""
-    from . import speed  # here, since the benchmarks' command lines, which it knows, take their table from this file
-    try:
-        block = report(sorted(RESULTS.glob('*.json')))
-        page = rewrite_block(README.read_text(), BEGIN, END, block)
-        front = rewrite_block(
-            speed.README.read_text(), speed.BEGIN, speed.END, speed.speed_block(RESULTS / 'throughput.json'))
-        README.write_text(page)
-        speed.README.write_text(front)
-    except (OSError, ValueError) as e:
-        print(f'python -m benchmarks.reports.report: error: {e}', file=sys.stderr)
-        return 2
-    print(block)
-    return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())
+    lines = []
+    for name, chosen in HEADLINES.items():
+        rows = read_results(folder / f'{name}.json')['rows']
+        for i, headline in enumerate(chosen):
+            found = [r for r in rows if r['group'].startswith(headline.group) and r['name'] == headline.case]
+            if not found:
+                raise ValueError(f'{name}.json has no {headline.case!r} in a group {headline.group!r}')
+            lines.append(['' if i else f'[{name}](pages/{name}.md)', headline.text, _result(found[0], headline)])
+    return markdown_table(['benchmark', 'measured', 'result'], lines)

@@ -1,22 +1,20 @@
-"""What the README says of speed, from the results of benchmarks.throughput: a table, and losses beside wins.
-
-Knows the results file, by its columns, and what is published. benchmarks.report writes it into the README.
-"""
-import json
+"""The front page's tables of speed, from the results of benchmarks.throughput."""
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 
-from ..harness.measure import ROOT, check_results
-from ..harness.networks import OURS, REFERENCE, Setting
-from ..throughput import LARGE
-from .published import PAPER_SOURCE, TIMM_SOURCE, published
+from docs.generated_block import markdown_table
 
-__all__ = ['README', 'BEGIN', 'END', 'Speed', 'read_speeds', 'where', 'speed_block']
+from timm_assemble.recipes.paper import ROWS
 
-README = ROOT / 'README.md'
-BEGIN, END = '<!-- speed: begin; python -m benchmarks.reports.report writes what follows -->', '<!-- speed: end -->'
-PLOT = 'benchmarks/results/throughput.png'
-PAPER_RATIO = 5.1  # images a second on a Tesla P40, of the paper's table of networks
+from ..harness.measure import read_results
+from ..harness.networks import LARGE, OURS, REFERENCE, Setting
+from ..harness.table import quartiles
+from .published import PAPER_B6_IMAGES_PER_S, PAPER_SOURCE, TIMM_SOURCE, published
+from .report import provenance
+
+__all__ = ['Speed', 'efficientnet_table', 'losses', 'models_table', 'overview', 'read_speeds']
+
+COLUMNS = (('eager', 'float32'), ('optimized', 'bfloat16'))  # forms and dtypes on the front page
 
 
 class Speed(NamedTuple):
@@ -24,123 +22,131 @@ class Speed(NamedTuple):
 
     setting: Setting
     name: str
-    size: int
-    gmacs: float
-    images_s: float
+    details: Dict[str, Any]  # size, params (M), GMACs, images/s
     ratio: float  # paired, to the reference of its group
+
+    @property
+    def cell(self) -> str:
+        return f'{self.details["images/s"]:.3g} ({self.ratio:.2f})'
 
 
 def read_speeds(results: Dict[str, Any], mode: str = 'inference') -> List[Speed]:
-    """The networks of all settings of a mode at the first batch size in the file, the reference once a setting."""
+    """Return the networks of a mode at the file's first batch size.
+
+    Each stands once per setting.
+
+    Raises:
+        ValueError: The results have none.
+    """
     speeds: Dict[Any, Speed] = {}
     for row in results['rows']:
-        setting = Setting.parse(row['group'])
-        details, comparison = row['details'], row['comparison']
-        if setting is None or setting.mode != mode or 'images/s' not in details:
+        setting, comparison = Setting.parse(row['group']), row['comparison']
+        if setting is None or setting.mode != mode or 'images/s' not in row['details']:
             continue
         if row['group'] not in (setting.title, f'{setting.title}, {LARGE}'):
-            continue  # two of them again, beside each other
-        ratio = comparison['ratio'] if comparison else 1.0
-        speed = Speed(setting, row['name'], details['size'], details['GMACs'], details['images/s'], ratio)
+            continue  # a pair of networks that has a group of its own as well
+        speed = Speed(setting, row['name'], row['details'], comparison['ratio'] if comparison else 1.0)
         speeds.setdefault((setting, row['name']), speed)
-    first = next((speed.setting.batch_size for speed in speeds.values()), 0)
+    if not speeds:
+        raise ValueError(f'results need --modes {mode}')
+    first = next(iter(speeds.values())).setting.batch_size
     return [speed for speed in speeds.values() if speed.setting.batch_size == first]
 
 
-def where(results: Dict[str, Any]) -> str:
-    """Command, date and machine of a results file, in a sentence."""
-    env = results['environment']
-    return (f'`{results["command"]}` on {env["date"][:10]}, commit {(env["commit"] or "unknown")[:12]}, torch '
-            f'{env["torch"]}, timm {env["timm"]}; {env["cpu"]}, device {env["device"]}, threads {env["threads"]}')
+def _label(name: str) -> str:
+    return f'**`{name}`**' if name in OURS else f'`{name}`'
 
 
-def _figure(name: str) -> str:
-    """Best published top-1 of a network, and that with extra data."""
-    plain = next((f'{p.top1:.2f}' for p in published(name) if not p.extra_data), '')
-    extra = next((f'{p.top1:.2f} with {p.extra_data}' for p in published(name) if p.extra_data), '')
-    return '; '.join(filter(None, (plain, extra))) or '-'
+def _top1(name: str) -> str:
+    """Best published top-1, of ImageNet-1k alone where there is one."""
+    best = published(name)[0]
+    return f'{best.top1:.2f}' + (f' ({best.extra_data})' if best.extra_data else '')
 
 
-def _table(speeds: Sequence[Speed]) -> str:
-    settings = list(dict.fromkeys(speed.setting for speed in speeds))
-    cells = {(s.setting, s.name): f'{s.images_s:.3g} ({s.ratio:.2f})' for s in speeds}
-    networks = {s.name: s for s in speeds if published(s.name)}
-    grid = [['network', 'at', 'GMACs', 'top-1 (%)', *(f'{s.form}, {s.dtype}' for s in settings)]]
-    for name in sorted(networks, key=lambda name: (published(name)[0].top1, name)):
-        label = f'**`{name}`**' if name in OURS else f'`{name}`'
-        grid.append([label, str(networks[name].size), f'{networks[name].gmacs:.2f}', _figure(name),
-                     *(cells.get((setting, name), '-') for setting in settings)])
-    widths = [max(map(len, column)) for column in zip(*grid)]
-    grid.insert(1, ['-' * width for width in widths])
-    return '\n'.join('| ' + ' | '.join(cell.ljust(w) for cell, w in zip(line, widths)) + ' |' for line in grid)
+def _table(speeds: Sequence[Speed], settings: Sequence[Setting]) -> str:
+    cells = {(speed.setting, speed.name): speed.cell for speed in speeds}
+    networks = {speed.name: speed.details for speed in speeds if published(speed.name)}
+    lines = [
+        [_label(name), str(d['size']), f'{d["params (M)"]:.1f}', f'{d["GMACs"]:.2f}', _top1(name),
+         *(cells.get((setting, name), '-') for setting in settings)]
+        for name, d in sorted(networks.items(), key=lambda item: (published(item[0])[0].top1, item[0]))]
+    titles = ['model', 'size', 'params (M)', 'GMACs', 'top-1 (%)', *(f'{s.form} {s.dtype}' for s in settings)]
+    return markdown_table(titles, lines, titles[1:4])
 
 
-def _times(ratios: Sequence[float]) -> str:
-    low, high = f'{min(ratios):.2f}', f'{max(ratios):.2f}'
-    return f'{low} times as fast' if low == high else f'{low} to {high} times as fast'
+def models_table(path: Path) -> str:
+    """Return the front page's table of models, ordered by published top-1."""
+    results = read_results(path)
+    speeds = read_speeds(results)
+    settings = [s for s in dict.fromkeys(speed.setting for speed in speeds) if (s.form, s.dtype) in COLUMNS]
+    return '\n\n'.join([_table(speeds, settings), (
+        f'Last columns: images/s at batch size {speeds[0].setting.batch_size} and, in brackets, the ratio to '
+        f'`{REFERENCE}`, measured by {provenance(results)} Top-1 is published, not measured: ours (bold) by the paper '
+        f'({PAPER_SOURCE}), the others by timm ({TIMM_SOURCE}).')])
 
 
-def _losses(speeds: Sequence[Speed]) -> str:
-    """Each of ours, with the peers that are faster somewhere and as good by their publishers' word."""
-    ratios: Dict[str, Dict[Setting, float]] = {}
-    for speed in speeds:
-        ratios.setdefault(speed.name, {})[speed.setting] = speed.ratio
-    lines = []
-    for mine in (name for name in OURS if name in ratios and published(name)):
-        own = published(mine)[0].top1
-
-        def better(data: Callable[[str], bool], mine: str = mine, own: float = own) -> str:
-            found = []
-            for peer in (name for name in ratios if name not in OURS):
-                entries = [p for p in published(peer) if p.top1 >= own and data(p.extra_data)]
-                both = [ratios[peer][s] / ratios[mine][s] for s in ratios[peer] if s in ratios[mine]]
-                if entries and both and max(both) > 1:
-                    best = max(entries, key=lambda p: p.top1)
-                    with_ = f' with {best.extra_data}' if best.extra_data else ''
-                    found.append(f'`{peer}` ({best.top1:.2f}{with_}, {_times(both)})')
-            return ', '.join(found) or 'none'
-        lines.append(f'- than `{mine}` ({own:.2f}): {better(lambda data: not data)}; '
-                     f'with extra data: {better(lambda data: bool(data))}')
-    return '\n'.join(lines)
+def overview(path: Path) -> str:
+    """Return the models in every form, EfficientNet's ratios and the losses."""
+    speeds = read_speeds(read_results(path))
+    everything = _table(speeds, list(dict.fromkeys(speed.setting for speed in speeds)))
+    title = f'**images/s at batch size {speeds[0].setting.batch_size} and the ratio to `{REFERENCE}`**'
+    return '\n\n'.join([title, everything, efficientnet_table(path), losses(path)])
 
 
-def _beside(results: Dict[str, Any]) -> str:
-    """The ratios of two networks, setting by setting, in a sentence."""
-    parts, names = [], ('', '')
-    for row in results['rows']:
-        setting, c = Setting.parse(row['group']), row['comparison']
-        if setting and c and row['group'] == f'{setting.title}, {row["name"]} beside {c["reference"]}':
-            names = row['name'], c['reference']
-            parts.append(f'{c["ratio"]:.2f} ({c["q1"]:.2f} to {c["q3"]:.2f}) in {setting.form} {setting.dtype}')
-    if not parts:
-        return ''
-    return (f'`{names[0]}` is so many times as fast as `{names[1]}`: {"; ".join(parts)}. The paper, on a Tesla P40: '
-            f'{PAPER_RATIO}. Hoped for here: 3.')
-
-
-def speed_block(path: Path) -> str:
-    """Markdown for the README, from the results file of benchmarks.throughput.
+def efficientnet_table(path: Path) -> str:
+    """Return the paired ratios to EfficientNet-B6, with the paper's.
 
     Raises:
-        OSError: There is none.
-        ValueError: It breaks the schema, or has no inference.
+        ValueError: The results have no such pair.
     """
-    results = json.loads(path.read_text())
-    check_results(results)
-    speeds = read_speeds(results)
-    if not speeds:
-        raise ValueError(f'{path.name}: the README needs results of --modes inference')
-    batch_size = speeds[0].setting.batch_size
-    return '\n\n'.join(filter(None, (
-        f'Images a second, batch size {batch_size}, and in brackets times `{REFERENCE}` in the same rounds. Eager '
-        f'bfloat16 is autocast; optimized is `timm_assemble.optimize_for_inference`, for peers as for ours. '
-        f'{where(results)}.',
-        _table(speeds),
-        f'Top-1 is not measured here. Of ours, in bold, it is the paper\'s ({PAPER_SOURCE}), whose weights this '
-        f'package does not have; of the others the best that timm publishes at this size ({TIMM_SOURCE}), with extra '
-        f'data apart. No figure: not measured in this form.',
-        f'![top-1 over images a second]({PLOT})',
-        _beside(results),
-        'Where ours lose: networks as good or better, as published, and faster in at least one of these forms',
-        _losses(speeds),
-    )))
+    lines: List[List[str]] = []
+    images_s: Dict[str, float] = {}
+    pair = ('', '')
+    for row in read_results(path)['rows']:
+        setting, c = Setting.parse(row['group']), row['comparison']
+        if setting is None or ' beside ' not in row['group']:
+            continue
+        images_s[row['name']] = row['details']['images/s']
+        if c:
+            pair = row['name'], c['reference']
+            lines.append([f'{setting.form} {setting.dtype}', *(f'{images_s[name]:.3g}' for name in pair),
+                          quartiles(c, 2)])
+    if not lines:
+        raise ValueError(f'{path.name} has no pair of networks beside each other')
+    paper, peer = ROWS['E12'].images_per_s, PAPER_B6_IMAGES_PER_S
+    lines.append(['the paper, Tesla P40', str(paper), str(peer), f'{paper / peer:.1f}'])
+    return markdown_table(
+        ['images/s', *(f'`{name}`' for name in pair), 'ratio (quartiles)'], lines,
+        [f'`{name}`' for name in pair])
+
+
+def losses(path: Path) -> str:
+    """Return the list of models that are faster than one of ours.
+
+    Their published top-1 is that of ours or more, and they are faster in at least one form.
+    """
+    ratios: Dict[str, Dict[Setting, float]] = {}
+    for speed in read_speeds(read_results(path)):
+        ratios.setdefault(speed.name, {})[speed.setting] = speed.ratio
+
+    def faster(mine: str, chosen: Callable[[str], bool]) -> str:
+        found = []
+        for peer in (name for name in ratios if name not in OURS):
+            better = [p for p in published(peer) if p.top1 >= published(mine)[0].top1 and chosen(p.extra_data)]
+            both = [ratios[peer][s] / ratios[mine][s] for s in ratios[peer] if s in ratios[mine]]
+            if better and both and max(both) > 1:
+                best = max(better, key=lambda p: p.top1)
+                low, high = f'{min(both):.2f}x', f'{max(both):.2f}x'
+                span = low if low == high else f'{low} to {high}'
+                extra = f' with {best.extra_data}' if best.extra_data else ''
+                found.append(f'`{peer}` ({best.top1:.2f}{extra}; {span})')
+        return ', '.join(found)
+
+    lines = []
+    for mine in (name for name in OURS if name in ratios and published(name)):
+        plain, extra = faster(mine, lambda data: not data), faster(mine, bool)
+        lines.append(f'- `{mine}` ({published(mine)[0].top1:.2f}): {plain or "none on ImageNet-1k alone"}'
+                     + (f'; trained with more data: {extra}' if extra else ''))
+    return '\n'.join([
+        'Models that are as accurate as ours or more, as published, and faster in at least one form. In brackets: '
+        'top-1, and images/s over ours, lowest and highest of all forms.', '', *lines])

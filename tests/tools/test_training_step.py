@@ -1,7 +1,4 @@
-"""The training step's benchmark: its arithmetic and its accounts of memory. Nothing here is timed.
-
-Knows the benchmarks.
-"""
+"""The training step's benchmark: arithmetic and memory. Nothing here is timed."""
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -11,38 +8,38 @@ import torch
 from torch import nn
 
 from benchmarks.harness.measure import ROOT
-from benchmarks.harness.step_memory import StepMemory, highest_sum, memory_a_picture, peak_bytes, saved_bytes
-from benchmarks.training_step import CHECKPOINTED, MAIN, REFERENCE, Trained, a_multiply_add, make_trained, step_rows
+from benchmarks.harness.step_memory import StepMemory, highest_sum, memory_per_image, peak_bytes, saved_bytes
+from benchmarks.training_step import CHECKPOINTED, MAIN, REFERENCE, Trained, per_gmac, make_trained, step_rows
 
 FLOAT = 4  # bytes
 
 
-def test_timings_are_divided_by_their_own_multiply_adds():
+def test_timings_are_divided_by_their_own_gmacs():
     seconds = {'small': [1.0, 2.0], 'large': [4.0, 6.0]}
-    assert a_multiply_add(seconds, {'small': 2.0, 'large': 4.0}) == {'small': [0.5, 1.0], 'large': [1.0, 1.5]}
+    assert per_gmac(seconds, {'small': 2.0, 'large': 4.0}) == {'small': [0.5, 1.0], 'large': [1.0, 1.5]}
 
 
 @pytest.mark.parametrize('changes, highest', [([], 0), ([-3], 0), ([3, 4, -7, 5], 7), ([2, -2, 1, 4], 5)])
-def test_highest_sum(changes, highest):
+def test_highest_sum_of_signed_changes(changes, highest):
     assert highest_sum(changes) == highest
 
 
-def test_memory_a_picture_is_the_difference_of_two_batches():
-    memory = memory_a_picture(lambda batch_size: (1000 + 20 * batch_size, 5000 + 21 * batch_size), (4, 8))
+def test_memory_per_image_is_the_difference_of_two_batches():
+    memory = memory_per_image(lambda batch_size: (1000 + 20 * batch_size, 5000 + 21 * batch_size), (4, 8))
     assert memory == StepMemory(saved=20, peak=21) and memory.peak_over_saved == 1.05
 
 
-def test_saved_is_what_the_backward_pass_needs_each_storage_once():
-    """The input is saved by two products and counted once, the view with all that it is of, the weight not at all."""
+def test_saved_bytes_count_each_storage_once_and_no_weights():
+    """Two products save the input once; a view counts with its whole storage; weights do not count."""
     weight, x = nn.Parameter(torch.rand(8)), torch.rand(100, 8)
     bias = nn.Parameter(torch.rand(100, 8))
     assert saved_bytes(lambda: (x * weight + x * bias).sum(), exclude=[weight, bias]) == 800 * FLOAT
     assert saved_bytes(lambda: (x[:10] * weight).sum(), exclude=[weight]) == 800 * FLOAT
     assert saved_bytes(lambda: (x + bias).sum()) == 0
-    assert saved_bytes(lambda: bias.exp().exp().sum()) == 2 * 800 * FLOAT  # of an exponential its result is saved
+    assert saved_bytes(lambda: bias.exp().exp().sum()) == 2 * 800 * FLOAT  # exp saves its result
 
 
-def test_peak_is_the_most_that_is_held_at_once():
+def test_peak_is_the_most_allocated_at_once():
     held = []
 
     def step():
@@ -60,7 +57,7 @@ def small(**kwargs) -> Trained:
     return make_trained('test_assemble_resnet', 'cpu', size=32, layers=(2, 2, 2, 1), num_classes=10, **kwargs)
 
 
-def test_rows_compare_time_over_multiply_adds():
+def test_rows_compare_seconds_per_gmac():
     ours = small(drop_block_rate=0.1)
     trained = {REFERENCE: small(attn='')._replace(gmacs=0.5), MAIN: ours._replace(gmacs=1.0)}
     trained[CHECKPOINTED] = trained[MAIN]
@@ -84,7 +81,7 @@ def test_rows_compare_time_over_multiply_adds():
     assert main['details']['peak over saved'] == 1.5 and 'peak over saved' not in reference['details']
 
 
-def test_multiply_adds_are_those_of_a_forward_pass_of_one_picture():
+def test_gmacs_are_those_of_one_image():
     network = small()
     shapes = []
     for m in network.network.modules():

@@ -1,7 +1,4 @@
-"""The benchmarks' machinery: statistics on made-up timings, the schema, the tables. Nothing here is timed.
-
-Knows the benchmarks.
-"""
+"""The benchmarks' harness: statistics of made-up timings, schema, tables, options. Nothing here is timed."""
 import copy
 import json
 import sys
@@ -10,15 +7,12 @@ from argparse import Namespace
 import pytest
 
 from benchmarks.harness.cli import finish, parse_args
-from benchmarks.harness.measure import check_results, environment, make_row, measure, write_results
-from benchmarks.reports.report import BEGIN, END, README, RESULTS, report, table
-from docs.generated_block import rewrite_block
-
-RESULT_FILES = sorted(RESULTS.glob('*.json'))
+from benchmarks.harness.measure import check_results, environment, make_row, measure, read_results, write_results
+from benchmarks.harness.table import table
 
 
 class Clock:
-    """A clock that stands still except where a case moves it."""
+    """A clock that only cases move."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -28,7 +22,7 @@ class Clock:
         return self.now
 
     def case(self, name: str, *durations: float):
-        """A case that takes the durations in turn, the last one ever after."""
+        """A case that takes the durations in turn, then the last one again and again."""
         left = list(durations)
 
         def call() -> None:
@@ -53,7 +47,7 @@ def test_measure_records_each_case_once_a_round_interleaved():
     assert all({*clock.calls[i:i + 2]} == {'a', 'b'} for i in range(0, 8, 2))
 
 
-def test_measure_changes_the_order_and_repeats_it_with_the_seed():
+def test_measure_shuffles_and_repeats_the_order_of_a_seed():
     def order(seed: int) -> list:
         clock = Clock()
         measure({name: clock.case(name, 1.0) for name in 'abc'}, rounds=8, clock=clock, seed=seed)
@@ -63,7 +57,7 @@ def test_measure_changes_the_order_and_repeats_it_with_the_seed():
     assert order(0) == order(0) != order(1)
 
 
-def test_measure_calls_a_short_case_often_enough_and_gives_seconds_a_call():
+def test_measure_repeats_short_cases_and_returns_seconds_per_call():
     clock = Clock()
     seconds = measure({'short': clock.case('short', 0.25)}, rounds=2, warmup=1, min_seconds=0.9, clock=clock)
     assert seconds == {'short': [0.25, 0.25]}
@@ -80,7 +74,7 @@ def test_measure_waits_for_the_device_before_it_reads_the_clock():
     assert seconds == {'a': [2.0, 2.0]}
 
 
-def test_row_quotes_the_median_of_paired_ratios():
+def test_make_row_records_the_median_of_paired_ratios():
     seconds = {'bare': [1.0, 10.0, 3.0, 2.0, 4.0], 'ours': [2.0, 15.0, 3.0, 5.0, 6.0]}
     row = make_row('group', 'ours', seconds, reference='bare')
     assert (row['rounds'], row['q1_s'], row['median_s'], row['q3_s'], row['spread']) == (5, 3.0, 5.0, 6.0, 0.6)
@@ -89,7 +83,7 @@ def test_row_quotes_the_median_of_paired_ratios():
     assert comparison['ratio_of_medians'] == 5.0 / 3.0
 
 
-def test_paired_ratio_does_not_see_drift():
+def test_paired_ratio_cancels_drift():
     slower = [1.5 ** i for i in range(9)]
     row = make_row('group', 'ours', {'bare': slower, 'ours': [1.25 * s for s in slower]}, 'bare')
     assert row['comparison']['q1'] == row['comparison']['ratio'] == row['comparison']['q3'] == 1.25
@@ -105,14 +99,14 @@ def test_bound_is_a_maximum_of_seconds_and_a_minimum_of_speed(of, bound, ratio, 
     assert row['comparison']['passed'] is passed
 
 
-def test_written_results_are_what_was_given(tmp_path):
+def test_written_results_are_read_back(tmp_path):
     results = a_results_file()
     path = tmp_path / 'how.json'
     write_results(path, *(results[key] for key in ('question', 'command', 'environment', 'rows')))
-    assert json.loads(path.read_text()) == results
+    assert read_results(path) == results == json.loads(path.read_text())
 
 
-def test_nothing_is_written_that_breaks_the_schema(tmp_path):
+def test_results_that_break_the_schema_are_not_written(tmp_path):
     with pytest.raises(ValueError, match='at least one row'):
         write_results(tmp_path / 'how.json', 'How?', 'python', environment('cpu', 'wall time'), [])
     assert not list(tmp_path.iterdir())
@@ -147,7 +141,7 @@ def test_nothing_is_written_that_breaks_the_schema(tmp_path):
     (lambda r: r['rows'][1]['comparison'].update(passed=None), 'passed must follow'),
     (lambda r: r['rows'][1]['comparison'].update(bound=None), 'passed must follow'),
 ])
-def test_check_says_what_is_wrong(damage, message):
+def test_check_names_the_broken_rule(damage, message):
     results = copy.deepcopy(a_results_file())
     check_results(results)
     damage(results)
@@ -155,13 +149,13 @@ def test_check_says_what_is_wrong(damage, message):
         check_results(results)
 
 
-def test_check_takes_no_other_thing_for_results():
+def test_check_rejects_other_types():
     for thing in (None, [], 'results'):
         with pytest.raises(ValueError, match='results must have exactly the keys'):
             check_results(thing)
 
 
-def test_table_has_a_line_a_row_and_every_column_of_the_details():
+def test_table_has_one_line_per_row_and_a_column_per_detail():
     lines = table(a_results_file()['rows']).splitlines()
     assert lines[0] == '**group**'
     cells = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[2:]]
@@ -174,39 +168,12 @@ def test_table_has_a_line_a_row_and_every_column_of_the_details():
     assert len({len(line) for line in lines[2:]}) == 1
 
 
-def test_rewrite_is_idempotent_and_keeps_the_rest():
-    text = f'before\n{BEGIN}\nold\n{END}\nafter\n'
-    new = rewrite_block(text, BEGIN, END, 'new')
-    assert new == f'before\n{BEGIN}\n\nnew\n\n{END}\nafter\n'
-    assert rewrite_block(new, BEGIN, END, 'new') == new
-
-
-@pytest.mark.parametrize('text', ['', BEGIN, END, END + BEGIN, BEGIN + BEGIN + END, BEGIN + END + END])
-def test_rewrite_needs_its_markers(text):
-    with pytest.raises(ValueError, match='markers'):
-        rewrite_block(text, BEGIN, END, 'new')
-
-
-def test_report_names_a_damaged_file(tmp_path):
+def test_reading_names_a_damaged_file(tmp_path):
     path = tmp_path / 'damaged.json'
     for content in ('{', '{}'):
         path.write_text(content)
         with pytest.raises(ValueError, match=r'damaged\.json'):
-            report([path])
-
-
-def test_there_are_committed_results():
-    assert {path.stem for path in RESULT_FILES} >= {'inference', 'layers'}
-
-
-@pytest.mark.parametrize('path', RESULT_FILES, ids=lambda path: path.stem)
-def test_committed_results_keep_the_schema(path):
-    check_results(json.loads(path.read_text()))
-
-
-def test_readme_shows_the_committed_results():
-    text = README.read_text()
-    assert rewrite_block(text, BEGIN, END, report(RESULT_FILES)) == text
+            read_results(path)
 
 
 @pytest.mark.parametrize('options', [
@@ -222,7 +189,7 @@ def test_bad_options_are_one_line_and_status_2(options, monkeypatch, capsys):
     assert err.startswith('python -m benchmarks.layers: error: ') and options[0] in err
 
 
-def test_finish_tells_everything_before_it_fails(tmp_path, capsys):
+def test_finish_prints_and_writes_before_it_fails(tmp_path, capsys):
     environ = environment('cpu', 'wall time')
     args = Namespace(output=tmp_path / 'how.json', command='python', environment=environ)
     seconds = {'bare': [1.0, 1.0], 'ours': [2.0, 2.0]}

@@ -1,4 +1,4 @@
-"""The merges that are measured are of one function, and the benchmark tells where they are not."""
+"""Both forms of every measured merge are one function, and the benchmark fails where they are not."""
 import pytest
 import torch
 
@@ -6,7 +6,7 @@ from benchmarks import merges
 
 
 @pytest.mark.parametrize('title', merges.MERGES)
-def test_both_forms_are_one_function(title):
+def test_both_forms_compute_the_same(title):
     torch.manual_seed(0)
     merge = merges.MERGES[title]()
     x = torch.randn(2, merge.chs, merge.side, merge.side)
@@ -16,7 +16,7 @@ def test_both_forms_are_one_function(title):
     assert present.std() > 0.01
 
 
-def test_another_function_is_told(monkeypatch):
+def test_another_function_is_rejected(monkeypatch):
     title = "SK's two logits as their difference"
     other = merges.gate_difference(8, 4)._replace(merged=torch.nn.Conv2d(8, 8, 1))
     monkeypatch.setitem(merges.MERGES, title, lambda: other)

@@ -1,0 +1,80 @@
+"""The layout and the words of the repository, over the files that git tracks."""
+import ast
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MAX_LINES, MAX_LAYER_LINES, MAX_MODULES = 350, 160, 12
+PAGE_LINES = {'README.md': 150, 'benchmarks/README.md': 120}
+WORDS = re.compile(r'(?<![a-z])(p[i]ctures?|f[i]lms?)(?![a-z])', re.IGNORECASE)
+QUOTATIONS: tuple = ()  # (file, text of the line) of words that others wrote
+OPTION = re.compile(r'(?:^|[\s`(])(--[a-z][\w-]*)')
+# options of git and of timm's train.py, which these modules call
+FOREIGN_OPTIONS = {
+    'timm_assemble/train_hook.py': {'--device-modules'},
+    'timm_assemble/timm_scripts/launch.py': {'--config', '--device-modules'},
+    'timm_assemble/timm_scripts/locate.py': {'--branch', '--depth', '--quiet'},
+}
+
+
+def tracked(suffix: str = '') -> dict:
+    """Return path -> text of the tracked text files."""
+    listed = subprocess.run(['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip('not a git checkout')
+    texts = {}
+    for name in listed.stdout.split('\0'):
+        if name.endswith(suffix) and (ROOT / name).is_file():
+            content = (ROOT / name).read_bytes()
+            if b'\0' not in content:
+                texts[name] = content.decode()
+    return texts
+
+
+def docstrings(text: str) -> list:
+    nodes = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return [ast.get_docstring(node) or '' for node in ast.walk(ast.parse(text)) if isinstance(node, nodes)]
+
+
+def test_files_are_short_enough_to_read_in_one_go():
+    limits = {name: MAX_LAYER_LINES if name.startswith('timm_assemble/layers/') else MAX_LINES
+              for name in tracked('.py')} | PAGE_LINES
+    texts = tracked()
+    assert not {name: len(texts[name].splitlines()) for name, limit in limits.items()
+                if len(texts[name].splitlines()) > limit}
+
+
+def test_folders_have_few_modules():
+    folders = Counter(Path(name).parent for name in tracked('.py') if not name.endswith('__init__.py'))
+    assert not {str(folder): n for folder, n in folders.items() if n > MAX_MODULES}
+
+
+def test_the_package_has_only_its_public_modules_at_the_top():
+    top = {Path(name).name for name in tracked('.py') if Path(name).parent == Path('timm_assemble')}
+    assert top == {'__init__.py', '__main__.py', 'train_hook.py'}
+
+
+def test_words_of_the_field():
+    found = [(name, line.strip()) for name, text in tracked().items() if not name.startswith('tests/golden/')
+             for line in text.splitlines() if WORDS.search(line)]
+    assert not [hit for hit in found if hit not in QUOTATIONS]
+
+
+def test_options_are_named_in_the_command_line_alone():
+    found = {}
+    for name, text in tracked('.py').items():
+        if name.startswith('timm_assemble/') and not name.startswith('timm_assemble/cli/'):
+            strings = [node.value for node in ast.walk(ast.parse(text))
+                       if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+            options = {option for string in strings for option in OPTION.findall(string)}
+            found[name] = options - FOREIGN_OPTIONS.get(name, set())
+    assert found and not {name: options for name, options in found.items() if options}
+
+
+def test_docstrings_leave_imports_to_import_linter():
+    assert not [name for name, text in tracked('.py').items()
+                if any(re.search(r'(?:^|\. )Knows ', doc, re.MULTILINE) for doc in docstrings(text))]
