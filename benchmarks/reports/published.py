@@ -3,10 +3,9 @@ from typing import Dict, NamedTuple, Tuple
 
 from timm_assemble.recipes.paper import TECHNIQUES, rows_of
 
-__all__ = ['PAPER_B6_IMAGES_PER_S', 'PAPER_SOURCE', 'TIMM_SOURCE', 'Published', 'published']
+__all__ = ['PAPER_SOURCE', 'TIMM_SOURCE', 'Published', 'published']
 
 PAPER_SOURCE = 'arXiv 2001.06268'
-PAPER_B6_IMAGES_PER_S = 28  # EfficientNet-B6 in the paper's table, one Tesla P40
 TIMM_SOURCE = "timm's results-imagenet.csv of 2025-10-30"
 
 

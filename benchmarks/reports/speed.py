@@ -4,12 +4,12 @@ from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 
 from docs.generated_block import markdown_table
 
-from timm_assemble.recipes.paper import ROWS
+from timm_assemble.recipes.paper import EFFICIENTNET_B6_IMAGES_PER_S, ROWS
 
 from ..harness.measure import read_results
 from ..harness.networks import LARGE, OURS, REFERENCE, Setting
 from ..harness.table import quartiles
-from .published import PAPER_B6_IMAGES_PER_S, PAPER_SOURCE, TIMM_SOURCE, published
+from .published import PAPER_SOURCE, TIMM_SOURCE, published
 from .report import provenance
 
 __all__ = ['Speed', 'efficientnet_table', 'losses', 'models_table', 'overview', 'read_speeds']
@@ -113,7 +113,7 @@ def efficientnet_table(path: Path) -> str:
                           quartiles(c, 2)])
     if not lines:
         raise ValueError(f'{path.name} has no pair of networks beside each other')
-    paper, peer = ROWS['E12'].images_per_s, PAPER_B6_IMAGES_PER_S
+    paper, peer = ROWS['E12'].images_per_s, EFFICIENTNET_B6_IMAGES_PER_S
     lines.append(['the paper, Tesla P40', str(paper), str(peer), f'{paper / peer:.1f}'])
     return markdown_table(
         ['images/s', *(f'`{name}`' for name in pair), 'ratio (quartiles)'], lines,
