@@ -136,7 +136,7 @@ def model_card(
     cfg = model.pretrained_cfg
     registered_here = is_registered_here(cfg['architecture'])
     title = fold(title) or source.partition(':')[2].partition('@')[0].rpartition('/')[2]
-    results = [r._replace(**{k: fold(v) for k, v in r._asdict().items() if k != 'value'}) for r in results]
+    results = [Result(fold(r.metric), r.value, fold(r.protocol), fold(r.command), fold(r.dataset)) for r in results]
     channels, *train = cfg['input_size']
     test = [*(cfg.get('test_input_size') or cfg['input_size'])][1:]
     gmacs = _gmacs(model, (channels, *test))
