@@ -27,10 +27,10 @@ class Repo:
 
     def commit(self, branch, files, message):
         commits = self.branches[branch]
-        whole = {**commits[-1][1], **files}
-        told = repr((len(commits), branch, sorted((name, blob_id(content)) for name, content in whole.items())))
-        identity = hashlib.sha1(told.encode()).hexdigest()
-        commits.append((identity, whole, message))
+        files = {**commits[-1][1], **files}
+        key = repr((len(commits), branch, sorted((name, blob_id(content)) for name, content in files.items())))
+        identity = hashlib.sha1(key.encode()).hexdigest()
+        commits.append((identity, files, message))
         return identity
 
     def find(self, revision):

@@ -118,8 +118,8 @@ def write_checkpoint(folder, kind, seed=0):
 
 def environment(url, home, token='hf_writer'):
     """Return the environment of a person who has never used the Hub on this machine, except for the token."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(('HF_', 'HUGGING'))}
-    return {**kept, 'HF_ENDPOINT': url, 'HF_HOME': str(home), 'OMP_NUM_THREADS': '1', 'NO_PROXY': '127.0.0.1',
+    others = {k: v for k, v in os.environ.items() if not k.startswith(('HF_', 'HUGGING'))}
+    return {**others, 'HF_ENDPOINT': url, 'HF_HOME': str(home), 'OMP_NUM_THREADS': '1', 'NO_PROXY': '127.0.0.1',
             'HF_HUB_DISABLE_XET': '1', 'PYTHONWARNINGS': 'ignore', 'XDG_CACHE_HOME': str(home),
             **({'HF_TOKEN': token} if token else {})}
 

@@ -168,11 +168,11 @@ def test_no_network_is_one_sentence(command):
     with socket.socket() as closed:
         closed.bind(('127.0.0.1', 0))
         url = f'http://127.0.0.1:{closed.getsockname()[1]}'
-        _is_one_sentence(command('user/x', url=url), f'no connection to {url} while creating the repository')
+        _is_one_sentence(command('user/x', url=url), f'the connection to {url} failed while creating the repository')
 
 
 @pytest.mark.parametrize('mode, message', [
-    ('break', 'while uploading (Server disconnected without sending a response.), and nothing of it is published'),
+    ('break', '), and nothing of it is published; the same command can be repeated'),
     ('page', 'the login page of this network, and nothing of it is published'),
     ('hang', 'gave no answer within 1 s while uploading, and nothing of it is published'),
     ('vanish', 'and whether it is published could not be looked up: see '),

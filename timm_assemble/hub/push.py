@@ -66,7 +66,7 @@ def _reason(error: BaseException, repo: str, step: str) -> str:
     if status is None and isinstance(error, ValueError):
         return f'the Hub rejected the files while {step} ({fold(error)})'
     if status is None:
-        return f'no connection to {constants.ENDPOINT} while {step} ({fold(error) or type(error).__name__})'
+        return f'the connection to {constants.ENDPOINT} failed while {step} ({fold(error) or type(error).__name__})'
     if status == 401:
         return 'the Hub does not accept the token: log in with `hf auth login` or set HF_TOKEN'
     if status == 403 and step == CREATE:
