@@ -1,6 +1,6 @@
 """A small Hugging Face Hub for tests, over HTTP on this machine: what huggingface_hub asks of it to push and to pull.
 
-Repositories are lists of commits in memory, a commit is all files by name. Knows the standard library alone.
+Repositories are lists of commits in memory; a commit is all files by name.
 """
 import base64
 import hashlib
@@ -27,10 +27,10 @@ class Repo:
 
     def commit(self, branch, files, message):
         commits = self.branches[branch]
-        whole = {**commits[-1][1], **files}
-        told = repr((len(commits), branch, sorted((name, blob_id(content)) for name, content in whole.items())))
-        identity = hashlib.sha1(told.encode()).hexdigest()
-        commits.append((identity, whole, message))
+        files = {**commits[-1][1], **files}
+        key = repr((len(commits), branch, sorted((name, blob_id(content)) for name, content in files.items())))
+        identity = hashlib.sha1(key.encode()).hexdigest()
+        commits.append((identity, files, message))
         return identity
 
     def find(self, revision):
@@ -41,13 +41,17 @@ class Repo:
 
 
 class Hub(ThreadingHTTPServer):
-    """The server: ``repos`` by name, ``requests`` as they came, ``break_commits`` how many commits to break off."""
+    """The server: ``repos`` by name, ``requests`` in order, and ``failing``: modes by a part of the path they apply to.
+
+    Modes: break closes the connection, page answers with HTML, hang does not answer, drop acts and closes the
+    connection, vanish does so and breaks everything after.
+    """
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(('127.0.0.1', 0), _Handler)
-        self.repos, self.requests, self.break_commits = {}, [], 0
+        self.repos, self.requests, self.failing, self.closing = {}, [], {}, threading.Event()
         self.url = f'http://127.0.0.1:{self.server_address[1]}'
 
 
@@ -58,7 +62,25 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
+    def _fails(self):
+        """Do what ``failing`` says before a request is read, and whether that was all."""
+        self.mode = next((mode for part, mode in self.server.failing.items() if part in self.path), '')
+        if self.mode == 'hang':
+            self.server.closing.wait(30)
+        if self.mode in ('hang', 'break'):
+            self._close()
+        if self.mode == 'page':
+            self._answer(200, b'<html>Please accept our terms</html>', Content_Type='text/html')
+        return self.mode in ('hang', 'break', 'page')
+
+    def _close(self):
+        self.close_connection = True
+        self.connection.close()
+
     def _answer(self, status, content=b'', **headers):
+        if self.mode in ('drop', 'vanish'):
+            self.server.failing = {'': 'break'} if self.mode == 'vanish' else self.server.failing
+            return self._close()
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         for name, value in {'Content-Length': str(len(body)), 'Content-Type': 'application/json', **headers}.items():
@@ -81,6 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         raw = self.rfile.read(int(self.headers.get('Content-Length', 0)))
         parts = self._parts()
+        if self._fails():
+            return
         if self._account() is None:
             return self._fail(401, 'Invalid credentials in Authorization header')
         if parts == ['api', 'validate-yaml']:
@@ -124,10 +148,6 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer(409 if exists else 200, {'url': f'{self.server.url}/{name}', 'name': name})
 
     def _commit(self, name, repo, revision, raw):
-        if self.server.break_commits:
-            self.server.break_commits -= 1
-            self.close_connection = True
-            return self.connection.close()
         entries = [json.loads(line) for line in raw.splitlines()]
         message = next(e['value']['summary'] for e in entries if e['key'] == 'header')
         files = {e['value']['path']: base64.b64decode(e['value']['content']) for e in entries if e['key'] == 'file'}
@@ -139,6 +159,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         parts = self._parts()
+        if self._fails():
+            return
         if parts == ['api', 'whoami-v2']:
             account = self._account()
             return self._answer(200, {'name': account}) if account else self._fail(401, 'Invalid credentials')
@@ -150,6 +172,10 @@ class _Handler(BaseHTTPRequestHandler):
         if api and rest == ['refs']:
             branches = [dict(name=b, ref=f'refs/heads/{b}', targetCommit=c[-1][0]) for b, c in repo.branches.items()]
             return self._answer(200, dict(branches=branches, tags=[], converts=[]))
+        if api and rest[:1] == ['commits']:
+            return self._answer(200, [
+                dict(id=identity, title=message, message='', date='2026-01-01T00:00:00.000Z', authors=[])
+                for identity, _, message in reversed(repo.branches[rest[1]])])
         commit = repo.find(rest[1] if len(rest) > 1 else 'main')
         if commit is None:
             return self._fail(404, 'Invalid rev id', 'RevisionNotFound')
@@ -166,13 +192,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def running_hub():
-    """A hub with nothing in it, on a port of its own, gone at the end."""
+    """Run an empty hub on its own port."""
     hub = Hub()
     thread = threading.Thread(target=hub.serve_forever, daemon=True)
     thread.start()
     try:
         yield hub
     finally:
+        hub.closing.set()
         hub.shutdown()
         hub.server_close()
         thread.join()

@@ -1,5 +1,6 @@
-"""Small models with arguments of their own, three as people have them before publishing, and the processes
-that publish and load them: huggingface_hub reads its environment when it is imported, so each is a process of its own.
+"""Small models with non-default arguments, three in the forms that people publish, and processes that push and load.
+
+huggingface_hub reads its environment when it is imported, so each of them is a process of its own.
 """
 import argparse
 import json
@@ -22,7 +23,7 @@ VARIANTS = {
     WITH_EMA: ('assemble_resnet50_d_se', dict(num_classes=5, width=8, embedding_size=24, last_stride=1)),
     FOUR_CHANNELS: ('assemble_resnet50', dict(num_classes=3, width=8, in_chans=4, bn_eps=1e-3)),
 }
-# the other registered models, between them every argument that decides what the weights mean
+# the other registered models, with every argument that decides what the weights mean among them
 OTHERS = {
     'assemble_resnet50_base': dict(width=8, in_chans=1, num_classes=2, aa_size=4, aa_shortcut=True),
     'assemble_resnet50_d': dict(width=8, num_classes=4, global_pool='max', embedding_size=16, layers=(1, 2, 1, 1)),
@@ -46,13 +47,13 @@ print(json.dumps(done))
 """
 PULL = """
 import sys, torch, timm, timm_assemble
-from ._published import logits
+from tests._published import logits
 torch.save([logits(timm.create_model(source, pretrained=True)) for source in sys.argv[2:]], sys.argv[1])
 """
 
 
 def make_model(kind, seed=0):
-    """A model whose every weight and statistic is drawn, so that none can be lost unseen."""
+    """Return a model with random weights and statistics, so that a lost one changes the logits."""
     name, args = VARIANTS[kind] if kind in VARIANTS else (kind, OTHERS[kind])
     torch.manual_seed(seed)
     overlay = input_channels(timm.get_pretrained_cfg(name).to_dict(), args.get('in_chans', 3))
@@ -66,7 +67,7 @@ def make_model(kind, seed=0):
 
 @torch.inference_mode()
 def logits(model):
-    """Of the same pictures always, on one thread: more would add in another order."""
+    """Return the logits of fixed images, on one thread: more would add in another order."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     channels = next(p for p in model.parameters() if p.ndim == 4).shape[1]
@@ -76,7 +77,7 @@ def logits(model):
 
 
 def write_folder(folder, kind=FOLDER, seed=0):
-    """The Hub's form without a card."""
+    """Write a folder in Hugging Face format without a card; return its model."""
     model = make_model(kind, seed)
     args = VARIANTS[kind][1] if kind in VARIANTS else OTHERS[kind]
     save_for_hf(model, str(folder), safe_serialization=True, model_args=args)
@@ -84,7 +85,7 @@ def write_folder(folder, kind=FOLDER, seed=0):
 
 
 def train_args(kind):
-    """train.py's arguments for a variant: some by options of their own, the others by --model-kwargs."""
+    """Return train.py's arguments for a variant; those without an option of their own are in model_kwargs."""
     name, args = VARIANTS[kind]
     own = {'num_classes', 'in_chans', 'bn_eps'}
     args = {'num_classes': None, 'in_chans': None, 'bn_eps': None, **args}
@@ -97,7 +98,7 @@ def train_args(kind):
 
 
 def write_checkpoint(folder, kind, seed=0):
-    """What timm's train.py leaves; gives the checkpoint's path and the model that is to be published."""
+    """Write what timm's train.py leaves; return the checkpoint's path and the model to publish."""
     folder.mkdir()
     args = train_args(kind)
     model = make_model(kind, seed)
@@ -116,10 +117,11 @@ def write_checkpoint(folder, kind, seed=0):
 
 
 def environment(url, home, token='hf_writer'):
-    """That of a person who has never used the Hub on this machine, but for the token."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(('HF_', 'HUGGING'))}
-    return {**kept, 'HF_ENDPOINT': url, 'HF_HOME': str(home), 'OMP_NUM_THREADS': '1', 'NO_PROXY': '127.0.0.1',
-            'HF_HUB_DISABLE_XET': '1', 'PYTHONWARNINGS': 'ignore', **({'HF_TOKEN': token} if token else {})}
+    """Return the environment of a person who has never used the Hub on this machine, except for the token."""
+    others = {k: v for k, v in os.environ.items() if not k.startswith(('HF_', 'HUGGING'))}
+    return {**others, 'HF_ENDPOINT': url, 'HF_HOME': str(home), 'OMP_NUM_THREADS': '1', 'NO_PROXY': '127.0.0.1',
+            'HF_HUB_DISABLE_XET': '1', 'PYTHONWARNINGS': 'ignore', 'XDG_CACHE_HOME': str(home),
+            **({'HF_TOKEN': token} if token else {})}
 
 
 def push(env, *args, cwd=None):
@@ -129,7 +131,7 @@ def push(env, *args, cwd=None):
 
 
 def push_in_turn(env, *calls):
-    """Commands one after the other in one process, which is seconds less for each: token first, then arguments."""
+    """Run commands in one process, which saves seconds for each; every call is a token and its arguments."""
     calls = [[token, *map(str, args)] for token, *args in calls]
     done = subprocess.run([sys.executable, '-c', PUSH_IN_TURN, json.dumps(calls)], capture_output=True, text=True,
                           timeout=240, env=env)
@@ -138,7 +140,7 @@ def push_in_turn(env, *calls):
 
 
 def pull(env, file, *sources):
-    """Logits of models loaded in a process of its own."""
+    """Return the logits of models loaded in a process of its own."""
     done = subprocess.run(
         [sys.executable, '-c', PULL, str(file), *sources], capture_output=True, text=True, timeout=120, env=env)
     assert done.returncode == 0, done.stderr

@@ -1,18 +1,19 @@
-"""Publishing and loading over HTTP, as two strangers do: real processes, empty caches, a Hub of the tests' own."""
+"""Publishing and loading over HTTP, with a server of the tests; two people are two processes with empty caches."""
 import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 
 import pytest
 import timm
 import torch
-import yaml
-from huggingface_hub import ModelCard
-from safetensors.torch import load_file
+from huggingface_hub import ModelCard, constants
+
+from timm_assemble.cli.main import main
 
 from .._hub_server import running_hub
 from .._published import (
@@ -29,7 +30,7 @@ def hub():
 
 @pytest.fixture(scope='module')
 def published(hub, tmp_path_factory):
-    """The three variants, pushed: the results of the commands, the models and the paths by kind."""
+    """Push the three variants; return the finished commands, the models and the paths by kind."""
     root, done, models, paths = tmp_path_factory.mktemp('published'), {}, {}, {}
     for kind in VARIANTS:
         if kind == FOLDER:
@@ -42,7 +43,7 @@ def published(hub, tmp_path_factory):
 
 
 def test_pulled_logits_are_equal(hub, published, tmp_path):
-    """Of every registered model, with arguments of its own, to the last bit; from an empty cache, without a token."""
+    """Every registered model with its own arguments, to the last bit, from an empty cache and without a token."""
     models = {**published[1], **{name: write_folder(tmp_path / name, name) for name in OTHERS}}
     for done in push_in_turn(environment(hub.url, tmp_path / 'pusher'),
                              *(('hf_writer', tmp_path / name, f'user/{name}') for name in OTHERS)):
@@ -56,13 +57,13 @@ def test_pulled_logits_are_equal(hub, published, tmp_path):
 
 
 @pytest.mark.parametrize('kind', VARIANTS)
-def test_only_safe_files_go(hub, published, kind):
+def test_only_safe_files_are_published(hub, published, kind):
     files = hub.repos[f'user/{kind}'].find('main')[1]
     assert set(files) == {'config.json', 'model.safetensors', 'README.md'}
 
 
 @pytest.mark.parametrize('kind', VARIANTS)
-def test_card(hub, published, kind):
+def test_the_published_card_is_read_by_huggingface_hub(hub, published, kind):
     card = hub.repos[f'user/{kind}'].find('main')[1]['README.md'].decode()
     data = ModelCard(card, ignore_metadata_errors=False).data
     assert data.library_name == 'timm' and 'timm_assemble' in data.tags and data.license == 'apache-2.0'
@@ -79,8 +80,8 @@ def test_card(hub, published, kind):
 
 
 @pytest.mark.parametrize('kind', VARIANTS)
-def test_cards_usage_runs_as_it_stands(hub, published, kind, tmp_path):
-    """In an empty folder, with an empty cache, pasted whole, but for the line that installs the package."""
+def test_the_cards_code_runs_as_pasted(hub, published, kind, tmp_path):
+    """As pasted, in an empty folder with an empty cache; only the package is already installed."""
     card = hub.repos[f'user/{kind}'].find('main')[1]['README.md'].decode()
     usage = card.split('## Usage\n')[1]
     assert 'pip install timm-assemble' in usage
@@ -96,13 +97,11 @@ def test_cards_usage_runs_as_it_stands(hub, published, kind, tmp_path):
     assert f'embedding (1, {VARIANTS[kind][1].get("embedding_size") or 32 * VARIANTS[kind][1]["width"]})' in lines
 
 
-def test_which_weights_went_is_said(published):
-    done, _, paths = published
+def test_the_weights_are_named(hub, published):
+    done, _, _ = published
     assert 'exponential moving average (EMA), after epoch 3' in done[WITH_EMA].stdout
     assert 'the trained ones; the checkpoint has no EMA, after epoch 3' in done[FOUR_CHANNELS].stdout
-    folder = paths[WITH_EMA].parent / WITH_EMA
-    assert '(EMA)' in (folder / 'README.md').read_text()
-    assert {f.name for f in folder.iterdir()} == {'config.json', 'model.safetensors', 'README.md'}
+    assert b'(EMA)' in hub.repos[f'user/{WITH_EMA}'].find('main')[1]['README.md']
 
 
 def test_push_again_with_a_change_and_to_a_branch(hub, tmp_path):
@@ -123,72 +122,94 @@ def test_push_again_with_a_change_and_to_a_branch(hub, tmp_path):
         assert torch.equal(got, logits(model))
 
 
-def test_break_in_mid_upload(hub, tmp_path):
-    env, folder = environment(hub.url, tmp_path / 'home'), tmp_path / 'model'
-    model = write_folder(folder, seed=4)
-    before = load_file(folder / 'model.safetensors')
-    hub.break_commits = 1
-    done = push(env, folder, 'user/broken')
-    assert done.returncode == 2 and done.stderr.count('\n') == 1
-    assert 'the connection broke off during the upload, and nothing of it is published' in done.stderr
-    assert f'{folder} is kept, and the same command goes on' in done.stderr
-    assert not hub.repos['user/broken'].find('main')[1]
-    assert all(torch.equal(before[k], v) for k, v in load_file(folder / 'model.safetensors').items())
-    done = push(env, folder, 'user/broken')
-    assert done.returncode == 0, done.stderr
-    pulled, = pull(environment(hub.url, tmp_path / 'fresh', token=None), tmp_path / 'logits.pt', 'hf-hub:user/broken')
-    assert torch.equal(pulled, logits(model))
+@pytest.fixture
+def folder(tmp_path):
+    write_folder(tmp_path / 'model', seed=4)
+    return tmp_path / 'model'
 
 
-def test_private(hub, tmp_path):
-    folder = tmp_path / 'model'
-    write_folder(folder)
-    secret, public, refused = push_in_turn(
-        environment(hub.url, tmp_path / 'home'), ('hf_writer', folder, 'user/secret', '--private'),
-        ('hf_writer', folder, 'user/open'), ('hf_writer', folder, 'user/open', '--private'))
-    assert secret.returncode == public.returncode == 0 and hub.repos['user/secret'].private
-    assert refused.returncode == 2 and '--private: user/open exists and is public' in refused.stderr
+@pytest.fixture
+def command(hub, monkeypatch, capsys, folder):
+    """``push`` in this process, of the folder; returns status, output and error. The folder must not change."""
+    def run(repo, *options, token='hf_writer', url=hub.url):
+        monkeypatch.setenv('HF_TOKEN', token)
+        monkeypatch.setattr(constants, 'ENDPOINT', url)
+        before = {f.name: (f.read_bytes(), f.stat().st_mtime_ns) for f in folder.iterdir()}
+        status = main(['push', str(folder), repo, *options])
+        assert before == {f.name: (f.read_bytes(), f.stat().st_mtime_ns) for f in folder.iterdir()}
+        return status, *capsys.readouterr()
+
+    yield run
+    hub.failing.clear()
 
 
-def _free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
+def _is_one_sentence(done, message):
+    status, _, err = done
+    assert status == 2 and err.count('\n') == 1 and message in err, err
 
 
-FAILURES = [
-    (None, 'user/x', 'there is no token of the Hub: log in with `hf auth login` or set HF_TOKEN'),
-    ('hf_wrong', 'user/x', 'the Hub does not know the token'),
-    ('hf_writer', 'other/x', "the token has no right to make a repository as 'other'"),
-    ('hf_other', 'user/taken', 'user/taken exists and the token has no right to write to it'),
-]
+def test_private_is_rejected_for_a_public_repository(hub, command):
+    assert command('user/secret', '--private')[0] == command('user/open')[0] == 0
+    assert hub.repos['user/secret'].private
+    _is_one_sentence(command('user/open', '--private'), '--private needs a new or a private repository, and user/open')
 
 
-def _is_one_sentence(done, message, folder):
-    assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
-    assert message in done.stderr and f'{folder} is kept, and the same command goes on from there' in done.stderr
-    assert {'config.json', 'model.safetensors', 'README.md'} == {f.name for f in folder.iterdir()}
+def test_missing_rights_are_one_sentence(hub, command):
+    assert command('user/taken')[0] == 0
+    for token, repo, message in (
+            ('', 'user/x', 'the Hub needs a token: log in with `hf auth login` or set HF_TOKEN'),
+            ('hf_wrong', 'user/x', 'the Hub does not accept the token'),
+            ('hf_writer', 'other/x', "the token may not make a repository as 'other'"),
+            ('hf_other', 'user/taken', 'user/taken exists and the token may not write to it')):
+        _is_one_sentence(command(repo, token=token), message)
 
 
-def test_failures_are_one_sentence_and_keep_the_folder(hub, tmp_path):
-    folder = tmp_path / 'model'
-    write_folder(folder)
-    taken, *failed = push_in_turn(
-        environment(hub.url, tmp_path / 'home', None), ('hf_writer', folder, 'user/taken'),
-        *((token, folder, repo) for token, repo, _ in FAILURES))
-    assert taken.returncode == 0
-    for done, (_, _, message) in zip(failed, FAILURES, strict=True):
-        _is_one_sentence(done, message, folder)
+def test_no_network_is_one_sentence(command):
+    with socket.socket() as closed:
+        closed.bind(('127.0.0.1', 0))
+        url = f'http://127.0.0.1:{closed.getsockname()[1]}'
+        _is_one_sentence(command('user/x', url=url), f'the connection to {url} failed while creating the repository')
 
 
-def test_no_network_is_one_sentence_and_keeps_the_folder(tmp_path):
-    write_folder(tmp_path / 'model')
-    done = push(environment(f'http://127.0.0.1:{_free_port()}', tmp_path / 'home'), tmp_path / 'model', 'user/x')
-    _is_one_sentence(done, 'no connection to http://127.0.0.1:', tmp_path / 'model')
+@pytest.mark.parametrize('mode, message', [
+    ('break', '), and nothing of it is published; the same command can be repeated'),
+    ('page', 'the login page of this network, and nothing of it is published'),
+    ('hang', 'gave no answer within 1 s while uploading, and nothing of it is published'),
+    ('vanish', 'and whether it is published could not be looked up: see '),
+])
+def test_a_failed_commit_is_looked_up(hub, command, folder, mode, message):
+    repo = f'user/{mode}'
+    hub.failing = {'/commit/': mode}
+    start = time.monotonic()
+    _is_one_sentence(command(repo, '--timeout', '1'), message)
+    assert time.monotonic() - start < 20
+    assert bool(hub.repos[repo].find('main')[1]) == (mode == 'vanish')
+    hub.failing = {}
+    assert command(repo)[0] == 0
+    assert hub.repos[repo].find('main')[1]['model.safetensors'] == (folder / 'model.safetensors').read_bytes()
+
+
+def test_a_commit_whose_answer_is_lost_is_found(hub, command):
+    hub.failing = {'/commit/': 'drop'}
+    status, out, _ = command('user/lost')
+    assert status == 0 and f'published: {hub.url}/user/lost/commit/{hub.repos["user/lost"].find("main")[0]}\n' in out
+
+
+PARTS = '/create', '/revision/', '/validate-yaml', '/preupload/'
+
+
+@pytest.mark.parametrize('part, mode', [
+    *((part, 'page') for part in PARTS), *((part, 'hang') for part in (*PARTS, '/branch/'))])
+def test_a_captive_portal_or_a_hanging_server_is_one_sentence(hub, command, mode, part):
+    message = {'page': 'perhaps it is the login page of this network', 'hang': 'gave no answer within 1 s while '}[mode]
+    hub.failing = {part: mode}
+    start = time.monotonic()
+    _is_one_sentence(command('user/x', '--revision', 'trial', '--timeout', '1'), message)
+    assert time.monotonic() - start < 20
 
 
 @pytest.mark.skipif('OLAH' not in os.environ, reason='OLAH is the path of the executable olah-cli, `pip install olah`')
-def test_an_independent_server_gives_the_same(published, tmp_path):
+def test_an_independent_server_gives_the_same_logits(published, tmp_path):
     """olah from PyPI, offline, with a mirror that is a git repository of the published folder."""
     _, models, paths = published
     mirror = tmp_path / 'mirrors' / 'models' / 'user' / FOLDER
@@ -196,7 +217,9 @@ def test_an_independent_server_gives_the_same(published, tmp_path):
     for command in (['init', '-q', '-b', 'main'], ['add', '.'],
                     ['-c', 'user.name=t', '-c', 'user.email=t@t', 'commit', '-q', '-m', 'Publish']):
         subprocess.run(['git', *command], cwd=mirror, check=True)
-    port, config = _free_port(), tmp_path / 'olah.toml'
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port, config = free.getsockname()[1], tmp_path / 'olah.toml'
     config.write_text(f'[basic]\nhost = "127.0.0.1"\nport = {port}\nrepos-path = "{tmp_path / "repos"}"\n'
                       f'mirrors-path = ["{tmp_path / "mirrors"}"]\n[accessibility]\noffline = true\n')
     url = f'http://127.0.0.1:{port}'
@@ -217,15 +240,3 @@ def test_an_independent_server_gives_the_same(published, tmp_path):
             server.terminate()
             server.wait(20)
     assert torch.equal(pulled, logits(models[FOLDER]))
-
-
-def test_dry_run_writes_the_folder_and_sends_nothing(hub, tmp_path):
-    checkpoint, _ = write_checkpoint(tmp_path / 'run', WITH_EMA)
-    asked = len(hub.requests)
-    done = push(environment(hub.url, tmp_path / 'home', token=None), checkpoint, 'user/dry', '--dry-run')
-    assert done.returncode == 0, done.stderr
-    assert len(hub.requests) == asked and 'dry run: nothing was sent' in done.stdout
-    folder = tmp_path / 'run' / 'dry'
-    for name in ('config.json', 'model.safetensors', 'README.md'):
-        assert f'{(folder / name).stat().st_size:,} bytes' in done.stdout
-    assert yaml.safe_load((folder / 'README.md').read_text().split('---\n')[1])['library_name'] == 'timm'

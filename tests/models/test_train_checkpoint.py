@@ -6,9 +6,8 @@ import pytest
 import timm
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
 
-from timm_assemble.hub.push import prepare
+from timm_assemble.hub.prepare import prepare
 from timm_assemble.models.train_checkpoint import read_train_checkpoint
 
 from .._published import FOLDER, FOUR_CHANNELS, WITH_EMA, logits, train_args, write_checkpoint, write_folder
@@ -62,7 +61,7 @@ def test_arguments_of_training_alone_build_no_model(tmp_path, with_file):
         (path.parent / 'args.yaml').write_text(yaml.safe_dump(args))
         args['model_kwargs'].pop('drop_block_start_rate')
     torch.save(checkpoint, path)
-    publication = prepare(path, 'user/name')
+    publication = prepare(path, 'user/name', output=tmp_path / 'output')
     assert torch.equal(logits(timm.create_model(f'local-dir:{publication.folder}', pretrained=True)), logits(model))
     card = (publication.folder / 'README.md').read_text()
     assert 'stored logits of a teacher' in card and '/somewhere' not in card
@@ -79,7 +78,7 @@ def test_fine_tuned_from_a_folder(tmp_path):
     model = timm.create_model(name, num_classes=3)
     args = dict(train_args(FOLDER), model=name, num_classes=3, img_size=None, model_kwargs={})
     torch.save(dict(state_dict=model.state_dict(), args=argparse.Namespace(**args)), tmp_path / 'last.pth.tar')
-    publication = prepare(tmp_path / 'last.pth.tar', 'user/tuned')
+    publication = prepare(tmp_path / 'last.pth.tar', 'user/tuned', output=tmp_path / 'output')
     again = timm.create_model(f'local-dir:{publication.folder}', pretrained=True)
     assert torch.equal(logits(again), logits(model))
     assert again.pretrained_cfg['crop_pct'] == 0.5 and not again.pretrained_cfg.get('label_names')
@@ -120,73 +119,3 @@ def test_no_such_checkpoint(tmp_path, content, message):
         prepare(path, 'user/name')
     assert '\n' not in str(caught.value)
     assert [f.name for f in tmp_path.iterdir()] == ['last.pth.tar']
-
-
-def _break_folder(folder, how):
-    config = json.loads((folder / 'config.json').read_text())
-    weights = load_file(folder / 'model.safetensors')
-    if how == 'no weights':
-        (folder / 'model.safetensors').unlink()
-        torch.save(weights, folder / 'pytorch_model.bin')
-    elif how == 'other weights':
-        save_file({k: v for k, v in weights.items() if k != 'head.fc.bias'}, folder / 'model.safetensors')
-    elif how == 'cut':
-        whole = (folder / 'model.safetensors').read_bytes()
-        (folder / 'model.safetensors').write_bytes(whole[:-100])
-    elif how == 'not ours':
-        (folder / 'config.json').write_text(json.dumps({**config, 'architecture': 'resnet18'}))
-    elif how == 'channels':
-        config['pretrained_cfg']['input_size'] = [4, 160, 160]
-        (folder / 'config.json').write_text(json.dumps(config))
-    elif how == 'argument':
-        (folder / 'config.json').write_text(json.dumps({**config, 'model_args': dict(widht=8)}))
-    else:
-        (folder / 'config.json').write_text('{')
-
-
-@pytest.mark.parametrize('how, message', [
-    ('no weights', 'lacks model.safetensors'),
-    ('other weights', r'1 entries differ, such as head.fc.bias: nothing in the file, \[7\] in the model'),
-    ('cut', 'must be a safetensors file'),
-    ('not ours', "must be one of this package's, got 'resnet18'"),
-    ('argument', "model_args are not those of test_assemble_resnet: .*'widht'"),
-    ('channels', r"input_size must have the model's 3 channels, got \[4, 160, 160\]"),
-    ('json', 'must be JSON that names an architecture'),
-])
-def test_folder_that_is_not_whole(tmp_path, how, message):
-    write_folder(tmp_path / 'model')
-    _break_folder(tmp_path / 'model', how)
-    with pytest.raises(ValueError, match=message) as caught:
-        prepare(tmp_path / 'model', 'user/name')
-    assert '\n' not in str(caught.value)
-
-
-def test_pickles_stay(tmp_path):
-    write_folder(tmp_path / 'model')
-    for name in ('pytorch_model.bin', 'last.pth.tar', 'args.yaml', '.hidden'):
-        (tmp_path / 'model' / name).write_bytes(b'')
-    (tmp_path / 'model' / 'conversion.json').write_text('{}')
-    publication = prepare(tmp_path / 'model', 'user/name')
-    assert publication.files == ['README.md', 'config.json', 'conversion.json', 'model.safetensors']
-    assert 'not sent: .hidden, args.yaml, last.pth.tar, pytorch_model.bin' in publication.describe()
-
-
-def test_a_card_of_ones_own_is_kept_but_for_where_the_model_is(tmp_path):
-    write_folder(tmp_path / 'model')
-    (tmp_path / 'model' / 'README.md').write_text("mine\nimport timm_assemble\ncreate_model('local-dir:model', True)\n")
-    prepare(tmp_path / 'model', 'user/name', 'trial')
-    assert (tmp_path / 'model' / 'README.md').read_text() == (
-        "mine\nimport timm_assemble\ncreate_model('hf-hub:user/name@trial', True)\n")
-    (tmp_path / 'model' / 'README.md').write_text('mine')
-    assert 'does not say `import timm_assemble`' in prepare(tmp_path / 'model', 'user/name').describe()
-
-
-@pytest.mark.parametrize('repo, revision, message', [
-    ('name', None, "REPO must be 'user/name', got 'name'"),
-    ('a/b/c', None, 'Repo id must be'),
-    ('user/na me', None, 'Repo id must use'),
-    ('user/name', '-x', "--revision must be the name of a branch, got '-x'"),
-])
-def test_bad_arguments(tmp_path, repo, revision, message):
-    with pytest.raises(ValueError, match=message):
-        prepare(tmp_path, repo, revision)

@@ -1,0 +1,251 @@
+"""What a push would send, and that preparing it changes nothing but its own output. No server is involved."""
+import json
+import shutil
+import time
+
+import pytest
+import timm
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from timm_assemble.cli.main import main
+from timm_assemble.hub.prepare import prepare
+
+from .._published import FOUR_CHANNELS, WITH_EMA, logits, write_checkpoint, write_folder
+
+CARD = "mine\nimport timm_assemble\ncreate_model('local-dir:model', True)\n"
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    return tmp_path / 'cache' / 'timm_assemble' / 'push'
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('written') / 'model'
+    write_folder(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    return shutil.copytree(model, tmp_path / 'model')
+
+
+def _content(folder):
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob('*') if f.is_file()}
+
+
+def _rejected(message, *args, **kwargs):
+    with pytest.raises(ValueError, match=message) as caught:
+        prepare(*args, **kwargs)
+    assert '\n' not in str(caught.value)
+
+
+def test_dry_run_of_a_checkpoint_writes_to_the_cache_only(tmp_path, cache, capsys):
+    """A folder beside the checkpoint with the name of the repository is another model; it stays."""
+    checkpoint, trained = write_checkpoint(tmp_path / 'run', WITH_EMA)
+    write_folder(tmp_path / 'run' / 'name')
+    (tmp_path / 'run' / 'name' / 'notes.txt').write_text('of a year')
+    before = _content(tmp_path / 'run')
+    for _ in range(2):  # the second time over what the first one wrote
+        assert main(['push', str(checkpoint), 'user/name', '--dry-run']) == 0
+        out = capsys.readouterr().out
+        assert 'dry run: nothing was sent' in out and f'folder: {cache / "user" / "name"}\n' in out
+    assert _content(tmp_path / 'run') == before
+    made = cache / 'user' / 'name'
+    assert torch.equal(logits(timm.create_model(f'local-dir:{made}', pretrained=True)), logits(trained))
+    for name in ('config.json', 'model.safetensors', 'README.md'):
+        assert f'{(made / name).stat().st_size:,} bytes' in out
+
+
+def test_dry_run_of_a_folder_leaves_its_card(folder, cache, capsys):
+    (folder / 'README.md').write_text(CARD)
+    before = _content(folder)
+    assert main(['push', str(folder), 'user/name', '--dry-run']) == 0
+    assert (f'README.md: sent with hf-hub:user/name in place of local-dir:model; {folder} is not changed\n'
+            in capsys.readouterr().out)
+    assert _content(folder) == before and not cache.exists()
+
+
+@pytest.mark.parametrize('revision, source', [(None, 'hf-hub:user/name'), ('trial', 'hf-hub:user/name@trial')])
+def test_a_folders_card_is_sent_with_the_new_source(folder, tmp_path, revision, source):
+    (folder / 'README.md').write_text(CARD)
+    sent = CARD.replace('local-dir:model', source)
+    publication = prepare(folder, 'user/name', revision, tmp_path / 'output')
+    assert publication.files['README.md'].decode() == sent == (tmp_path / 'output' / 'README.md').read_text()
+    (folder / 'README.md').write_text(sent)
+    assert prepare(folder, 'user/name', revision).files['README.md'] == folder / 'README.md'
+
+
+def test_a_card_without_the_import_is_reported(folder):
+    (folder / 'README.md').write_text('mine')
+    assert 'does not say `import timm_assemble`' in prepare(folder, 'user/name').describe()
+
+
+def test_a_missing_card_is_generated_in_memory(folder):
+    before = _content(folder)
+    publication = prepare(folder, 'user/name')
+    assert b"create_model('hf-hub:user/name', pretrained=True)" in publication.files['README.md']
+    assert 'README.md: generated' in publication.describe() and _content(folder) == before
+
+
+def test_output_replaces_only_what_push_wrote_and_nobody_changed(tmp_path, folder):
+    checkpoint, _ = write_checkpoint(tmp_path / 'run', FOUR_CHANNELS)
+    output = tmp_path / 'output'
+    output.mkdir()  # an empty folder
+    for repo in ('user/first', 'user/second'):
+        publication = prepare(checkpoint, repo, output=output)
+    assert publication.folder == output and publication.left_out == [] and 'user/second' in (
+        output / 'README.md').read_text()
+    (output / 'README.md').write_text('better')
+    before = _content(output)
+    rejected = 'output must be a new or empty folder, or one that push wrote and nobody changed, got '
+    _rejected(rejected, checkpoint, 'user/name', output=output)
+    _rejected(rejected, folder, 'user/name', output=output)
+    assert _content(output) == before
+    other = _content(folder)
+    _rejected(rejected, checkpoint, 'user/name', output=folder)
+    _rejected('output must not be `path`', folder, 'user/name', output=folder)
+    assert _content(folder) == other
+    assert prepare(output, 'user/name').files['README.md'] == output / 'README.md'
+
+
+def test_links_out_of_the_folder_are_skipped_and_named(folder, tmp_path):
+    secret = tmp_path / 'secret.txt'
+    secret.write_text('root:x:0:0')
+    (folder / 'LICENSE').symlink_to(secret)
+    (folder / 'README.md').symlink_to(secret)
+    (folder / 'notes.txt').write_text('mine')
+    (folder / 'same.txt').symlink_to('notes.txt')
+    (folder / 'gone.txt').symlink_to('nowhere')
+    publication = prepare(folder, 'user/name')
+    assert [*publication.files] == ['README.md', 'config.json', 'model.safetensors', 'notes.txt', 'same.txt']
+    assert b'root' not in publication.files['README.md']  # a generated one
+    for name in ('LICENSE', 'README.md'):
+        assert f'{name}: skipped, a link to {secret}, which is not in the folder' in publication.notes
+    assert publication.left_out == ['gone.txt']
+
+
+def test_a_snapshot_of_the_hugging_face_cache_is_sent_with_its_card(folder, tmp_path):
+    (folder / 'README.md').write_text(CARD)
+    snapshot, blobs = tmp_path / 'models--a--b' / 'snapshots' / 'c0ffee', tmp_path / 'models--a--b' / 'blobs'
+    snapshot.mkdir(parents=True)
+    folder.rename(blobs)
+    for file in blobs.iterdir():
+        (snapshot / file.name).symlink_to(f'../../blobs/{file.name}')
+    publication = prepare(snapshot, 'user/name')
+    assert [*publication.files] == ['README.md', 'config.json', 'model.safetensors'] and not publication.left_out
+    assert publication.files['README.md'].decode() == CARD.replace('local-dir:model', 'hf-hub:user/name')
+
+
+def test_model_files_may_be_links(folder, tmp_path):
+    for name in ('config.json', 'model.safetensors'):
+        (folder / name).rename(tmp_path / name)
+        (folder / name).symlink_to(tmp_path / name)
+    assert {'config.json', 'model.safetensors'} <= set(prepare(folder, 'user/name').files)
+
+
+def test_files_that_can_run_code_are_not_sent(folder):
+    for name in ('pytorch_model.bin', 'last.pth.tar', 'args.yaml', '.hidden'):
+        (folder / name).write_bytes(b'')
+    (folder / 'conversion.json').write_text('{}')
+    publication = prepare(folder, 'user/name')
+    assert [*publication.files] == ['README.md', 'config.json', 'conversion.json', 'model.safetensors']
+    assert 'not sent: .hidden, args.yaml, last.pth.tar, pytorch_model.bin' in publication.describe()
+
+
+def _change_config(folder, **changes):
+    config = json.loads((folder / 'config.json').read_text())
+    (folder / 'config.json').write_text(json.dumps({**config, **changes}))
+
+
+def _change_weights(folder, change):
+    weights = load_file(folder / 'model.safetensors')
+    change(weights)
+    save_file(weights, folder / 'model.safetensors')
+
+
+CONFIG = 'path must have a config.json'
+
+
+@pytest.mark.parametrize('damage, message', [
+    (lambda f: (f / 'model.safetensors').rename(f / 'x.pth.tar'),
+     'lacks model.safetensors; to publish a checkpoint, give its file, such as x.pth.tar'),
+    (lambda f: _change_weights(f, lambda w: w.pop('head.fc.bias')),
+     r'1 differing entries, such as head.fc.bias: missing in model.safetensors, \[7\] in the model'),
+    (lambda f: _change_weights(f, lambda w: w['head.fc.bias'].fill_(float('nan'))),
+     'path must have a model.safetensors of finite weights, .*head.fc.bias has values that are not finite'),
+    (lambda f: (f / 'model.safetensors').write_bytes((f / 'model.safetensors').read_bytes()[:-100]),
+     'path must have a model.safetensors'),
+    (lambda f: _change_config(f, architecture='resnet18'), "one of this package's models, got 'resnet18'"),
+    (lambda f: _change_config(f, architecture=[3]), r"one of this package's models, got \[3\]"),
+    (lambda f: _change_config(f, pretrained_cfg=dict(input_size=[4, 160, 160])),
+     r"input_size must have the model's 3 channels, got \[4, 160, 160\]"),
+    (lambda f: _change_config(f, pretrained_cfg=dict(input_size=3)), CONFIG),
+    (lambda f: _change_config(f, pretrained_cfg=dict(nonesuch=3)), CONFIG),
+    (lambda f: _change_config(f, pretrained_cfg=[1]), CONFIG),
+    (lambda f: _change_config(f, pretrained_cfg=dict(mean=None, std=3)), CONFIG),
+    (lambda f: _change_config(f, model_args=dict(widht=8)), f"{CONFIG}.*'widht'"),
+    (lambda f: _change_config(f, model_args=5), CONFIG),
+    (lambda f: _change_config(f, model_args=dict(width='wide')), CONFIG),
+    (lambda f: _change_config(f, model_args=dict(layers='many')), CONFIG),
+    (lambda f: _change_config(f, model_args=dict(layers=[20000, 1, 1, 1])), f'{CONFIG}.*more layers than'),
+    (lambda f: (f / 'config.json').write_text('null'), CONFIG),
+    (lambda f: (f / 'config.json').write_text('{'), CONFIG),
+    (lambda f: (f / 'README.md').write_bytes(b'\xff'), 'path must have a README.md in UTF-8'),
+])
+def test_a_bad_folder_is_reported_in_one_line_within_seconds(folder, damage, message):
+    damage(folder)
+    start = time.monotonic()
+    _rejected(message, folder, 'user/name')
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize('changes', [
+    dict(num_classes='many'), dict(model=3), dict(model_kwargs=[1]), dict(input_size=3), dict(mean='grey')])
+def test_bad_training_arguments_are_one_line_and_status_2(tmp_path, capsys, changes):
+    path, _ = write_checkpoint(tmp_path / 'run', FOUR_CHANNELS)
+    checkpoint = torch.load(path, weights_only=False)
+    vars(checkpoint['args']).update(changes)
+    torch.save(checkpoint, path)
+    (path.parent / 'args.yaml').unlink()
+    assert main(['push', str(path), 'user/name']) == 2
+    assert capsys.readouterr().err.count('\n') == 1
+
+
+def test_a_checkpoint_with_nan_is_rejected(tmp_path, cache):
+    path, _ = write_checkpoint(tmp_path / 'run', FOUR_CHANNELS)
+    checkpoint = torch.load(path, weights_only=False)
+    for tensor in checkpoint['state_dict'].values():
+        if tensor.is_floating_point():
+            tensor.fill_(float('nan'))
+    torch.save(checkpoint, path)
+    _rejected('path must be a checkpoint .* has values that are not finite', path, 'user/name')
+    assert not cache.exists()
+
+
+def test_line_breaks_in_args_yaml_do_not_reach_the_card(tmp_path):
+    path, _ = write_checkpoint(tmp_path / 'run', FOUR_CHANNELS)
+    plain = prepare(path, 'user/name').files['README.md'].read_text()
+    file = path.with_name('args.yaml')
+    evil = 'x\n---\n# Evil\r\n'
+    file.write_text(yaml.safe_dump({
+        **yaml.safe_load(file.read_text()), 'opt': evil, 'dataset': f'hfds/{evil}', 'val_split': evil}))
+    card = prepare(path, 'user/name').files['README.md'].read_text()
+    assert 'x --- # Evil' in card and '\n# Evil' not in card
+    assert len(card.splitlines()) == len(plain.splitlines())
+
+
+@pytest.mark.parametrize('args, message', [
+    (('name',), "repo must be 'user/name', got 'name'"),
+    (('a/b/c',), "repo must be 'user/name', got 'a/b/c'"),
+    (('user/na me',), 'repo must be a name on the Hub: Repo id must use'),
+    (('user/name', '-x'), "revision must be the name of a branch, got '-x'"),
+])
+def test_bad_arguments_are_named(tmp_path, args, message):
+    _rejected(message, tmp_path, *args)
+    _rejected('path must exist', tmp_path / 'nowhere', 'user/name')
