@@ -1,7 +1,7 @@
-"""What do folding, compiling and half precision bring, and at what cost? ``python -m benchmarks.deployment``
+"""Speed and cost of folding, compiling and half precision: ``python -m benchmarks.deployment``.
 
-With ``--demo FOLDER``, what ``timm-assemble demo --output FOLDER`` left, also how often the top-1 stays the same on 512
-of its pictures. Knows torch, timm, this package's models, their fast form, exporting, and the harness.
+With ``--demo FOLDER``, the output of ``timm-assemble demo --output FOLDER``, also how often the top-1 stays the same on
+512 of its images.
 """
 import gc
 import resource
@@ -21,7 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import timm_assemble
 from timm_assemble.deploy.export import export_model
-from timm_assemble.deploy.optimize import OptimizedModel, fold_for_inference
+from timm_assemble.deploy.fold import fold_for_inference
+from timm_assemble.deploy.optimize import OptimizedModel
 
 from .harness.cli import finish, parse_args
 from .harness.measure import make_row, write_results
@@ -29,11 +30,11 @@ from .inference import Network
 
 QUESTION = 'How much faster are folded, compiled and half-precision models, and how close are their logits?'
 MAIN, SIZE, BATCH_SIZE = 'assemble_resnet50', 256, 4
-SIDE = 1024  # of the matrices whose product is the machine's rate
+SIDE = 1024  # of the matrices whose product gives the machine's rate
 MODELS = ('assemble_resnet50_base', 'assemble_resnet50_d', 'assemble_resnet50_d_se', 'assemble_resnet50_d_sk',
           'assemble_resnet50_bl', 'assemble_resnet50_bl_sk', MAIN, 'assemble_resnet101', 'assemble_resnet152',
           'test_assemble_resnet')
-ERROR, AGREEMENT, PICTURES = 1e-4, 99.0, 512  # required: of float32's logits, of bfloat16's classes; over how many
+ERROR, AGREEMENT, IMAGES = 1e-4, 99.0, 512  # largest float32 error, least equal top-1 in percent, over how many images
 START = {
     'eager': """
 import timm, timm_assemble, torch
@@ -52,7 +53,7 @@ import onnxruntime, torch
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = threads
 session = onnxruntime.InferenceSession(path, options)
-run = lambda x: session.run(None, {'pictures': x.numpy()})
+run = lambda x: session.run(None, {'images': x.numpy()})
 """,
 }
 FIRST = """
@@ -67,12 +68,12 @@ run(torch.zeros(4, 3, 256, 256))
 
 
 def difference(got: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest difference over the standard deviation of what is expected."""
+    """Return the largest difference in standard deviations of the expected output."""
     return ((got - expected).abs().max() / expected.std()).item()
 
 
 def make_network(name: str, size: int, device: str) -> Network:
-    """A model with statistics as after a training: a fresh one's residual branches are zero, and tell no difference."""
+    """Create a model with statistics as after training: a fresh model's residual branches are zero, and hide errors."""
     model: Any = timm.create_model(name).to(device).to(memory_format=torch.channels_last).eval()
     with torch.no_grad():
         for module in model.modules():
@@ -86,7 +87,7 @@ def make_network(name: str, size: int, device: str) -> Network:
 
 
 def forms_of(model: nn.Module, size: Tuple[int, ...]) -> Dict[str, Callable[[torch.Tensor], torch.Tensor]]:
-    """Forms of one model, the last of each precision the fast one."""
+    """Return forms of one model; the last of each precision is the optimized model."""
     def autocast(x: torch.Tensor) -> torch.Tensor:
         with torch.autocast(x.device.type, torch.bfloat16):
             return model(x).float()
@@ -106,7 +107,7 @@ def forms_of(model: nn.Module, size: Tuple[int, ...]) -> Dict[str, Callable[[tor
 
 
 def step_rows(device: str, measure: Callable[..., Any]) -> List[Dict[str, Any]]:
-    """What each step brings, beside the rate of the machine's matrix product."""
+    """Measure each step, beside the rate of the machine's matrix product."""
     network = make_network(MAIN, SIZE, device)
     x = torch.randn(BATCH_SIZE, 3, SIZE, SIZE, device=device).to(memory_format=torch.channels_last)
     forms = forms_of(network.model, tuple(x.shape))
@@ -134,7 +135,7 @@ def step_rows(device: str, measure: Callable[..., Any]) -> List[Dict[str, Any]]:
 
 
 def model_rows(device: str, measure: Callable[..., Any], name: str) -> List[Dict[str, Any]]:
-    """A model, optimized in both precisions: its numbers, its speed, and how long it takes to be ready."""
+    """Measure a model optimized in both precisions: error, speed, and time to be ready."""
     gc.collect()
     torch._dynamo.reset()
     cfg: Any = timm.get_pretrained_cfg(name)
@@ -163,13 +164,13 @@ def model_rows(device: str, measure: Callable[..., Any], name: str) -> List[Dict
 
 
 def agreement_rows(folder: Path, measure: Callable[..., Any]) -> List[Dict[str, Any]]:
-    """How often the fast forms predict what the trained model does, on pictures of the demo: validation's first."""
+    """Measure how often optimized models agree with the trained one on images of the demo, validation first."""
     model = timm.create_model(f'local-dir:{folder / "trained"}', pretrained=True).eval()
     config = timm.data.resolve_data_config({}, model=model)
     transform = timm.data.create_transform(**config)
     files = sorted((folder / 'digits' / 'validation').glob('*/*')) + sorted((folder / 'digits' / 'train').glob('*/*'))
-    pictures = [transform(Image.open(path).convert('RGB')) for path in files[:PICTURES]]
-    batches = torch.stack(pictures).split(64)
+    images = [transform(Image.open(path).convert('RGB')) for path in files[:IMAGES]]
+    batches = torch.stack(images).split(64)
     forms = forms_of(model, tuple(batches[0].shape))
     with torch.no_grad():
         expected = torch.cat([model(x) for x in batches])
@@ -178,7 +179,7 @@ def agreement_rows(folder: Path, measure: Callable[..., Any]) -> List[Dict[str, 
         for name, form in forms.items():
             got = torch.cat([form(x) for x in batches])
             same = (got.argmax(1) == expected.argmax(1)).double().mean().item() * 100
-            row = make_row(f"The demo's trained {MAIN}, {len(pictures)} images of {config['input_size'][-1]}", name,
+            row = make_row(f"The demo's trained {MAIN}, {len(images)} images of {config['input_size'][-1]}", name,
                            seconds, None if name.startswith('eager, f') else 'eager, float32', of='speed')
             row['details'] = {'same top-1 (%)': same, 'logits differ by': f'{difference(got, expected):.1e}'}
             rows.append(row)
@@ -186,7 +187,7 @@ def agreement_rows(folder: Path, measure: Callable[..., Any]) -> List[Dict[str, 
 
 
 def start_rows(rounds: int, threads: int) -> List[Dict[str, Any]]:
-    """Processes that begin with nothing, from their start to the first output, caches off."""
+    """Measure new processes without caches, from their start to the first output."""
     seconds: Dict[str, List[float]] = {name: [] for name in START}
     with tempfile.TemporaryDirectory() as folder:
         model = timm.create_model(MAIN).eval()
@@ -213,13 +214,13 @@ def start_rows(rounds: int, threads: int) -> List[Dict[str, Any]]:
 
 
 def save(args: Any, rows: List[Dict[str, Any]]) -> None:
-    """What is measured so far; a run takes most of an hour and may be ended."""
+    """Save what is measured so far: a run takes most of an hour and may be interrupted."""
     if rows:
         write_results(args.output.with_suffix('.part'), QUESTION, args.command, args.environment, rows)
 
 
 def broken(rows: List[Dict[str, Any]]) -> List[str]:
-    """Rows that do not keep the numbers they must."""
+    """Return a line for each row that exceeds a bound."""
     lines = []
     for row in rows:
         error, same = row['details'].get('logits differ by'), row['details'].get('same top-1 (%)')
@@ -231,9 +232,9 @@ def broken(rows: List[Dict[str, Any]]) -> List[str]:
 
 
 def main() -> int:
-    """Measure, print, write; the exit status says whether the numbers are kept."""
+    """Measure, print and write; the exit status says whether the bounds hold."""
     args = parse_args('deployment', QUESTION, rounds=7, options=lambda parser: parser.add_argument(
-        '--demo', type=Path, help='what timm-assemble demo --output FOLDER left'))
+        '--demo', type=Path, help='output of timm-assemble demo --output FOLDER'))
     rows = [] if args.short else step_rows(args.device, args.measure)
     if args.demo is not None:
         rows += agreement_rows(args.demo, args.measure)

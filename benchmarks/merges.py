@@ -1,7 +1,6 @@
-"""Would merging what is linear be faster than the network as it stands? ``python -m benchmarks.merges``
+"""Would merging linear operations be faster? ``python -m benchmarks.merges``
 
-Parts of assemble_resnet50 at 256 as they are and merged, both compiled by ``optimize_for_inference``. Knows torch, this
-package's layers and fast form, and the harness.
+Parts of assemble_resnet50 at 256 as they are and merged, both compiled by ``optimize_for_inference``.
 """
 import sys
 from functools import partial
@@ -22,7 +21,7 @@ PRESENT, MERGED = 'as it is', 'merged'
 
 
 class Merge(NamedTuple):
-    """A part of the network, the same function in another form, and the channels and side of their input."""
+    """A part of the network, the same function merged, and the channels and side of their input."""
     present: nn.Module
     merged: nn.Module
     chs: int
@@ -30,7 +29,7 @@ class Merge(NamedTuple):
 
 
 class Gated(nn.Module):
-    """A convolution, SK's gate and the merge; of two logits a channel, or of their difference alone."""
+    """A convolution, SK's gate and the merge, from two logits per channel or from their difference."""
 
     def __init__(self, wide: nn.Module, hidden: nn.Module, logits: nn.Conv2d) -> None:
         super().__init__()
@@ -44,7 +43,7 @@ class Gated(nn.Module):
 
 
 class Sum(nn.Module):
-    """A block's end: last convolution plus shortcut's, or one convolution of both inputs side by side."""
+    """The end of a block: last convolution plus shortcut's, or one convolution of both inputs concatenated."""
 
     def __init__(self, branch: nn.Module, *convs: nn.Conv2d) -> None:
         super().__init__()
@@ -58,7 +57,7 @@ class Sum(nn.Module):
 
 
 def pool_and_conv(pool: nn.AvgPool2d, kernel: int, padding: int, chs: int, out_chs: int, side: int) -> Merge:
-    """An average pool of stride 2 and the 1x1 convolution after it, as one strided convolution."""
+    """Merge an average pool of stride 2 and the 1x1 convolution after it into one strided convolution."""
     conv, merged = nn.Conv2d(chs, out_chs, 1), nn.Conv2d(chs, out_chs, kernel, 2, padding)
     merged.weight.data = conv.weight.data.expand_as(merged.weight) / kernel ** 2
     merged.bias = conv.bias
@@ -98,10 +97,10 @@ MERGES: Dict[str, Callable[[], Merge]] = {
 
 
 def merge_rows(title: str, dtype: torch.dtype, device: str, measure: Callable[..., Any]) -> List[Dict[str, Any]]:
-    """Both forms of a merge, in turns.
+    """Measure both forms of a merge, interleaved.
 
     Raises:
-        RuntimeError: They are not one function.
+        RuntimeError: They are not the same function.
     """
     merge = MERGES[title]()
     x = torch.randn(BATCH_SIZE, merge.chs, merge.side, merge.side).to(device).to(memory_format=torch.channels_last)
@@ -117,7 +116,7 @@ def merge_rows(title: str, dtype: torch.dtype, device: str, measure: Callable[..
 
 
 def main() -> int:
-    """Measure, print, write."""
+    """Measure, print and write."""
     args = parse_args('merges', QUESTION, rounds=15)
     titles = list(MERGES)[:1] if args.short else list(MERGES)
     dtypes = (torch.float32,) if args.short else (torch.float32, torch.bfloat16)

@@ -1,0 +1,1 @@
+"""Profiles: where the time goes, by part."""

@@ -1,7 +1,4 @@
-"""Where does the time of the optimized form go? ``python -m benchmarks.profiles.inference`` prints; no results file.
-
-Knows torch, timm, this package's models and their fast form.
-"""
+"""Where the time of an optimized model goes: ``python -m benchmarks.profiles.inference`` prints a table."""
 import argparse
 import sys
 from typing import Any, Counter, Dict, List
@@ -16,8 +13,8 @@ import timm_assemble
 from .shares import part_of, shares_table
 
 MODEL, SIZE, BATCH_SIZE = 'assemble_resnet50', 256, 4
-GENERATED = 'graph_'  # begins the names of generated kernels
-# What an operation is part of
+GENERATED = 'graph_'  # prefix of generated kernels
+# by part, what the names of its operations contain
 PARTS = {
     "Winograd's products": ('aten::bmm',),
     "Winograd's sums and what is fused into them": ('stack', 'unbind'),  # gate, ReLU, merge, the blur's padding
@@ -29,7 +26,7 @@ REST = 'rest: calls, copies, memory'
 
 
 def profile_call(model: Any, x: torch.Tensor) -> Counter[str]:
-    """Microseconds by part of one call, without those of what an operation calls in turn."""
+    """Return microseconds by part of one call; the time of nested operations counts once."""
     with profile(activities=[ProfilerActivity.CPU]) as record:
         model(x)
     parts: Counter[str] = Counter()
@@ -39,14 +36,14 @@ def profile_call(model: Any, x: torch.Tensor) -> Counter[str]:
 
 
 def main() -> int:
-    """Print a table: share of each part, of the least time that it took in any of the calls."""
+    """Print each part's share of the time: its least time over all calls."""
     parser = argparse.ArgumentParser(prog='python -m benchmarks.profiles.inference', description=__doc__)
-    parser.add_argument('--calls', type=int, default=6, help='calls profiled; the least time of each part counts')
+    parser.add_argument('--calls', type=int, default=6, help='profiled calls; the least time of each part counts')
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     torch._inductor.config.cpp.enable_kernel_profile = True  # generated kernels are named in the profile
-    torch._inductor.config.force_disable_caches = True  # what is kept was generated without
+    torch._inductor.config.force_disable_caches = True  # cached kernels have no names
     model = timm.create_model(MODEL).eval()
     x = torch.randn(BATCH_SIZE, 3, SIZE, SIZE)
     columns: Dict[str, Dict[str, float]] = {}

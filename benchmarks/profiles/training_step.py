@@ -1,7 +1,4 @@
-"""Where does the time of a training step go? ``python -m benchmarks.profiles.training_step`` prints shares.
-
-Knows torch, this package's DropBlock, the training step and the command line of the benchmarks.
-"""
+"""Where the time of a training step goes: ``python -m benchmarks.profiles.training_step`` prints a table."""
 import argparse
 import sys
 from contextlib import nullcontext
@@ -19,7 +16,7 @@ from ..training_step import BATCH_SIZE, MAIN, REFERENCE, make_step, make_trained
 from .shares import part_of, shares_table
 
 MASK = 'drop_block_mask'
-# What the outermost operations of a step are part of
+# by part, what the names of its outermost operations contain
 PARTS = {
     'blur: depthwise convolution': ('depthwise', ), 'blur: reflection': ('ReflectionPad2D', 'aten::pad'),
     'convolution': ('Convolution', 'aten::conv2d'), 'batch norm': ('NativeBatchNorm', 'aten::batch_norm'),
@@ -35,15 +32,15 @@ REST = 'rest'
 
 
 def _weight_shape(event: Any) -> Optional[List[int]]:
-    """Shape of the weight of the convolution in an event."""
-    for place, name in ((2, 'aten::convolution_backward'), (1, 'aten::convolution')):
+    """Return the shape of the weight of the convolution in an event."""
+    for index, name in ((2, 'aten::convolution_backward'), (1, 'aten::convolution')):
         if event.key == name:
-            return list(event.input_shapes[place])
+            return list(event.input_shapes[index])
     return next((shape for shape in map(_weight_shape, event.cpu_children) if shape), None)
 
 
 class Operations(TorchDispatchMode):
-    """Counts the operations that are no views: on a CUDA device about a kernel each."""
+    """Count the operations that are not views: on a CUDA device about one kernel each."""
 
     count = 0
 
@@ -54,7 +51,7 @@ class Operations(TorchDispatchMode):
 
 
 def profile_step(step: Callable[[], Any]) -> Counter[str]:
-    """Microseconds by part of one step."""
+    """Return microseconds by part of one step."""
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as record:
         step()
     parts: Counter[str] = Counter()
@@ -67,9 +64,9 @@ def profile_step(step: Callable[[], Any]) -> Counter[str]:
 
 
 def main() -> int:
-    """Print a table: share of each part, of the least time that it took in any of the steps."""
+    """Print each part's share of the time: its least time over all steps."""
     parser = argparse.ArgumentParser(prog='python -m benchmarks.profiles.training_step', description=__doc__)
-    parser.add_argument('--steps', type=int, default=6, help='steps profiled; the least time of each part counts')
+    parser.add_argument('--steps', type=int, default=6, help='profiled steps; the least time of each part counts')
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)

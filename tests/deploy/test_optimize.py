@@ -1,7 +1,6 @@
-"""The fast form against the model it is of: numbers, copies, refusals, what compiles anew. Compiled on small models."""
+"""Optimized models against the original: outputs, copies, errors, and what compiles again."""
 import copy
 import io
-import warnings
 
 import pytest
 import timm
@@ -11,8 +10,8 @@ from timm.models import save_for_hf
 from torch import nn
 
 import timm_assemble
-from timm_assemble.deploy import optimize as deploy
-from timm_assemble.deploy.optimize import fold_batch_norms
+from timm_assemble.deploy import optimize
+from timm_assemble.deploy.fold import fold_batch_norms
 from timm_assemble.layers import SelectiveKernelC3
 
 MODELS = timm.list_models('*assemble*')
@@ -22,11 +21,11 @@ VARIATIONS = {
     'DropBlock, grey': dict(drop_block_rate=0.1, drop_rate=0.5, in_chans=1, bn_eps=1e-3),
     'no classes': dict(num_classes=0, global_pool='', big_little=(1, 2), aa_shortcut=True, shortcut='plain'),
 }
-tiny = dict(layers=(2, 2, 2, 1), num_classes=10)  # as few blocks as there can be: compiling costs seconds a block
+tiny = dict(layers=(2, 2, 2, 1), num_classes=10)  # the fewest blocks possible: each takes seconds to compile
 
 
 def randomize(model):
-    """Statistics and affine maps as after a training: those of a fresh model would fold to almost nothing."""
+    """Set batch norms as after training: those of a fresh model fold to almost nothing."""
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -40,6 +39,11 @@ def make(name='test_assemble_resnet', **kwargs):
     return randomize(timm.create_model(name, **kwargs))
 
 
+def first_stage():
+    model = make(width=16, **tiny)
+    return nn.Sequential(model.stem, model.stage1).eval()
+
+
 def error(got, expected):
     return ((got - expected).abs().max() / expected.std()).item()
 
@@ -49,26 +53,20 @@ def fresh():
     torch._dynamo.reset()
 
 
-class Counter:
-    """A backend that counts what dynamo compiles, which does not depend on the backend."""
-
-    def __init__(self):
-        self.frame_count = 0
-
-    def __call__(self, graph, inputs):
-        self.frame_count += 1
-        return graph.forward
-
-
 @pytest.fixture
-def counter(monkeypatch, fresh):
-    counter = Counter()
-    monkeypatch.setattr(deploy, 'COMPILE', dict(backend=counter))
-    return counter
+def compiled(monkeypatch, fresh):
+    """The graphs that dynamo compiles, which do not depend on the backend."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+    monkeypatch.setattr(optimize, 'COMPILE', dict(backend=backend))
+    return graphs
 
 
 @pytest.mark.parametrize('name', MODELS)
-def test_folded_models_keep_their_numbers(name):
+def test_every_folded_model_equals_the_original(name):
     model = make(name, width=16, num_classes=10)
     optimized = timm_assemble.optimize_for_inference(model, (1, 3, 64, 64), compile=False)
     assert not [m for m in optimized.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -79,7 +77,7 @@ def test_folded_models_keep_their_numbers(name):
 
 
 @pytest.mark.parametrize('kwargs', VARIATIONS.values(), ids=VARIATIONS)
-def test_variations_keep_their_numbers_and_the_original_its_weights(kwargs):
+def test_folded_variations_equal_the_original_which_keeps_its_weights(kwargs):
     model = make(**{**tiny, **kwargs})
     before = copy.deepcopy(model.state_dict())
     for shape in ((1, 64, 64), (5, 64, 96), (1, 75, 101)):
@@ -92,8 +90,8 @@ def test_variations_keep_their_numbers_and_the_original_its_weights(kwargs):
     assert next(model.parameters()).requires_grad
 
 
-def test_compiled_model_keeps_its_numbers(fresh):
-    """Generated code. For all ten models: ``python -m benchmarks.deployment``."""
+def test_compiled_model_equals_the_original(fresh):
+    """Generated code; ``python -m benchmarks.deployment`` does the same with all ten models."""
     model = make(big_little=(), shortcut='d', layers=(1, 1, 1, 1), num_classes=10, global_pool='gem', embedding_size=16)
     optimized = timm_assemble.optimize_for_inference(model, (2, 3, 64, 64))
     x = torch.randn(2, 3, 64, 64)
@@ -101,8 +99,8 @@ def test_compiled_model_keeps_its_numbers(fresh):
         assert error(optimized(x), model(x)) < 1e-4
 
 
-def test_weights_are_constants(fresh):
-    """Convolutions of packed weights that have their ReLU in them; of weights as inputs nothing of it is done."""
+def test_weights_are_packed_and_activations_fused_in_compiled_code(fresh):
+    """Inductor does neither where weights are inputs instead of constants."""
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 1), nn.ReLU()).eval()
     optimized, x = timm_assemble.optimize_for_inference(model, (2, 3, 32, 32)), torch.randn(2, 3, 32, 32)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -112,45 +110,44 @@ def test_weights_are_constants(fresh):
     assert not {'aten::convolution', 'aten::relu'} & calls.keys()
 
 
-def test_what_compiles_anew(counter):
-    """The docstring's claims: once a size, of each once for other batches, and once for a single picture."""
-    optimized = timm_assemble.optimize_for_inference(make(**tiny), (4, 3, 64, 64))
-    counts = [counter.frame_count]
+def test_a_size_compiles_once_more_for_other_batch_sizes_and_for_a_single_image(compiled):
+    optimized = timm_assemble.optimize_for_inference(first_stage(), (4, 3, 64, 64))
+    counts = [len(compiled)]
     for batch, *size in ((4, 64, 64), (3, 64, 64), (9, 64, 64), (3, 96, 80), (7, 96, 80), (1, 96, 80), (1, 64, 96),
                          (5, 64, 64)):
         optimized(torch.zeros(batch, 3, *size))
-        counts.append(counter.frame_count)
+        counts.append(len(compiled))
     assert counts == [1, 1, 2, 2, 3, 4, 5, 6, 6]
     optimized(torch.zeros(5, 3, 64, 64).to(memory_format=torch.channels_last))
-    assert counter.frame_count == 6
+    assert len(compiled) == 6
 
 
-def test_after_many_sizes_calls_run_uncompiled_and_say_so(counter, monkeypatch):
-    monkeypatch.setattr(deploy, 'MAX_SIZES', 2)
-    model = make(**tiny)
+def test_after_many_sizes_calls_run_uncompiled_and_warn_once(compiled, monkeypatch):
+    monkeypatch.setattr(optimize, 'MAX_SIZES', 2)
+    model = first_stage()
     optimized = timm_assemble.optimize_for_inference(model, (2, 3, 64, 64))
     optimized(torch.zeros(2, 3, 64, 96))
     x = torch.randn(2, 3, 75, 101)
-    with pytest.warns(UserWarning, match='Calls of 2 sizes are compiled; 75x101 and other new ones run') as caught:
+    with pytest.warns(UserWarning, match='Calls of 2 sizes are compiled; 75x101 and other new sizes run') as caught:
         y = optimized(x)
     assert len(caught) == 1 and caught[0].filename == __file__
-    optimized(x[..., :80])  # warnings are errors here: said once
+    optimized(x[..., :80])  # a second warning would be an error here
     optimized(torch.zeros(2, 3, 64, 96))
-    assert counter.frame_count == 2
+    assert len(compiled) == 2
     with torch.no_grad():
         assert error(y, model(x)) < 1e-4
 
 
-def test_models_are_compiled_apart(counter):
-    """Of one code the ninth would run eager, without a word, and the second be compiled for any size."""
+def test_each_of_many_models_is_compiled(compiled):
+    """With a shared code object the ninth would run eager, silently."""
     layer = nn.Sequential(nn.Conv2d(3, 4, 3)).eval()
     for i in range(10):
         timm_assemble.optimize_for_inference(layer, (2, 3, 8 + i, 8))
-        assert counter.frame_count == i + 1
+        assert len(compiled) == i + 1
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_half_precision_takes_and_gives_the_callers(dtype):
+def test_half_precision_keeps_the_callers_dtype(dtype):
     model, x = make(**tiny), torch.randn(2, 3, 64, 64)
     optimized = timm_assemble.optimize_for_inference(model, x.shape, dtype, compile=False)
     assert {p.dtype for p in optimized.parameters()} == {dtype}
@@ -160,8 +157,7 @@ def test_half_precision_takes_and_gives_the_callers(dtype):
         assert 1e-6 < error(y, model(x)) < 0.1
 
 
-def test_folding_rounds_once():
-    """In bfloat16 the product of weight and scale is rounded, and not its factors."""
+def test_folding_rounds_the_product_of_weight_and_scale_once():
     layer = SelectiveKernelC3(16)
     randomize(layer)
     exact = fold_batch_norms(copy.deepcopy(layer)).double().conv.conv.weight
@@ -169,24 +165,22 @@ def test_folding_rounds_once():
     assert torch.equal(folded.model.conv.conv.weight, exact.to(torch.bfloat16))
 
 
-def test_copies_and_second_calls(counter):
-    model, x = make(**tiny), torch.randn(2, 3, 64, 64)
+def test_copies_and_models_optimized_again_are_equal_and_compiled(compiled):
+    model, x = nn.Sequential(nn.Conv2d(3, 64, 1), nn.Conv2d(64, 64, 3, padding=1)).eval(), torch.randn(2, 3, 64, 64)
     optimized = timm_assemble.optimize_for_inference(model, x.shape)
     expected = optimized(x)
     file = io.BytesIO()
     torch.save(optimized, file)
     file.seek(0)
-    for again in (copy.deepcopy(optimized), torch.load(file, weights_only=False),
-                  timm_assemble.optimize_for_inference(optimized, x.shape)):
-        count = counter.frame_count
-        torch.testing.assert_close(again(x), expected, rtol=0, atol=0)
-        assert again is not optimized and again.model is not optimized.model
-        assert counter.frame_count >= count and again._compiled_call_impl is not None
+    for i, again in enumerate((timm_assemble.optimize_for_inference(optimized, x.shape), copy.deepcopy(optimized),
+                               torch.load(file, weights_only=False))):
+        assert torch.equal(again(x), expected)
+        assert again.model is not optimized.model and len(compiled) == 2 + i
     half = timm_assemble.optimize_for_inference(optimized, x.shape, torch.bfloat16)
     assert next(half.parameters()).dtype == torch.bfloat16 and next(optimized.parameters()).dtype == torch.float32
 
 
-def test_features_only():
+def test_features_only_models_keep_their_features():
     model = make(features_only=True, **{**tiny, 'num_classes': 0})
     optimized = timm_assemble.optimize_for_inference(model, (1, 3, 64, 64), torch.bfloat16, compile=False)
     x = torch.randn(2, 3, 64, 64)
@@ -198,7 +192,7 @@ def test_features_only():
     assert optimized.feature_info.channels() == model.feature_info.channels()
 
 
-def test_from_the_hubs_form(tmp_path):
+def test_pretrained_model_keeps_its_outputs_and_data_config(tmp_path):
     model, x = make(**tiny), torch.randn(2, 3, 64, 64)
     save_for_hf(model, tmp_path, safe_serialization='both')
     loaded = timm.create_model(f'local-dir:{tmp_path}', pretrained=True).eval()
@@ -208,29 +202,31 @@ def test_from_the_hubs_form(tmp_path):
     assert timm.data.resolve_model_data_config(optimized) == timm.data.resolve_model_data_config(loaded)
 
 
-def test_other_norms_and_other_models():
-    """Synchronised norms fold as plain ones do; a model of timm's without ConvNormAct is cast and laid out alone."""
+@pytest.mark.parametrize('model, norms', [
+    (convert_sync_batchnorm(timm.create_model('test_assemble_resnet', **tiny)), 0),
+    (timm.create_model('resnet18'), 20),  # has no ConvNormAct
+], ids=['synchronized norms', 'other family'])
+def test_other_models_equal_the_original(model, norms):
     x = torch.randn(2, 3, 64, 64)
-    for model in (randomize(convert_sync_batchnorm(make(**tiny))), randomize(timm.create_model('resnet18'))):
-        optimized = timm_assemble.optimize_for_inference(model, x.shape, compile=False)
-        with torch.no_grad():
-            assert error(optimized(x), model(x)) < 1e-4
-    assert [m for m in optimized.modules() if isinstance(m, nn.BatchNorm2d)]
+    optimized = timm_assemble.optimize_for_inference(randomize(model), x.shape, compile=False)
+    with torch.no_grad():
+        assert error(optimized(x), model(x)) < 1e-4
+    assert len([m for m in optimized.modules() if isinstance(m, nn.BatchNorm2d)]) == norms
 
 
 @pytest.mark.parametrize('arguments, message', [
     (dict(example_size=(3, 64)), r'example_size must be \(B, C, H, W\) or \(C, H, W\).*\(3, 64\)'),
-    (dict(example_size=(0, 3, 64, 64)), 'whole numbers from 1'),
-    (dict(example_size=(3, 64., 64)), 'whole numbers from 1'),
+    (dict(example_size=(0, 3, 64, 64)), 'positive integers'),
+    (dict(example_size=(3, 64., 64)), 'positive integers'),
     (dict(example_size=(4, 64, 64)), r"the model's 3 channels, got \(4, 64, 64\)"),
     (dict(example_size=(3, 64, 64), dtype=torch.int8), r'dtype must be one of .*torch.int8'),
 ])
-def test_bad_arguments(arguments, message):
+def test_bad_arguments_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
         timm_assemble.optimize_for_inference(make(**tiny), **arguments)
 
 
-def test_training_mode_is_refused():
+def test_training_mode_is_rejected():
     model = make(**tiny)
     model.stage4[0].conv2.conv.bn.train()
     with pytest.raises(ValueError, match=r'model.eval\(\); in training mode: stage4.0.conv2.conv.bn'):
@@ -241,9 +237,3 @@ def test_training_mode_is_refused():
     with pytest.raises(ValueError, match='no batch norms left to train'):
         optimized.train()
     assert optimized.eval() is optimized and not any(m.training for m in optimized.modules())
-
-
-def test_no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter('error')
-        timm_assemble.optimize_for_inference(make(**tiny), (3, 64, 64), compile=False)

@@ -1,4 +1,4 @@
-"""Winograd's convolution against the plain one, which layers it takes the place of, and that it is what is compiled."""
+"""Winograd's convolution against the plain one, which layers it replaces, and that it is compiled."""
 import copy
 
 import pytest
@@ -8,8 +8,11 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 
 from timm_assemble import optimize_for_inference
-from timm_assemble.deploy import optimize as deploy
-from timm_assemble.deploy.winograd import WinogradConv2d, use_direct, use_winograd, winograd_conv3x3, winograd_filters
+from timm_assemble.deploy import optimize
+from timm_assemble.deploy.fold import fold_for_inference
+from timm_assemble.deploy.winograd import (
+    WinogradConv2d, remove_winograd, use_winograd, winograd_conv3x3, winograd_filters,
+)
 
 from .test_optimize import MODELS, VARIATIONS, error, make, tiny
 
@@ -18,8 +21,8 @@ sides = st.integers(1, 19)
 
 @given(batch=st.integers(1, 3), height=sides, width=sides, chs=st.integers(1, 5), out_chs=st.integers(1, 5))
 @settings(max_examples=60, deadline=None)
-def test_it_is_the_convolution(batch, height, width, chs, out_chs):
-    """In float64, where only a wrong formula can differ."""
+def test_filtering_equals_the_convolution(batch, height, width, chs, out_chs):
+    """In float64, where only a wrong formula differs."""
     x = torch.randn(batch, chs, height, width, dtype=torch.float64)
     weight = torch.randn(out_chs, chs, 3, 3, dtype=torch.float64)
     for layout in (torch.contiguous_format, torch.channels_last):
@@ -28,7 +31,7 @@ def test_it_is_the_convolution(batch, height, width, chs, out_chs):
         assert got.stride(1) == 1
 
 
-def test_float32_is_as_exact_as_the_docstring_says():
+def test_float32_error_is_at_most_1e_4_of_the_standard_deviation():
     x, weight = torch.randn(2, 512, 16, 16).relu(), torch.randn(64, 512, 3, 3)
     got = winograd_conv3x3(x, winograd_filters(weight)).double()
     assert 1e-6 < error(got, F.conv2d(x.double(), weight.double(), padding=1)) < 1e-4
@@ -41,14 +44,14 @@ conv3x3 = dict(in_channels=64, out_channels=64, kernel_size=3, padding=1)
     {}, dict(bias=False), dict(in_channels=63), dict(out_channels=63), dict(kernel_size=(3, 1)), dict(stride=2),
     dict(padding=0), dict(dilation=2), dict(groups=2), dict(padding_mode='circular'), dict(dtype=torch.bfloat16),
     dict(device='meta')], ids=str)
-def test_which_convolutions_suit(change):
+def test_only_wide_plain_3x3_convolutions_suit(change):
     conv = nn.Conv2d(**{**conv3x3, **change})
     assert WinogradConv2d.suits(conv) == ('bias' in change or not change)
     assert not WinogradConv2d.suits(nn.Linear(64, 64))
 
 
 @pytest.mark.parametrize('bias', [True, False])
-def test_eager_and_half_precision_are_the_plain_convolution(bias):
+def test_eager_and_half_precision_run_the_plain_convolution(bias):
     conv = nn.Conv2d(**conv3x3, bias=bias).eval()
     layer, x = WinogradConv2d(conv), torch.randn(2, 64, 9, 9)
     assert torch.equal(layer(x), conv(x)) and not layer.training
@@ -58,7 +61,7 @@ def test_eager_and_half_precision_are_the_plain_convolution(bias):
 
 
 @pytest.mark.parametrize('bias', [True, False])
-def test_compiled_it_is_winograd(bias):
+def test_compiled_float32_runs_winograd(bias):
     torch._dynamo.reset()
     conv = nn.Conv2d(**conv3x3, bias=bias).eval()
     layer, graphs = WinogradConv2d(conv), []
@@ -72,7 +75,7 @@ def test_compiled_it_is_winograd(bias):
     assert any('bmm' in name for name in graphs[0]) and not any('conv2d' in name for name in graphs[0])
 
 
-def test_generated_code_of_any_batch_size():
+def test_generated_code_takes_any_batch_size():
     torch._dynamo.reset()
     model = nn.Sequential(nn.Conv2d(3, 64, 1), nn.Conv2d(**conv3x3), nn.ReLU()).eval()
     optimized = optimize_for_inference(model, (4, 3, 9, 10))
@@ -83,12 +86,12 @@ def test_generated_code_of_any_batch_size():
             assert 1e-7 < error(optimized(x), model(x)) < 1e-4
 
 
-def kinds(model):
+def convolutions(model):
     return {name: type(module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
 
 
-def test_used_where_maps_are_large_and_undone():
-    """4 x 8 x 8 places are enough, 3 x 8 x 8 are not."""
+def test_large_feature_maps_use_winograd_until_it_is_removed():
+    """4 x 8 x 8 spatial positions are enough, 3 x 8 x 8 are not."""
     model = nn.Sequential(nn.Conv2d(3, 64, 1), nn.ModuleDict({'a': nn.Conv2d(**conv3x3)})['a']).eval()
     plain = copy.deepcopy(model)
     assert use_winograd(copy.deepcopy(model), torch.zeros(3, 3, 8, 8))[1].__class__ is nn.Conv2d
@@ -96,24 +99,24 @@ def test_used_where_maps_are_large_and_undone():
     assert [type(module) for module in model] == [nn.Conv2d, WinogradConv2d]
     assert not any(module._forward_pre_hooks for module in model.modules())
     assert model.state_dict().keys() == plain.state_dict().keys()
-    use_direct(model)
-    assert kinds(model) == kinds(plain) and not any(module.training for module in model.modules())
+    remove_winograd(model)
+    assert convolutions(model) == convolutions(plain) and not any(module.training for module in model.modules())
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(model(x), plain(x))
 
 
-# the deeper two have the same blocks, and are compiled whole by benchmarks.deployment
+# the deeper two have the same blocks, and benchmarks.deployment compiles them
 CASES = {**{name: (name, {}) for name in MODELS if '101' not in name and '152' not in name}, **{
     title: ('test_assemble_resnet', {**tiny, 'width': 64, **kwargs}) for title, kwargs in VARIATIONS.items()}}
 
 
 @pytest.mark.parametrize('name, kwargs', CASES.values(), ids=CASES)
-def test_models_keep_their_numbers(name, kwargs, monkeypatch):
-    """Of full width and of other sizes than the filtering was chosen for; not compiled, but as if."""
+def test_models_with_winograd_equal_the_original(name, kwargs, monkeypatch):
+    """At full width and other sizes than Winograd was chosen for; run eager as if compiled."""
     model = make(name, **kwargs)
-    folded = deploy.fold_for_inference(model, (4, model.in_chans, 256, 256))
+    folded = fold_for_inference(model, (4, model.in_chans, 256, 256))
     use_winograd(folded, torch.zeros(4, model.in_chans, 256, 256))
-    assert WinogradConv2d in kinds(folded).values()
+    assert WinogradConv2d in convolutions(folded).values()
     for batch, *size in ((1, 64, 64), (5, 64, 96), (1, 75, 101)):
         x = torch.randn(batch, model.in_chans, *size)
         with torch.no_grad():
@@ -124,24 +127,23 @@ def test_models_keep_their_numbers(name, kwargs, monkeypatch):
             assert 1e-8 < error(got, expected) < 1e-4
 
 
-def test_nothing_is_called_where_nothing_suits():
+def test_model_without_suitable_convolutions_is_not_called():
     class Uncalled(nn.Module):
         def forward(self, x):
             raise AssertionError
     assert use_winograd(Uncalled(), torch.zeros(1)).__class__ is Uncalled
 
 
-def test_of_a_whole_model(monkeypatch):
-    """All wide 3x3 convolutions but those with a stride; twice optimized in another dtype none of them is left."""
-    monkeypatch.setattr(deploy, 'COMPILE', dict(backend='eager'))
+def test_optimized_model_uses_winograd_and_optimized_again_in_bfloat16_does_not(monkeypatch):
+    monkeypatch.setattr(optimize, 'COMPILE', dict(backend='eager'))
     torch._dynamo.reset()
     model, x = make(width=64, **tiny), torch.randn(4, 3, 128, 128)
     optimized = optimize_for_inference(model, x.shape)
-    found = [name for name, kind in kinds(optimized.model).items() if kind is WinogradConv2d]
+    found = [name for name, kind in convolutions(optimized.model).items() if kind is WinogradConv2d]
     assert len(found) > 3
     with torch.no_grad():
         assert 1e-8 < error(optimized(x), model(x)) < 1e-4
     half = optimize_for_inference(optimized, x.shape, torch.bfloat16)
-    assert WinogradConv2d not in kinds(half.model).values()
+    assert WinogradConv2d not in convolutions(half.model).values()
     uncompiled = optimize_for_inference(optimized, x.shape, compile=False)
-    assert WinogradConv2d not in kinds(uncompiled.model).values()
+    assert WinogradConv2d not in convolutions(uncompiled.model).values()

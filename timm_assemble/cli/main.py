@@ -7,6 +7,7 @@ import argparse
 import sys
 from typing import List, NoReturn, Optional
 
+from ..utils.interrupt import raise_on_interrupt
 from . import convert, demo, export, push, recipes, robustness, run, teacher_logits, train
 from .arguments import name_options, option_names
 
@@ -42,8 +43,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = _parser().parse_args(argv)
     args.passed = passed
     try:
-        import timm_assemble  # noqa: F401  registers the models; here, so that an interrupt shows no traceback
-
+        raise_on_interrupt()
         args.command.run(args)
     except (ValueError, OSError) as e:
         names = {**args.options, **getattr(args.command, 'PARAMETERS', {})}

@@ -1,7 +1,4 @@
-"""A trained model as a file that runs without its Python code: a torch program, a compiled package, or ONNX.
-
-Knows the fast form (deploy), torch's exporters, and nothing of where the model comes from.
-"""
+"""Export a trained model to a file that runs without its Python code: torch program, compiled package or ONNX."""
 import importlib.util
 import json
 import os
@@ -12,39 +9,41 @@ from typing import Any, Callable, Dict, Mapping, Optional, Sequence
 import torch
 from torch import nn
 
-from .optimize import OptimizedModel, fold_for_inference
+from ..utils.atomic import atomic_file
+from .fold import fold_for_inference
 from .winograd import use_winograd
 
 __all__ = ['FORMATS', 'check_output', 'export_model', 'load_exported']
 
 FORMATS = ('program', 'package', 'onnx')
-SUFFIXES = {'program': '.pt2', 'package': '.pt2', 'onnx': '.onnx'}
-NOTES = 'notes.json'  # the file inside a program that the notes are in
+METADATA_FILE = 'metadata.json'  # inside a program
 
 
-def _save_program(program: Any, path: str, notes: Mapping[str, Any]) -> None:
+def _as_strings(metadata: Mapping[str, Any]) -> Dict[str, str]:
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+
+
+def _save_program(program: Any, path: str, metadata: Mapping[str, Any]) -> None:
     with warnings.catch_warnings():
-        # of channels-last weights, whose order in memory is not a plain tensor's; they are read back as they were
+        # torch.export.save warns about the strides of channels-last weights, which it restores correctly
         warnings.filterwarnings('ignore', 'No complete tensor found in the group')
-        torch.export.save(program, path, extra_files={NOTES: json.dumps(notes)})
+        torch.export.save(program, path, extra_files={METADATA_FILE: json.dumps(metadata)})
 
 
-def _save_package(program: Any, path: str, notes: Mapping[str, Any]) -> None:
-    metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in notes.items()}
-    configs = {'freezing': True, 'aot_inductor.metadata': metadata}
+def _save_package(program: Any, path: str, metadata: Mapping[str, Any]) -> None:
+    configs = {'freezing': True, 'aot_inductor.metadata': _as_strings(metadata)}
     torch._inductor.aoti_compile_and_package(program, package_path=path, inductor_configs=configs)
 
 
-def _save_onnx(program: Any, path: str, notes: Mapping[str, Any]) -> None:
+def _save_onnx(program: Any, path: str, metadata: Mapping[str, Any]) -> None:
     import onnx
 
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # the exporter's, about itself
+        warnings.simplefilter('ignore')  # the exporter warns about its own deprecated code
         exported: Any = torch.onnx.export(
-            program, (), input_names=['pictures'], output_names=['logits'], dynamo=True, verbose=False)
+            program, (), input_names=['images'], output_names=['logits'], dynamo=True, verbose=False)
     model = exported.model_proto
-    onnx.helper.set_model_props(model, {
-        key: value if isinstance(value, str) else json.dumps(value) for key, value in notes.items()})
+    onnx.helper.set_model_props(model, _as_strings(metadata))
     onnx.save(model, path)
 
 
@@ -52,78 +51,68 @@ SAVERS: Dict[str, Callable[[Any, str, Mapping[str, Any]], None]] = {
     'program': _save_program, 'package': _save_package, 'onnx': _save_onnx}
 
 
-def check_output(path: Path, format: str, force: bool = False) -> None:
-    """Whether a file can be made here, to be asked before long work.
+def check_output(output: Path, format: str, force: bool = False) -> None:
+    """Check before long work that a file can be exported.
 
     Raises:
-        ValueError: It is there and ``force`` is not given, its folder cannot be written to, or a library is missing.
+        ValueError: ``output`` exists without ``force`` or cannot be written, or a library is missing.
     """
-    if path.is_dir():
-        raise ValueError(f'OUTPUT must be a file, and {path} is a folder')
-    if path.exists() and not force:
-        raise ValueError(f'OUTPUT must be a new file, or be given --force; {path} is there')
-    folder = path.absolute().parent
+    if output.is_dir():
+        raise ValueError(f'output must be a file, got the folder {output}')
+    if output.exists() and not force:
+        raise ValueError(f'output must not exist without `force`, got {output}')
+    folder = output.absolute().parent
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise ValueError(f'OUTPUT {path} cannot be made: {folder} is no folder that can be written to')
+        raise ValueError(f'output must be in a folder that exists and can be written to, got {output}')
     if format == 'onnx':
         for name in ('onnx', 'onnxscript', 'onnxruntime'):
             if importlib.util.find_spec(name) is None:
-                raise ValueError(f"*.onnx needs {name}: pip install 'timm-assemble[export]'")
-
-
-def _dynamic_shapes(size: Sequence[int], any_batch: bool, any_size: bool) -> Any:
-    free = [any_batch, False, any_size, any_size]
-    return ({axis: torch.export.Dim.DYNAMIC for axis in range(4) if free[axis]},)
+                raise ValueError(f"format 'onnx' needs {name}: pip install 'timm-assemble[export]'")
 
 
 def export_model(
         model: nn.Module,
-        path: Path,
+        output: Path,
         example_size: Sequence[int],
         format: str = 'program',
         dtype: Optional[torch.dtype] = None,
         any_batch: bool = True,
         any_size: bool = False,
-        notes: Optional[Mapping[str, Any]] = None,
+        metadata: Optional[Mapping[str, Any]] = None,
 ) -> None:
-    """Write a model, folded and cast as by ``optimize_for_inference``, to a file; it comes whole or not at all.
+    """Write a model, folded and cast as by ``optimize_for_inference``, to a file; the file is written atomically.
 
     Args:
         model: In eval mode.
-        path: File to write; what stands there is replaced.
-        example_size: ``(B, C, H, W)``; what is not free is fixed to it.
+        output: File to write or to replace.
+        example_size: ``(B, C, H, W)``; the file is fixed to it but for what ``any_batch`` and ``any_size`` free.
         format: ``'program'``, a torch.export program for any machine with torch; ``'package'``, compiled by AOTInductor
             for this kind of processor, which needs no compiler where it runs; or ``'onnx'``.
-        dtype: Of the weights, as in ``optimize_for_inference``; pictures and logits are float32.
-        any_batch: Whether any number of pictures can be given.
-        any_size: Whether pictures of any size can be given.
-        notes: Said in the file, JSON values by name: what the pictures must be, say.
+        dtype: Of the weights, as in ``optimize_for_inference``; images and logits are float32.
+        any_batch: Whether the file accepts any batch size.
+        any_size: Whether the file accepts any height and width.
+        metadata: JSON values by name, stored in the file; for instance, how images must be preprocessed.
 
     Raises:
-        ValueError: As for ``optimize_for_inference``; unknown ``format``.
+        ValueError: As for ``optimize_for_inference``, or an unknown ``format``.
         ImportError: ``'onnx'`` without the extra ``[export]``.
     """
     if format not in FORMATS:
         raise ValueError(f'format must be one of {FORMATS}, got {format!r}.')
-    folded: OptimizedModel = fold_for_inference(model, example_size, dtype)
-    batch = max(2, example_size[0]) if any_batch else example_size[0]  # one picture would be taken for a constant
-    device = next(folded.parameters()).device
-    example = torch.zeros(batch, *example_size[1:], device=device)
+    folded = fold_for_inference(model, example_size, dtype)
+    batch = max(2, example_size[0]) if any_batch else example_size[0]  # torch.export takes a size of 1 for a constant
+    example = torch.zeros(batch, *example_size[1:], device=next(folded.parameters()).device)
     if format == 'package':
         use_winograd(folded, example)
-    new = path.with_name(f'.{path.stem}.{os.getpid()}.new{SUFFIXES[format]}')
-    try:
-        with torch.no_grad():
-            program = torch.export.export(
-                folded, (example,), dynamic_shapes=_dynamic_shapes(example_size, any_batch, any_size))
-            SAVERS[format](program, str(new), notes or {})
-        os.replace(new, path)
-    finally:
-        new.unlink(missing_ok=True)
+    axes = (0,) * any_batch + (2, 3) * any_size
+    with atomic_file(output) as path, torch.no_grad():
+        program = torch.export.export(
+            folded, (example,), dynamic_shapes=({axis: torch.export.Dim.DYNAMIC for axis in axes},))
+        SAVERS[format](program, str(path), metadata or {})
 
 
 def load_exported(path: Path, format: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The callable of an exported file, from pictures to logits, as the lines of docs/deployment.md load it."""
+    """Load an exported file as a callable from images to logits, with the lines of docs/deployment.md."""
     if format == 'program':
         return torch.export.load(path).module()
     if format == 'package':
@@ -131,4 +120,4 @@ def load_exported(path: Path, format: str) -> Callable[[torch.Tensor], torch.Ten
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    return lambda x: torch.from_numpy(session.run(None, {'pictures': x.numpy()})[0])
+    return lambda x: torch.from_numpy(session.run(None, {'images': x.numpy()})[0])

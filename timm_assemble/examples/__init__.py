@@ -1,0 +1,1 @@
+"""Complete examples that run as commands."""

@@ -1,8 +1,7 @@
-"""The package's main job on real pictures, from start to end, and the example of using it in a loop of one's own.
+"""A custom training loop from start to end: ``timm-assemble demo``.
 
-Trains a model on scikit-learn's handwritten digits through timm's parts, saves it in the Hugging Face Hub's form, reads
-it back and classifies with it. It knows the model, its card and timm, scikit-learn for the pictures and matplotlib for
-the plot.
+Trains a model on scikit-learn's handwritten digits with timm's parts, saves it in Hugging Face format, reads it back
+and classifies with it.
 """
 import json
 from pathlib import Path
@@ -21,6 +20,7 @@ from timm.utils import random_seed
 from torch import nn
 
 from ..hub.model_card import Result, model_card
+from ..training import drop_block_schedule
 from ..utils.atomic import atomic_folder
 
 CLASSES = 10
@@ -30,7 +30,7 @@ DROP_BLOCK_RATE = 0.1
 
 
 def write_digits(root: Path) -> None:
-    """Write scikit-learn's 1,797 digits as an image folder, 1,437 of them for training and 360 for validation."""
+    """Write scikit-learn's 1,797 digits as an image folder: 1,437 to train, 360 to validate."""
     from PIL import Image
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -46,7 +46,7 @@ def write_digits(root: Path) -> None:
 
 
 def create_loaders(root: Path, data_config: Dict[str, Any]) -> Tuple[Any, Any]:
-    """Training batches, augmented, with mixed and smoothed labels, and validation batches as they are."""
+    """Create the loaders: training batches augmented, with mixed and smoothed labels; validation batches plain."""
     common = dict(
         input_size=data_config['input_size'], mean=data_config['mean'], std=data_config['std'],
         interpolation=data_config['interpolation'], batch_size=BATCH_SIZE, device=torch.device('cpu'), num_workers=0)
@@ -61,16 +61,15 @@ def create_loaders(root: Path, data_config: Dict[str, Any]) -> Tuple[Any, Any]:
 def train_epoch(
         task: ClassificationTask, loader: Any, optimizer: Any, scheduler: Any, epoch: int, epochs: int,
 ) -> float:
-    """One pass over the training pictures; gives the mean loss."""
+    """Train for one epoch and return the mean loss."""
     from tqdm import tqdm
 
     task.train()
     losses: List[float] = []
     bar = tqdm(loader, desc=f'epoch {epoch + 1}/{epochs}', unit='image', unit_scale=BATCH_SIZE, ncols=110)
-    for i, (images, target) in enumerate(bar):
-        step = epoch * len(loader) + i
-        # the paper's schedule: DropBlock grows with the step, linearly
-        task.trainable_module.set_drop_block_rate(DROP_BLOCK_RATE * step / (epochs * len(loader)))  # type: ignore
+    for step, (images, target) in enumerate(bar, start=epoch * len(loader)):
+        rate = drop_block_schedule(step, epochs * len(loader), 0.0, DROP_BLOCK_RATE)
+        task.trainable_module.set_drop_block_rate(rate)  # type: ignore
         loss = task(images.contiguous(memory_format=torch.channels_last), target)['loss']
         optimizer.zero_grad()
         loss.backward()
@@ -83,16 +82,16 @@ def train_epoch(
 
 @torch.inference_mode()
 def predict(model: nn.Module, loader: Any) -> Tuple[torch.Tensor, torch.Tensor]:
-    """Logits and labels of all of a loader's pictures."""
+    """Return logits and labels of all images of a loader."""
     model.eval()
     logits, labels = zip(*((model(x.contiguous(memory_format=torch.channels_last)), y) for x, y in loader))
     return torch.cat(logits), torch.cat(labels)
 
 
 def save(model: Any, folder: Path, note: str, results: Sequence[Result] = ()) -> None:
-    """Save in the Hub's form: model.safetensors, config.json and a model card; all of it or nothing."""
+    """Save in Hugging Face format, atomically: model.safetensors, config.json and a model card."""
     name = model.pretrained_cfg['architecture']
-    model.to(memory_format=torch.contiguous_format)  # safetensors takes no other layout
+    model.to(memory_format=torch.contiguous_format)  # the only layout of safetensors
     with atomic_folder(folder, force=True) as made:
         labels = dict(label_names=[*map(str, range(CLASSES))])
         save_for_hf(model, str(made), safe_serialization=True, model_config=labels)
@@ -104,7 +103,7 @@ def save(model: Any, folder: Path, note: str, results: Sequence[Result] = ()) ->
 def draw(
         path: Path, curves: List[Dict[str, float]], files: List[str], logits: torch.Tensor, labels: torch.Tensor,
 ) -> None:
-    """Learning curves, and 24 validation pictures: mistakes, the most certain first, then what was least certain."""
+    """Draw learning curves and 24 validation images: most certain mistakes first, then least certain answers."""
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
@@ -131,22 +130,22 @@ def draw(
 
 
 def run(model_name: str, output: Path, epochs: int, seed: int) -> float:
-    """Train, save, read back and classify; gives validation top-1 in percent.
+    """Train, save, read back and classify; return validation top-1 in percent.
 
     Args:
-        model_name: Any model of timm; those without DropBlock train without it.
-        output: Folder for the pictures, the model, its figures and the plot.
-        epochs: Passes over the training pictures.
+        model_name: Name of one of this package's models.
+        output: Folder for the images, the model, its metrics and the plot.
+        epochs: Number of epochs.
         seed: Of weights, order and augmentation. The same seed gives the same numbers on the same machine.
 
     Raises:
-        KeyboardInterrupt: Passed on, after the weights as they are have been saved.
+        KeyboardInterrupt: Passed on after the current weights have been saved.
     """
     data, trained = output / 'digits', output / 'trained'
     if not (data / 'validation').exists():
         write_digits(data)
     random_seed(seed)
-    # batch norm's official momentum averages over 300 updates, more than are made here
+    # batch norm's official momentum averages over 300 updates, more than this training has
     model = create_model(
         model_name, num_classes=CLASSES, drop_block_rate=DROP_BLOCK_RATE, bn_momentum=0.1,
         pretrained_cfg_overlay=dict(input_size=(3, SIZE, SIZE), crop_pct=1.0, test_input_size=None))
@@ -167,19 +166,17 @@ def run(model_name: str, output: Path, epochs: int, seed: int) -> float:
             print(f'epoch {epoch + 1}/{epochs}: training loss {loss:.3f}, validation top-1 {top1:.2f} %', flush=True)
     except KeyboardInterrupt:
         save(model, trained, f'Interrupted in epoch {len(curves) + 1} of {epochs}.')
-        print(f'\ninterrupted in epoch {len(curves) + 1}: the weights as they are lie in {trained}')
+        print(f'\ninterrupted in epoch {len(curves) + 1}: current weights saved to {trained}')
         raise
     save(model, trained, '', [Result(
-        'top-1', top1, f'{len(labels)} pictures held out, {SIZE} x {SIZE}, after the last of {epochs} epochs',
+        'top-1', top1, f'{len(labels)} held-out images, {SIZE} x {SIZE}, after the last of {epochs} epochs',
         f'timm-assemble demo --model {model_name} --epochs {epochs} --seed {seed}', 'scikit-learn digits')])
 
-    again = create_model(f'local-dir:{trained}', pretrained=True).to(memory_format=torch.channels_last)
-    again_logits, _ = predict(again, validation_loader)
-    if not torch.equal(again_logits, logits):
-        raise RuntimeError(f'the model read back from {trained} gives other logits than the one saved there')
-    files = validation_loader.dataset.filenames(absolute=True)
-    draw(output / 'demo.png', curves, files, logits, labels)
+    loaded = create_model(f'local-dir:{trained}', pretrained=True).to(memory_format=torch.channels_last)
+    if not torch.equal(predict(loaded, validation_loader)[0], logits):
+        raise RuntimeError(f'the model read back from {trained} gives other logits than the saved one')
+    draw(output / 'demo.png', curves, validation_loader.dataset.filenames(absolute=True), logits, labels)
     (output / 'curves.json').write_text(json.dumps(dict(model=model_name, seed=seed, curves=curves), indent=1) + '\n')
-    print(f'read back from {trained}: equal logits on all {len(labels)} validation pictures\n'
-          f'validation top-1 {top1:.2f} %; curves and pictures in {output / "demo.png"}')
+    print(f'read back from {trained}: equal logits on all {len(labels)} validation images\n'
+          f'validation top-1 {top1:.2f} %; curves and images in {output / "demo.png"}')
     return top1

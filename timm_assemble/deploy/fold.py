@@ -1,0 +1,112 @@
+"""Folding: batch norms into their convolutions, weights channels-last and in the dtype they run in."""
+import copy
+from typing import Any, Optional, Sequence
+
+import torch
+from timm.layers import ConvNormAct
+from torch import nn
+from torch.utils._pytree import tree_map_only
+
+from .winograd import remove_winograd
+
+__all__ = ['fold_batch_norms', 'FoldedModel', 'fold_for_inference']
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+TIMM_ATTRIBUTES = ('pretrained_cfg', 'default_cfg', 'num_classes', 'num_features', 'feature_info')
+
+
+def _fold(layer: ConvNormAct) -> None:
+    conv, bn = layer.conv, layer.bn
+    if getattr(bn, 'running_var', None) is None:
+        return  # already folded, or no constant statistics
+    scale = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
+    bias = bn.bias.double() - bn.running_mean.double() * scale
+    if conv.bias is not None:
+        bias += conv.bias.double() * scale
+    weight = conv.weight.double() * scale.view(-1, 1, 1, 1)
+    dtype = conv.weight.dtype
+    conv.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+    conv.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
+    layer.bn = bn.act  # DropBlock, which comes between them, is the identity in eval mode
+
+
+def fold_batch_norms(model: nn.Module) -> nn.Module:
+    r"""Fold the batch norms of all ``ConvNormAct`` layers into their convolutions, in place.
+
+    .. math:: w' = w\,\frac{\gamma}{\sqrt{\sigma^2 + \epsilon}}, \qquad
+        b' = \beta + (b - \mu)\,\frac{\gamma}{\sqrt{\sigma^2 + \epsilon}}
+
+    is computed in float64 and rounded to the weights' dtype once. These layers hold every batch norm of this package's
+    models: also those of selective kernels, little branches, shortcuts and the head's embedding.
+
+    Args:
+        model: In eval mode. Its convolutions get biases, and activations replace its norms.
+
+    Returns:
+        ``model``.
+
+    Raises:
+        ValueError: The model or a part of it is in training mode, where batch norm uses the batch's statistics.
+    """
+    training = [name or type(model).__name__ for name, module in model.named_modules() if module.training]
+    if training:
+        raise ValueError(f'model must be in eval mode, call model.eval(); in training mode: {", ".join(training[:3])}'
+                         f'{" and more" if len(training) > 3 else ""}.')
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, ConvNormAct):
+                _fold(module)
+    return model
+
+
+class FoldedModel(nn.Module):
+    """A folded model: the same call as before, without gradients, computed in the dtype of the weights.
+
+    The casts of the images to this dtype and of the outputs back are compiled and exported together with the model.
+
+    Args:
+        model: In eval mode.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        for name in TIMM_ATTRIBUTES:  # timm.data.resolve_model_data_config and others read them
+            if hasattr(model, name):
+                setattr(self, name, getattr(model, name))
+        self.training = False
+
+    def train(self, mode: bool = True) -> 'FoldedModel':
+        """Stay in eval mode; raise ValueError for training mode."""
+        if mode:
+            raise ValueError('mode must be False: an optimized model has no batch norms left to train.')
+        return self
+
+    def __call__(self, x: torch.Tensor) -> Any:
+        with torch.no_grad():  # inductor folds constants only without gradients
+            return super().__call__(x.contiguous(memory_format=torch.channels_last))  # one layout, one compilation
+
+    def forward(self, x: torch.Tensor) -> Any:
+        dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
+        y = self.model(x.to(dtype, memory_format=torch.channels_last))
+        return tree_map_only(torch.Tensor, lambda output: output.to(x.dtype), y)
+
+
+def fold_for_inference(
+        model: nn.Module, example_size: Sequence[int], dtype: Optional[torch.dtype] = None) -> FoldedModel:
+    """Return a folded copy of a model, channels-last and cast: ``optimize_for_inference`` without compilation.
+
+    Args and errors are those of :func:`~timm_assemble.deploy.optimize.optimize_for_inference`.
+    """
+    size = tuple(example_size)
+    if len(size) not in (3, 4) or not all(isinstance(n, int) and n > 0 for n in size):
+        raise ValueError(f'example_size must be (B, C, H, W) or (C, H, W), positive integers, got {example_size!r}.')
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f'dtype must be one of {DTYPES} or None, got {dtype!r}.')
+    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), size[-3])
+    if channels != size[-3]:
+        raise ValueError(f"example_size must have the model's {channels} channels, got {example_size!r}.")
+    if isinstance(model, FoldedModel):
+        model = model.model
+    folded = remove_winograd(fold_batch_norms(copy.deepcopy(model))).requires_grad_(False)
+    return FoldedModel(folded.to(dtype=dtype, memory_format=torch.channels_last))  # type: ignore[call-overload]
