@@ -1,4 +1,4 @@
-"""Assemble-ResNet: ResNet with ResNet-D, selective kernels, Big-Little, anti-aliasing and DropBlock, as timm models.
+"""Assemble-ResNet: ResNet-D, SK, Big-Little, anti-aliasing and DropBlock in timm.
 
 Paper: `Compounding the Performance Improvements of Assembled Techniques in a Convolutional Neural Network`
     - https://arxiv.org/abs/2001.06268
@@ -149,9 +149,9 @@ class AssembleResNet(nn.Module):
 
     @torch.jit.ignore
     def set_drop_block_rate(self, rate: float) -> None:
-        """Set the DropBlock rate (1 - keep_prob), 0 to 1, without recompilation or device sync.
+        """Set the DropBlock rate, 1 - keep_prob, of stage 4; stage 3 has a quarter.
 
-        Stage 3 applies a quarter of it. A model without DropBlock warns.
+        The rate is from 0 to 1. No recompilation or device sync follows. A model without DropBlock warns.
         """
         _check(0 <= rate <= 1, 'rate', rate, 'from 0 to 1')
         drop_blocks = [m for m in self.modules() if isinstance(m, DropBlock2d)]
@@ -162,14 +162,14 @@ class AssembleResNet(nn.Module):
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Store only the input of each block for the backward pass and recompute the rest."""
+        """Store only the blocks' inputs for the backward pass and recompute the rest."""
         for m in self.modules():
             if isinstance(m, Bottleneck):
                 m.grad_checkpointing = enable
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
-        """Return parameter groups for layer-wise decay: stem, then stages or blocks in the order of computation."""
+        """Return parameter groups for layer-wise decay, in the order of computation."""
         if coarse:
             return dict(stem=r'^stem', blocks=r'^stage(\d+)')
         return dict(stem=r'^stem', blocks=[
@@ -182,7 +182,7 @@ class AssembleResNet(nn.Module):
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
-        """Replace the classifier and, if given, the pooling; see :meth:`AssembleHead.reset`."""
+        """Replace the classifier (0 classes for none) and, if given, the pooling."""
         self.head.reset(num_classes, global_pool, **get_device_dtype(self))
         self.num_classes = num_classes
         self.head_hidden_size = self.head.hidden_size
@@ -223,7 +223,7 @@ class AssembleResNet(nn.Module):
         return take_indices
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute features ``(B, num_features, h, w)`` of stride 32 (16 with ``last_stride=1``)."""
+        """Compute features of stride 32 (16 with ``last_stride=1``)."""
         x = self.stem_pool(self.stem(x))
         x = self.stage1(x)
         x = self.stage2(x)
@@ -231,7 +231,7 @@ class AssembleResNet(nn.Module):
         return self.stage4(x)
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """Compute logits of the features, or with ``pre_logits`` the classifier's input ``(B, head_hidden_size)``."""
+        """Compute logits, or with ``pre_logits`` the classifier's input."""
         return self.head(x, pre_logits=pre_logits)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -304,14 +304,14 @@ def assemble_resnet50_d_sk(pretrained: bool = False, **kwargs) -> AssembleResNet
 
 @register_model
 def assemble_resnet50_bl(pretrained: bool = False, **kwargs) -> AssembleResNet:
-    """ResNet-50 with Big-Little, alpha 2, beta 4. In the official code, in no row of the paper's ablation."""
+    """ResNet-50 with Big-Little. No row of the paper's ablation."""
     return _create(
         'assemble_resnet50_bl', pretrained, kwargs, layers=(3, 4, 6, 3), shortcut='big_little', big_little=(2, 4))
 
 
 @register_model
 def assemble_resnet50_bl_sk(pretrained: bool = False, **kwargs) -> AssembleResNet:
-    """ResNet-50 with Big-Little and selective kernels. Row E9 of the paper's ablation."""
+    """ResNet-50 with Big-Little and SK-C3. Row E9 of the paper's ablation."""
     return _create(
         'assemble_resnet50_bl_sk', pretrained, kwargs,
         layers=(3, 4, 6, 3), shortcut='big_little', big_little=(2, 4), attn='sk')
@@ -327,7 +327,7 @@ def assemble_resnet50(pretrained: bool = False, **kwargs) -> AssembleResNet:
 
 @register_model
 def assemble_resnet101(pretrained: bool = False, **kwargs) -> AssembleResNet:
-    """Assemble-ResNet-101. In the official code, in no row of the paper's ablation."""
+    """Assemble-ResNet-101. No row of the paper's ablation."""
     return _create(
         'assemble_resnet101', pretrained, kwargs,
         layers=(4, 8, 18, 3), shortcut='big_little', big_little=(2, 4), attn='sk', aa_size=3)

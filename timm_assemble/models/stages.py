@@ -52,7 +52,7 @@ def make_blocks(
         device=None,
         dtype=None,
 ) -> nn.Sequential:
-    """Build ``depth`` bottlenecks; the first one has the stride and a projection shortcut."""
+    """Build bottlenecks; the first has the stride and a projection shortcut."""
     out_chs = Bottleneck.expansion * width
     common: Dict[str, Any] = dict(norm_layer=norm_layer, drop_layer=drop_layer, device=device, dtype=dtype)
     projection = ProjectionShortcut(
@@ -85,7 +85,7 @@ def make_big_little_stage(
         device=None,
         dtype=None,
 ) -> BigLittleStage:
-    """Build ``depth - 1`` blocks at half resolution, a thin and shallow branch beside them, and a merging block."""
+    """Build ``depth - 1`` big blocks, a thin and shallow branch, and a merging block."""
     alpha, beta = big_little
     big_depth, little_depth, thin = depth - 1, max(1, depth // beta - 1), width // alpha
     out_chs, thin_chs = Bottleneck.expansion * width, Bottleneck.expansion * thin
