@@ -77,7 +77,7 @@ def changed(**changes):
     (changed(cfg_crop_pct='all'), "crop_pct must be a positive number, got 'all'"),
     (changed(cfg_interpolation='best'), "interpolation must be one of .*, got 'best'"),
     (changed(label_names=['a', 'b']), 'label_names must be as many as the 7 classes, got 2'),
-    (changed(cfg_label_names='abcdefg'), "label_names must be a list of strings without line breaks, got 'abcdefg'"),
+    (changed(cfg_label_names='abcdefg'), "label_names must be a list of strings, got 'abcdefg'"),
 ])
 def test_bad_config_is_one_line_that_names_file_key_and_value(folder, content, message):
     file = folder / 'config.json'

@@ -11,8 +11,8 @@ from timm.models._hub import load_model_config_from_hf, load_model_config_from_p
 
 from .pretrained_cfg import input_channels
 from .validation import (
-    Rules, check_model_args, check_model_source, check_pretrained_cfg, check_values, check_weights, error_line,
-    is_integer, is_number, is_numbers, is_size, is_word,
+    CFG_RULES, Rules, check_model_args, check_model_source, check_pretrained_cfg, check_values, check_weights,
+    error_line, is_integer, is_number, is_numbers,
 )
 
 __all__ = ['NotTrainCheckpointError', 'TrainedModel', 'read_train_checkpoint']
@@ -29,18 +29,18 @@ STRINGS = (
     'kd_model_name kd_loss_type')
 NUMBERS = (
     'epochs batch_size grad_accum_steps world_size lr lr_base lr_base_size momentum weight_decay clip_grad layer_decay '
-    'warmup_epochs warmup_lr min_lr cooldown_epochs crop_pct hflip vflip color_jitter aug_repeats reprob mixup cutmix '
+    'warmup_epochs warmup_lr min_lr cooldown_epochs hflip vflip color_jitter aug_repeats reprob mixup cutmix '
     'mixup_off_epoch smoothing drop drop_path drop_block bn_momentum bn_eps model_ema_decay kd_temperature '
     'distill_loss_weight task_loss_weight seed')
 ARG_RULES: Rules = {
-    **dict.fromkeys(STRINGS.split(), (is_word, 'a string without line breaks')),
+    **dict.fromkeys(STRINGS.split(), (lambda value: isinstance(value, str), 'a string')),
     **dict.fromkeys(NUMBERS.split(), (is_number, 'a number')),
     **dict.fromkeys(('num_classes', 'in_chans'), (is_integer, 'an integer')),
-    **dict.fromkeys(('mean', 'std', 'scale', 'ratio'), (is_numbers, 'a list of numbers')),
+    **dict.fromkeys(('scale', 'ratio'), (is_numbers, 'a list of numbers')),
+    **{key: CFG_RULES[key] for key in ('mean', 'std', 'crop_pct', 'input_size')},
     **dict.fromkeys(('sched_on_updates', 'bce_loss', 'model_ema', 'model_ema_warmup', 'amp', 'pretrained'),
                     (lambda value: isinstance(value, bool), 'true or false')),
     'img_size': (lambda value: is_integer(value, 1, 65_536), 'an integer from 1 to 65536'),
-    'input_size': (is_size, 'channels, height and width, each from 1 to 65536'),
     'model_kwargs': (lambda value: isinstance(value, dict), 'a mapping'),
 }
 
@@ -92,10 +92,13 @@ def _comparable(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _check_args(args: Any, where: str) -> None:
+def _check_args(args: Any, where: str) -> Dict[str, Any]:
+    """Return the arguments that are given, strings with line breaks as one line: they are shown on model cards."""
     if not isinstance(args, dict) or not args.get('model'):
         raise ValueError(f'{where} must be the arguments of train.py with a model, got {reprlib.repr(args)}')
     check_values(args, ARG_RULES, where)
+    return {k: ' '.join(v.split()) if isinstance(v, str) and v.splitlines() not in ([], [v]) else v
+            for k, v in args.items() if v is not None}
 
 
 def _read_args(path: Path, checkpoint: Dict[str, Any]) -> Tuple[Dict[str, Any], str]:
@@ -107,7 +110,7 @@ def _read_args(path: Path, checkpoint: Dict[str, Any]) -> Tuple[Dict[str, Any], 
 
     within = dict(vars(checkpoint['args'])) if isinstance(checkpoint.get('args'), argparse.Namespace) else {}
     if within:
-        _check_args(within, str(path))
+        within = _check_args(within, str(path))
     file = path.with_name('args.yaml')
     if not file.is_file():
         if not within:
@@ -117,13 +120,13 @@ def _read_args(path: Path, checkpoint: Dict[str, Any]) -> Tuple[Dict[str, Any], 
         beside = yaml.safe_load(file.read_text(encoding='utf-8'))
     except (yaml.YAMLError, ValueError, RecursionError) as e:
         raise ValueError(f'{file} must be YAML as train.py writes it: {error_line(e)}') from e
-    _check_args(beside, str(file))
+    beside = _check_args(beside, str(file))
     for key in BUILDING:
         a, b = _comparable(beside.get(key)), _comparable(within.get(key))
         if within and a != b and not (key == 'num_classes' and a is None):  # train.py fills this one in
             raise ValueError(f'{file} must be that of {path.name}: {key} is {reprlib.repr(a)} in the one and '
                              f'{reprlib.repr(b)} in the other')
-    return {**within, **{k: v for k, v in beside.items() if v is not None}}, str(file)
+    return {**within, **beside}, str(file)
 
 
 def _base(name: str) -> Tuple[str, Dict[str, Any], Dict[str, Any]]:

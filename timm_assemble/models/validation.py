@@ -18,8 +18,8 @@ from timm.models._hub import download_from_hf
 from .assemble_resnet import AssembleResNet
 
 __all__ = [
-    'check_model_args', 'check_model_folder', 'check_model_source', 'check_pretrained_cfg', 'check_values',
-    'check_weights', 'error_line', 'is_integer', 'is_number', 'is_numbers', 'is_size', 'is_word']
+    'CFG_RULES', 'Rules', 'check_model_args', 'check_model_folder', 'check_model_source', 'check_pretrained_cfg',
+    'check_values', 'check_weights', 'error_line', 'is_integer', 'is_number', 'is_numbers']
 
 Rules = Mapping[str, Tuple[Callable[[Any], bool], str]]  # key -> test of its value, and what is allowed
 # Far above any real network: a larger value is a broken file, which would take minutes or all memory to build.
@@ -50,31 +50,26 @@ def is_numbers(value: Any, above: float = -math.inf) -> bool:
     return isinstance(value, (list, tuple)) and len(value) > 0 and all(is_number(v, above) for v in value)
 
 
-def is_size(value: Any) -> bool:
+def _is_size(value: Any) -> bool:
     return is_numbers(value, 0) and len(value) == 3 and all(is_integer(v, 1, 65_536) for v in value)
 
 
-def is_word(value: Any) -> bool:
-    """Return whether the value is a string without line breaks, which would reach the model card."""
-    return isinstance(value, str) and value.splitlines() in ([], [value])
+def _are_strings(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
 
 
-def _are_words(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and all(map(is_word, value))
-
-
-SIZE = (is_size, 'channels, height and width, each from 1 to 65536')
+SIZE = (_is_size, 'channels, height and width, each from 1 to 65536')
 POSITIVE = (lambda value: is_number(value, 0), 'a positive number')
-WORDS = (lambda value: is_word(value) or _are_words(value), 'one or more strings without line breaks')
+STRINGS = (lambda value: isinstance(value, str) or _are_strings(value), 'one or more strings')
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos', 'random')
 CFG_RULES: Rules = {
     'input_size': SIZE, 'test_input_size': SIZE, 'min_input_size': SIZE, 'crop_pct': POSITIVE,
-    'test_crop_pct': POSITIVE, 'first_conv': WORDS, 'classifier': WORDS,
+    'test_crop_pct': POSITIVE, 'first_conv': STRINGS, 'classifier': STRINGS,
     'mean': (is_numbers, 'a list of numbers'),
     'std': (lambda value: is_numbers(value, 0), 'a list of positive numbers'),
     'interpolation': (lambda value: value in INTERPOLATIONS, f'one of {", ".join(INTERPOLATIONS)}'),
     'num_classes': (lambda value: is_integer(value, 0), 'an integer of 0 or more'),
-    'label_names': (_are_words, 'a list of strings without line breaks'),
+    'label_names': (_are_strings, 'a list of strings'),
 }
 
 
