@@ -1,19 +1,38 @@
-"""Checkpoints of timm's train.py, and what must be known before anything is published; nothing here asks a server."""
+"""Checkpoints of timm's train.py, read back as the model that was trained."""
 import argparse
 import json
+import shutil
 
 import pytest
 import timm
 import torch
 import yaml
 
-from timm_assemble.hub.prepare import prepare
+from timm_assemble.models.loading import load_source
 from timm_assemble.models.train_checkpoint import read_train_checkpoint
 
 from .._published import FOLDER, FOUR_CHANNELS, WITH_EMA, logits, train_args, write_checkpoint, write_folder
 
 
-def test_ema_weights_where_there_are_any(tmp_path):
+def save(path, args, **content):
+    torch.save(dict(content, args=argparse.Namespace(**args)), path)
+    return path
+
+
+@pytest.fixture(scope='module')
+def written(tmp_path_factory):
+    """Return a run's checkpoint and its model, which nobody changes."""
+    return write_checkpoint(tmp_path_factory.mktemp('written') / 'run', FOUR_CHANNELS)
+
+
+@pytest.fixture
+def run(written, tmp_path):
+    """Return the checkpoint in a copy of the run, and its model."""
+    path, model = written
+    return shutil.copytree(path.parent, tmp_path / 'run') / path.name, model
+
+
+def test_ema_weights_are_preferred(tmp_path):
     path, model = write_checkpoint(tmp_path / 'run', WITH_EMA)
     read = read_train_checkpoint(path)
     assert torch.equal(logits(read.model), logits(model)) and not read.model.training
@@ -25,22 +44,19 @@ def test_ema_weights_where_there_are_any(tmp_path):
     assert not torch.equal(logits(read.model), logits(model)) and 'no EMA' in read.weights
 
 
-def test_arguments_within_do_without_args_yaml(tmp_path):
+def test_arguments_in_the_checkpoint_replace_args_yaml(tmp_path):
     path, model = write_checkpoint(tmp_path / 'run', WITH_EMA)
     (path.parent / 'args.yaml').unlink()
     assert torch.equal(logits(read_train_checkpoint(path).model), logits(model))
 
 
 @pytest.mark.parametrize('mean, expected', [(None, 114.8067 / 255), ([0.25], 0.25)])
-def test_input_of_one_channel(tmp_path, mean, expected):
-    """One mean a channel, the average of the registered three as timm's loaders take it, or the one that was given."""
+def test_one_channel_has_the_average_mean_or_the_given_one(tmp_path, mean, expected):
     args = dict(train_args(FOLDER), num_classes=3, in_chans=1, mean=mean, img_size=None, crop_pct=0.9)
     model = timm.create_model(
         'test_assemble_resnet', num_classes=3, in_chans=1, global_pool=args['gp'], **args['model_kwargs'])
-    path = tmp_path / 'last.pth.tar'
-    torch.save(dict(state_dict={f'module.{k}': v for k, v in model.state_dict().items()},
-                    args=argparse.Namespace(**args)), path)
-    read = read_train_checkpoint(path)
+    state = {f'module.{k}': v for k, v in model.state_dict().items()}
+    read = read_train_checkpoint(save(tmp_path / 'last.pth.tar', args, state_dict=state))
     assert torch.equal(logits(read.model), logits(model)) and (read.epoch, read.metric) == (None, None)
     cfg = read.model.pretrained_cfg
     assert cfg['input_size'] == (1, 160, 160) and cfg['crop_pct'] == 0.9
@@ -49,73 +65,123 @@ def test_input_of_one_channel(tmp_path, mean, expected):
 
 
 @pytest.mark.parametrize('with_file', [True, False])
-def test_arguments_of_training_alone_build_no_model(tmp_path, with_file):
-    """DropBlock's schedule and lists among the arguments, in args.yaml and within the checkpoint."""
-    path, model = write_checkpoint(tmp_path / 'run', FOUR_CHANNELS)
+def test_arguments_of_training_only_build_no_model(run, with_file):
+    """DropBlock's schedule and lists are among the arguments, in args.yaml and in the checkpoint."""
+    path, model = run
     checkpoint = torch.load(path, weights_only=False)
     args = vars(checkpoint['args'])
     args['model_kwargs'] = {**args['model_kwargs'], 'drop_block_rate': 0.2, 'drop_block_start_rate': 0.1}
-    args.update(device_modules=['a.module'], kd_model_name='logits:/somewhere/logits', dataset='hfds//somewhere')
+    args.update(device_modules=['a.module'])
     (path.parent / 'args.yaml').unlink()
     if with_file:  # written before the training took the rate out of the arguments
         (path.parent / 'args.yaml').write_text(yaml.safe_dump(args))
         args['model_kwargs'].pop('drop_block_start_rate')
     torch.save(checkpoint, path)
-    publication = prepare(path, 'user/name', output=tmp_path / 'output')
-    assert torch.equal(logits(timm.create_model(f'local-dir:{publication.folder}', pretrained=True)), logits(model))
-    card = (publication.folder / 'README.md').read_text()
-    assert 'stored logits of a teacher' in card and '/somewhere' not in card
-    assert 'drop_block' not in (publication.folder / 'config.json').read_text()
+    read = read_train_checkpoint(path)
+    assert torch.equal(logits(read.model), logits(model)) and not [k for k in read.model_args if 'drop' in k]
 
 
-def test_fine_tuned_from_a_folder(tmp_path):
-    """Arguments and input of the model that training began from are kept, but for its classes' names."""
-    write_folder(tmp_path / 'base')
-    config = json.loads((tmp_path / 'base' / 'config.json').read_text())
+def test_fine_tuned_model_keeps_arguments_and_input_of_its_base_but_not_its_labels(tmp_path):
+    write_folder(tmp_path)
+    config = json.loads((tmp_path / 'config.json').read_text())
     config['pretrained_cfg']['crop_pct'] = 0.5
-    (tmp_path / 'base' / 'config.json').write_text(json.dumps({**config, 'label_names': [*'abcdefg']}))
-    name = f'local-dir:{tmp_path / "base"}'
-    model = timm.create_model(name, num_classes=3)
-    args = dict(train_args(FOLDER), model=name, num_classes=3, img_size=None, model_kwargs={})
-    torch.save(dict(state_dict=model.state_dict(), args=argparse.Namespace(**args)), tmp_path / 'last.pth.tar')
-    publication = prepare(tmp_path / 'last.pth.tar', 'user/tuned', output=tmp_path / 'output')
-    again = timm.create_model(f'local-dir:{publication.folder}', pretrained=True)
-    assert torch.equal(logits(again), logits(model))
-    assert again.pretrained_cfg['crop_pct'] == 0.5 and not again.pretrained_cfg.get('label_names')
-    assert str(tmp_path) not in ''.join(
-        (publication.folder / f).read_text() for f in publication.files if not f.endswith('.safetensors'))
+    (tmp_path / 'config.json').write_text(json.dumps({**config, 'label_names': [*'abcdefg']}))
+    model = timm.create_model(f'local-dir:{tmp_path}', num_classes=3)
+    args = dict(train_args(FOLDER), model=f'local-dir:{tmp_path}', num_classes=3, img_size=None, model_kwargs={})
+    read = read_train_checkpoint(save(tmp_path / 'last.pth.tar', args, state_dict=model.state_dict()))
+    assert torch.equal(logits(read.model), logits(model)) and read.model_args['aa_size'] == 5
+    assert read.model.pretrained_cfg['crop_pct'] == 0.5 and not read.model.pretrained_cfg.get('label_names')
+    (tmp_path / 'config.json').write_text('[]')
+    with pytest.raises(ValueError, match=r'last.pth.tar: model local-dir:.* must be a JSON object, got \[\]'):
+        read_train_checkpoint(tmp_path / 'last.pth.tar')
 
 
-def _checkpoint(tmp_path, **changes):
-    path, _ = write_checkpoint(tmp_path / 'run', FOUR_CHANNELS)
-    file = path.parent / 'args.yaml'
-    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **changes}))
-    return path
+def test_line_breaks_in_args_yaml_are_folded(run):
+    path, _ = run
+    file = path.with_name('args.yaml')
+    args = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump({**args, 'opt': 'sgd\n\n# Title\u2028', 'val_split': 'a  b'}))
+    read = read_train_checkpoint(path)
+    assert read.args['opt'] == 'sgd # Title' and read.args['val_split'] == 'a  b'
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize('content, message', [
+    (b'null', 'must be the arguments of train.py with a model, got None'),
+    (b'- 1', r'must be the arguments of train.py with a model, got \[1\]'),
+    (b'model: \xff\xfe', 'must be YAML as train.py writes it'),
+    (b'a: [', 'must be YAML as train.py writes it'),
+    (b'[' * 1_200, 'must be YAML as train.py writes it'),
+    (dict(model=None), 'must be the arguments of train.py with a model'),
+    (dict(model=5), 'model must be a string, got 5'),
+    (dict(model='resnet5000'), 'model resnet5000: timm knows no such model'),
+    (dict(epochs=[1]), r'epochs must be a number, got \[1\]'),
+    (dict(lr=float('nan')), 'lr must be a number, got nan'),
+    (dict(num_classes='x'), "num_classes must be an integer, got 'x'"),
+    (dict(input_size=[3, 64]), r'input_size must be channels, height and width.*, got \[3, 64\]'),
+    (dict(img_size=-1), 'img_size must be an integer from 1 to 65536, got -1'),
+    (dict(std=[0.2, 0, 0.2]), r'std must be a list of positive numbers, got'),
+    (dict(model_ema='yes'), "model_ema must be true or false, got 'yes'"),
+    (dict(dataset={}), 'dataset must be a string'),
+    (dict(model_kwargs=[1]), r'model_kwargs must be a mapping, got \[1\]'),
+    (dict(model_kwargs=dict(layers=[20_000] * 4)), 'layers must be at most 500 in total'),
+    (dict(model_kwargs=dict(widht=8)), "assemble_resnet50 has no 'widht'; did you mean 'width'"),
+    (dict(model_kwargs=dict(width=12)), 'width must be a positive multiple of 8, got 12'),
+    (dict(interpolation='best'), "interpolation must be one of .*, got 'best'"),
+])
+def test_bad_args_yaml_is_one_line_that_names_file_key_and_value(run, content, message):
+    path, _ = run
+    file = path.with_name('args.yaml')
+    if isinstance(content, dict):
+        checkpoint = torch.load(path, weights_only=False)
+        del checkpoint['args']  # else args.yaml is reported as that of another run
+        torch.save(checkpoint, path)
+        content = yaml.safe_dump({**yaml.safe_load(file.read_text()), **content}).encode()
+    file.write_bytes(content)
+    for read in (lambda: read_train_checkpoint(path), lambda: load_source(f'assemble_resnet50={path}')):
+        with pytest.raises(ValueError, match=f'args.yaml.*{message}') as error:
+            read()
+        assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize('changes, message', [
-    (dict(gp='gem'), r"args.yaml must be that of model_best.pth.tar: gp is 'gem' in the one and None in the other"),
+    (dict(gp='gem'), "gp is 'gem' in the one and None in the other"),
     (dict(model_kwargs=dict(width=16)), r'model_kwargs is \{'),
-    (dict(model=None), 'args.yaml must name a model'),
 ])
-def test_args_of_another_run(tmp_path, changes, message):
-    with pytest.raises(ValueError, match=message):
-        prepare(_checkpoint(tmp_path, **changes), 'user/name')
-    assert not (tmp_path / 'run' / 'name').exists()
+def test_args_yaml_of_another_run_is_rejected(run, changes, message):
+    path, _ = run
+    file = path.with_name('args.yaml')
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **changes}))
+    with pytest.raises(ValueError, match=f'args.yaml must be that of model_best.pth.tar: {message}'):
+        read_train_checkpoint(path)
+
+
+ARGS = argparse.Namespace(**train_args(FOLDER))
 
 
 @pytest.mark.parametrize('content, message', [
-    (b'not one', "must be one of timm's train.py, readable as weights alone"),
+    (b'not one', "path must be a checkpoint of timm's train.py; .* cannot be read"),
     (dict(weights=1), "has no 'state_dict'"),
-    (dict(state_dict={}), 'must hold its arguments or have args.yaml beside it'),
-    (dict(state_dict={}, code=pytest.raises), 'readable as weights alone'),
-    (dict(state_dict={}, args=argparse.Namespace(**train_args(FOLDER))), 'must be those of test_assemble_resnet'),
-    (dict(state_dict={}, args=argparse.Namespace(model='nonesuch')), "timm knows, got 'nonesuch'"),
+    (dict(state_dict=[1]), "has no 'state_dict'"),
+    (dict(state_dict={}), 'path must be a checkpoint with its arguments'),
+    (dict(state_dict={}, code=pytest.raises), 'cannot be read'),
+    (dict(state_dict={}, args=ARGS), 'must be those of test_assemble_resnet'),
+    (dict(state_dict={5: 'x'}, args=ARGS), 'must be those of test_assemble_resnet'),
+    (dict(state_dict={}, args=argparse.Namespace(model='nonesuch')), 'timm knows no such model'),
 ])
-def test_no_such_checkpoint(tmp_path, content, message):
+def test_other_files_are_rejected_in_one_line(tmp_path, content, message):
     path = tmp_path / 'last.pth.tar'
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     with pytest.raises(ValueError, match=message) as caught:
-        prepare(path, 'user/name')
+        read_train_checkpoint(path)
     assert '\n' not in str(caught.value)
-    assert [f.name for f in tmp_path.iterdir()] == ['last.pth.tar']
+
+
+def test_weights_that_are_not_finite_are_rejected(run):
+    path, _ = run
+    checkpoint = torch.load(path, weights_only=False)
+    for tensor in checkpoint['state_dict'].values():
+        tensor.mul_(float('nan')) if tensor.is_floating_point() else None
+    torch.save(checkpoint, path)
+    with pytest.raises(ValueError, match=r'model_best.pth.tar: stem.0.conv.weight must be finite, got'):
+        read_train_checkpoint(path)

@@ -1,4 +1,4 @@
-"""The layers of the Assemble-ResNet family. They know torch and timm's layers, and nothing else of this package."""
+"""Layers of the Assemble-ResNet family."""
 from .anti_alias import AntiAlias2d
 from .big_little import BigLittleStage, BigLittleStem, big_little_sum
 from .bottleneck import ATTENTIONS, Bottleneck

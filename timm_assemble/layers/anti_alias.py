@@ -1,7 +1,4 @@
-"""Anti-aliased downsampling: timm's BlurPool2d, with the official padding for even filters and for tiny maps.
-
-Knows torch and timm's layers; usable without the rest of the package.
-"""
+"""Anti-aliasing: timm's BlurPool2d, padded for even filters and tiny inputs."""
 from typing import Optional
 
 import torch
@@ -13,27 +10,27 @@ __all__ = ['AntiAlias2d']
 
 @register_notrace_module  # the shape decides how to pad, which symbolic tracing cannot see
 class AntiAlias2d(BlurPool2d):
-    r"""Blur with a binomial filter of size k, then keep every ``stride``-th place of each channel.
+    r"""Blur with a binomial filter of size k, then subsample by the stride.
 
     .. math:: y = (x * f f^T)_{\downarrow s}, \qquad f_i = \binom{k - 1}{i} / 2^{k - 1}
 
-    Input ``(B, C, H, W)``, output ``(B, C, ceil(H / stride), ceil(W / stride))`` for stride 2. The map is reflected by
-    ``(k - 1) // 2`` at its start and ``k // 2`` at its end, so that main path and shortcut agree at every size. The
+    Input ``(B, C, H, W)``, output ``(B, C, ceil(H / stride), ceil(W / stride))`` for stride 2. Reflection pads the
+    feature map by ``(k - 1) // 2`` at its start and ``k // 2`` at its end, so main path and shortcut agree in size. The
     filter is a non-persistent buffer.
 
     Source: arXiv 1904.11486; arXiv 2001.06268 section 3.1 (AA), ``sconv``.
 
-    Departures: the official code pads ``(k - 1) // 2`` at both ends; for even k and odd sizes it thereby comes out one
-    short and fails at the residual add, and elsewhere the two agree. Where the map is too small to be reflected so
-    far, its edge is repeated instead (the official code fails).
+    Departures: the official code pads ``(k - 1) // 2`` at both ends. For even k and odd sizes its output is one short,
+    and the residual add fails; everywhere else the two agree. A feature map too small for reflection is padded by
+    repeating its edge, where the official code fails.
 
     Args:
-        channels: Channels of the input; None takes any number.
+        channels: Channels of the input; None for any number.
         filt_size: Filter size k, 2 to 7.
         stride: Downsampling stride.
 
     Raises:
-        ValueError: ``filt_size`` outside 2 to 7.
+        ValueError: ``filt_size`` is not from 2 to 7.
     """
 
     filt: torch.Tensor

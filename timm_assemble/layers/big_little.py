@@ -1,6 +1,6 @@
-"""Big-Little: a deep branch at half resolution and a shallow one at full, summed and merged.
+"""Big-Little: the sum of a deep low-resolution and a shallow branch, merged.
 
-Knows torch alone: the branches are arguments, so that any block can stand in them.
+The branches are arguments, so any block can build them.
 """
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ __all__ = ['big_little_sum', 'BigLittleStem', 'BigLittleStage']
 
 
 def big_little_sum(big: torch.Tensor, little: torch.Tensor) -> torch.Tensor:
-    r"""Bring the big branch to the little one's size and add.
+    r"""Resize the big branch to the little one and return the ReLU of their sum.
 
     .. math:: y = \mathrm{ReLU}(\mathrm{nearest}(\mathrm{big}) + \mathrm{little})
 
@@ -24,21 +24,23 @@ def big_little_sum(big: torch.Tensor, little: torch.Tensor) -> torch.Tensor:
     Source: arXiv 1807.03848 section 3; arXiv 2001.06268 section 3.1 (BL).
 
     Departures: the official code repeats each pixel of ``big`` twice and fails unless ``(H, W) == (2h, 2w)``.
-    Nearest-neighbour resizing to ``(H, W)`` is the same function there, and defined everywhere else.
+    Nearest-neighbour resizing is the same function there and also defined for other sizes.
     """
-    # the resized map is ours alone, so the sum needs no map of its own
+    # in place: the resized feature map has no other user
     return F.relu_(F.interpolate(big, size=little.shape[-2:], mode='nearest').add_(little))
 
 
 class BigLittleStem(nn.Module):
-    """Second half of the Big-Little stem: two branches of one stride and width, ``merge(ReLU(big(x) + little(x)))``.
+    """Second half of the Big-Little stem, ``merge(ReLU(big(x) + little(x)))``.
+
+    Both branches have the same stride and output width.
 
     Source: arXiv 1807.03848 section 4, figure 3 (the first two layers of bL-ResNet).
 
     Args:
-        big: Branch of a single strided convolution, without a last activation.
-        little: Branch of thin convolutions of the same total stride and output width, without a last activation.
-        merge: What follows the sum.
+        big: Branch of a single strided convolution, without last activation.
+        little: Branch of thin convolutions, without last activation.
+        merge: Layer after the sum.
     """
 
     def __init__(self, big: nn.Module, little: nn.Module, merge: nn.Module) -> None:
@@ -52,14 +54,14 @@ class BigLittleStem(nn.Module):
 
 
 class BigLittleStage(nn.Module):
-    """Big-Little stage: ``merge(big_little_sum(big(x), little(x)))``, see :func:`big_little_sum`.
+    """Big-Little stage, ``merge(big_little_sum(big(x), little(x)))``.
 
     Source: arXiv 1807.03848 section 3, arXiv 2001.06268 section 3.1 (BL).
 
     Args:
-        big: Deep branch, first reducing the resolution by 2, without a last activation.
-        little: Shallow branch at full resolution and the same output width, without a last activation.
-        merge: What follows the sum; carries the stage's stride.
+        big: Deep branch at half resolution, without last activation.
+        little: Shallow branch at full resolution and of the same output width, without last activation.
+        merge: Layer after the sum, with the stride of the stage.
     """
 
     def __init__(self, big: nn.Module, little: nn.Module, merge: nn.Module) -> None:

@@ -1,7 +1,4 @@
-"""The bottleneck block of every variant: 1x1, 3x3 or selective kernel, 1x1, squeeze-excitation, shortcut.
-
-Knows torch, timm's layers and the other layers of this folder.
-"""
+"""Bottleneck block: 1x1, 3x3 or selective kernel, 1x1, SE, shortcut."""
 from functools import partial
 from typing import Any, Callable, Dict, Optional
 
@@ -19,10 +16,10 @@ ATTENTIONS = ('sk', 'se', None)
 
 
 class Bottleneck(nn.Module):
-    r"""Residual bottleneck ``ReLU(residual(x) + shortcut(x))`` of output width ``4 * width``.
+    r"""Residual bottleneck, ``ReLU(residual(x) + shortcut(x))``.
 
-    The stride sits on the middle convolution. With anti-aliasing that convolution runs at stride 1 and its output is
-    blurred and subsampled. DropBlock follows each normalisation, and the selective kernel's output.
+    The middle convolution has the stride. With anti-aliasing it runs at stride 1, and its output is blurred and
+    subsampled. DropBlock follows each normalisation and the selective kernel's output.
 
     Input ``(B, in_chs, H, W)``, output ``(B, 4 * width, ceil(H / stride), ceil(W / stride))``.
 
@@ -32,12 +29,12 @@ class Bottleneck(nn.Module):
         in_chs: Input channels.
         width: Channels of the middle convolution.
         stride: 1 or 2.
-        shortcut: Projection of the input to the output's shape, None for the identity.
+        shortcut: Projection of the input to the output's shape; None for the identity.
         attn: ``'sk'`` for :class:`SelectiveKernelC3`, ``'se'`` for squeeze-excitation (ratio 1/16, no bias), or None.
-        aa_size: Anti-aliasing filter size where the stride is 2, 0 for none.
-        act_last: Whether the block ends in its ReLU; a Big-Little branch leaves it to the sum.
+        aa_size: Anti-aliasing filter size if the stride is 2; 0 for none.
+        act_last: End in a ReLU. The last block of a Big-Little branch has none; its sum applies it.
         norm_layer: Normalisation layer.
-        drop_layer: Makes one DropBlock a call, None for none.
+        drop_layer: Callable that returns a new DropBlock layer, or None.
 
     Raises:
         ValueError: Unknown ``attn``.
@@ -84,7 +81,7 @@ class Bottleneck(nn.Module):
         self.grad_checkpointing = False
 
     def zero_init_last(self) -> None:
-        """Start the residual branch at zero: gamma 0 in its last normalisation."""
+        """Set the last gamma of the residual branch to zero."""
         nn.init.zeros_(self.conv3.bn.weight)
 
     def _block(self, x: torch.Tensor) -> torch.Tensor:

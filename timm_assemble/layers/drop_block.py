@@ -1,7 +1,4 @@
-"""DropBlock with the official semantics: one mask a channel, shared by the batch, normalised over the whole mask.
-
-Knows torch and timm's tracing marks; usable without the rest of the package.
-"""
+"""DropBlock of the official code: a mask per channel, shared by the batch."""
 from typing import Optional, Union
 
 import torch
@@ -13,7 +10,7 @@ __all__ = ['drop_block_mask', 'drop_block_2d', 'DropBlock2d']
 
 
 def _sliding_all(keep: torch.Tensor, size: int, dim: int) -> torch.Tensor:
-    """Whether all of each ``size`` neighbours along ``dim`` are true, by doubling: 3 steps for 7."""
+    """Compute a sliding `all` of ``size`` along ``dim`` by doubling."""
     covered = 1
     while covered < size:
         step = min(covered, size - covered)
@@ -32,38 +29,39 @@ def drop_block_mask(
         gamma_scale: float = 1.0,
         device: Optional[torch.device] = None,
 ) -> torch.Tensor:
-    r"""Mask of :func:`drop_block_2d`: 0 in dropped blocks, ``size / sum`` elsewhere, so that its mean is 1.
+    r"""Draw the mask of :func:`drop_block_2d`.
 
-    A block of :math:`k_h \times k_w = \min(k, H) \times \min(k, W)` starts at each of the
-    :math:`(H - k_h + 1)(W - k_w + 1)` places where it fits whole, with probability
+    It is 0 in dropped blocks and ``size / sum`` elsewhere, so its mean is 1. A block of
+    :math:`k_h \times k_w = \min(k, H) \times \min(k, W)` starts at each of the :math:`(H - k_h + 1)(W - k_w + 1)`
+    positions where it fits completely, with probability
 
     .. math:: \gamma = s\,r\,\frac{H W}{k_h k_w (H - k_h + 1)(W - k_w + 1)}
 
     Args:
-        channels: Channels C, each with blocks of its own.
-        height: Height H of the map.
-        width: Width W of the map.
-        rate: DropBlock rate r (1 - keep_prob), 0 to 1; a 0-d tensor changes it without a recompilation or a sync.
+        channels: Channels C, each with its own blocks.
+        height: Height H of the feature map.
+        width: Width W of the feature map.
+        rate: DropBlock rate r (1 - keep_prob), 0 to 1; a 0-d tensor changes it without recompilation or device sync.
         block_size: Block size k.
         gamma_scale: Factor s of the rate.
         device: Device of the mask.
 
     Returns:
-        float32 ``(1, C, H, W)``, channels-last. A side that one block fills has size 1 and broadcasts.
+        float32 ``(1, C, H, W)``, channels-last. A side that a single block fills has size 1 and broadcasts.
 
     Source: arXiv 1810.12890 algorithm 1; arXiv 2001.06268 section 3.2.
 
-    Departures: a map smaller than the block shrinks the block, where the official code fails. A mask with nothing left
-    is all 0, where the official code divides by 0.
+    Departures: a feature map smaller than the block shrinks the block, where the official code fails. If all is
+    dropped the mask is 0, where the official code divides by 0.
     """
     kh, kw = min(block_size, height), min(block_size, width)
     rows, cols = height - kh + 1, width - kw + 1
     factor = gamma_scale * height * width / (kh * kw * rows * cols)
     gamma = rate * factor if isinstance(rate, torch.Tensor) else torch.full((), rate * factor, device=device)
-    # Channels innermost, as channels-last activations have them: every step below is a run over contiguous memory.
+    # channels innermost, as in channels-last activations: every step below reads contiguous memory
     keep = torch.rand(rows, cols, channels, device=device) >= gamma
-    # A place is kept if none of the blocks that reach it was started: a sliding `all` over the starts, one side after
-    # the other. Where a single start is left it reaches every place of its side, and broadcasting spreads it.
+    # A position is kept if no block that covers it starts: a sliding `all` over the starts, one side after the other.
+    # A single start covers its whole side, and broadcasting spreads it.
     pad_h, pad_w = kh - 1 if rows > 1 else 0, kw - 1 if cols > 1 else 0
     if pad_h > 0 or pad_w > 0:
         keep = F.pad(keep, (0, 0, pad_w, pad_w, pad_h, pad_h), value=1.0)
@@ -84,7 +82,7 @@ def drop_block_2d(
 
     Args:
         x: ``(B, C, H, W)``, any floating dtype and memory format.
-        rate: DropBlock rate r, 0 to 1, as in :func:`drop_block_mask`, which makes the mask m and has the formula.
+        rate: DropBlock rate r, 0 to 1, of :func:`drop_block_mask`, which draws the mask m.
         block_size: Block size k.
         gamma_scale: Factor s of the rate.
 
@@ -92,21 +90,21 @@ def drop_block_2d(
         ``(B, C, H, W)`` in dtype and memory format of ``x``.
 
     Source: arXiv 1810.12890; arXiv 2001.06268 section 3.2. Departures: see :func:`drop_block_mask`. timm's
-    ``drop_block_2d`` draws a mask a picture (optionally a channel) and seeds places where a block is cut off.
+    ``drop_block_2d`` draws a mask per image (optionally per channel), with blocks that the border cuts off too.
     """
     _, channels, height, width = x.shape
     mask = drop_block_mask(channels, height, width, rate, block_size, gamma_scale, device=x.device).to(x.dtype)
     if not x.is_contiguous(memory_format=torch.channels_last):
-        mask = mask.contiguous()  # follow the layout of x: the mask is small, x is not
+        mask = mask.contiguous()  # the small mask follows the layout of x
     return x * mask
 
 
-@register_notrace_module  # the mask's shape is computed from the map's, which symbolic tracing cannot see
+@register_notrace_module  # the mask's shape depends on that of x, which symbolic tracing does not know
 class DropBlock2d(nn.Module):
-    """Module of :func:`drop_block_2d`; the identity in eval mode.
+    """Apply :func:`drop_block_2d` in training mode, the identity in eval mode.
 
-    The rate is a non-persistent float buffer: a schedule moves it by :meth:`set_rate` without a recompilation or a
-    device sync, and checkpoints do not carry it.
+    The rate is a non-persistent buffer: a schedule sets it with :meth:`set_rate` without recompilation or device sync,
+    and checkpoints do not contain it.
 
     Args:
         rate: DropBlock rate, 0 to 1.
@@ -114,7 +112,7 @@ class DropBlock2d(nn.Module):
         gamma_scale: Factor of the rate, positive.
 
     Raises:
-        ValueError: An argument outside its range.
+        ValueError: An argument is outside its range.
     """
 
     rate: torch.Tensor
@@ -127,28 +125,21 @@ class DropBlock2d(nn.Module):
             raise ValueError(f'gamma_scale must be positive, got {gamma_scale!r}.')
         self.block_size = block_size
         self.gamma_scale = gamma_scale
-        self.last_rate = 0.0  # survives what loses the buffer: the meta device and to_empty()
+        self.last_rate = 0.0  # the meta device and to_empty() lose the buffer's value
         self.register_buffer('rate', torch.zeros((), device=device, dtype=torch.float32), persistent=False)
         self.set_rate(rate)
 
     @torch.jit.ignore
     def set_rate(self, rate: float) -> None:
-        """Change the rate of the following forwards.
-
-        Args:
-            rate: DropBlock rate, 0 to 1.
-
-        Raises:
-            ValueError: Rate outside 0 to 1.
-        """
+        """Set the DropBlock rate, 0 to 1, of the following forward passes."""
         if not 0.0 <= rate <= 1.0:
-            raise ValueError(f'DropBlock rate must be from 0 to 1, got {rate!r}.')
+            raise ValueError(f'rate must be from 0 to 1, got {rate!r}.')
         self.last_rate = float(rate)
         self.init_non_persistent_buffers()
 
     @torch.jit.ignore
     def init_non_persistent_buffers(self) -> None:
-        """Fill the buffer anew, as after ``to_empty()``."""
+        """Fill the buffer, for example after ``to_empty()``."""
         self.rate.fill_(self.last_rate)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

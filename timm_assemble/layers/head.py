@@ -1,7 +1,4 @@
-"""Classifier head: pooling, optional embedding, dropout, linear classifier.
-
-Knows torch, timm's layers, and pooling and initial values of this folder.
-"""
+"""Classifier head: pooling, optional embedding, dropout, linear classifier."""
 from typing import Any, Optional
 
 import torch
@@ -19,19 +16,20 @@ GLOBAL_POOLS = (
 
 
 class AssembleHead(nn.Module):
-    """``(B, in_chs, h, w)`` to logits ``(B, num_classes)``: pool, embedding (1x1, BN, ReLU), dropout, classifier.
+    """Pooling, embedding (1x1, BN, ReLU), dropout and classifier.
 
-    Without classes the pooled features or the embedding come out, without pooling a map of them.
+    Input ``(B, in_chs, h, w)``, output logits ``(B, num_classes)``. Without classes the output is the embedding or the
+    pooled features, without pooling a feature map.
 
     Source: arXiv 2001.06268 section 4.3; the embedding is the official code's ``embedding_size``.
 
     Args:
         in_chs: Channels of the features.
-        num_classes: Classes, 0 for no classifier.
+        num_classes: Number of classes; 0 for no classifier.
         pool_type: One of ``GLOBAL_POOLS``: ``'gem'``, ``''`` for none, or one of timm's ``SelectAdaptivePool2d``.
-        embedding_size: Width of the embedding, 0 for none.
-        drop_rate: Dropout before the classifier.
-        norm_layer: Normalisation in the embedding.
+        embedding_size: Width of the embedding; 0 for none.
+        drop_rate: Dropout rate before the classifier.
+        norm_layer: Normalisation layer of the embedding.
 
     Raises:
         ValueError: Unknown pooling, or negative ``num_classes``.
@@ -57,7 +55,10 @@ class AssembleHead(nn.Module):
         self.reset(num_classes, pool_type, device=device, dtype=dtype)
 
     def reset(self, num_classes: int, pool_type: Optional[str] = None, device=None, dtype=None) -> None:
-        """New classifier; pooling stays unless given, and the embedding as long as its input width does."""
+        """Replace the classifier and, if given, the pooling.
+
+        The embedding stays unless its input width changes.
+        """
         pool_type = self.global_pool.pool_type if pool_type is None else pool_type
         if pool_type not in GLOBAL_POOLS:
             raise ValueError(f'global_pool must be one of {GLOBAL_POOLS}, got {pool_type!r}.')

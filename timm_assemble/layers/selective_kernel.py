@@ -1,7 +1,4 @@
-"""SK-C3, the selective kernel of Assemble-ResNet: one wide 3x3 convolution whose two halves compete per channel.
-
-Knows torch and timm's layers; usable without the rest of the package.
-"""
+"""SK-C3, the selective kernel: a wide 3x3 convolution, its halves gated."""
 from functools import partial
 from typing import Callable, Optional, Type
 
@@ -13,17 +10,16 @@ __all__ = ['selective_kernel_merge', 'SelectiveKernelC3']
 
 
 def selective_kernel_merge(x: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    r"""Weighted sum of two branches that lie side by side in the channels.
+    r"""Compute the weighted sum of two branches, concatenated along the channels.
 
     .. math:: y_c = g_c\,a_c + (1 - g_c)\,b_c, \qquad g_c = \sigma(z^a_c - z^b_c)
 
-    which is the softmax over the two branches' logits :math:`(z^a_c, z^b_c)` applied to the branches
-    :math:`(a_c, b_c)`: with two classes a softmax is a sigmoid of the difference, so neither a stacked copy of the
-    feature map nor a second gate is made.
+    This is the softmax over the logits :math:`(z^a_c, z^b_c)` of the branches :math:`(a_c, b_c)`. A softmax over two
+    logits is the sigmoid of their difference, so neither a stacked copy of the feature map nor a second gate is needed.
 
     Args:
-        x: Branches ``(B, 2F, H, W)``; channels ``[0, F)`` are branch a, ``[F, 2F)`` branch b.
-        logits: Their logits ``(B, 2F, 1, 1)``, split the same way.
+        x: Branches ``(B, 2F, H, W)``: channels ``[0, F)`` are branch a, ``[F, 2F)`` branch b.
+        logits: Logits ``(B, 2F, 1, 1)``, split in the same way.
 
     Returns:
         ``(B, F, H, W)`` in the memory format of ``x``.
@@ -35,22 +31,24 @@ def selective_kernel_merge(x: torch.Tensor, logits: torch.Tensor) -> torch.Tenso
     return torch.lerp(b, a, (logit_a - logit_b).sigmoid())
 
 
-@register_notrace_function  # the dtype decides how to sum, which symbolic tracing cannot see; it skips names like _this
-def mean_of_places(x: torch.Tensor) -> torch.Tensor:
-    """``(B, C, H, W)`` to ``(B, C, 1, 1)``.
+@register_notrace_function  # depends on the dtype, which symbolic tracing does not know; not for names like _this
+def spatial_mean(x: torch.Tensor) -> torch.Tensor:
+    """Compute the mean over spatial positions, ``(B, C, H, W)`` to ``(B, C, 1, 1)``.
 
-    A sum's gradient is broadcast, where that of ``mean`` is written out as a map, and never in channels-last.
+    The gradient of ``sum`` is broadcast. That of ``mean`` is written to memory as a feature map, never in
+    channels-last.
     """
-    dtype = torch.float32 if x.dtype == torch.float16 else None  # float16 ends at 65504, less than some sums
+    dtype = torch.float32 if x.dtype == torch.float16 else None  # sums can exceed float16's 65504
     return (x.sum((2, 3), keepdim=True, dtype=dtype) / (x.shape[2] * x.shape[3])).to(x.dtype)
 
 
 class SelectiveKernelC3(nn.Module):
-    r"""Selective kernel whose branches are two halves of one dense 3x3 convolution ("C3": no 5x5, no dilation).
+    r"""Selective kernel on the halves of one dense 3x3 convolution.
 
-    The gate sees :math:`s = \mathrm{mean}_{hw}(a + b)` and gives
-    :math:`z = W_2\,\mathrm{ReLU}(\mathrm{BN}(W_1 s))` to :func:`selective_kernel_merge`, with a hidden width of
-    ``max(out_chs // 2, 32)``. Input ``(B, in_chs, H, W)``, output ``(B, out_chs, ceil(H / stride), ceil(W / stride))``.
+    "C3" is the variant without 5x5 and dilated convolutions. The gate computes the logits of
+    :func:`selective_kernel_merge`, :math:`z = W_2\,\mathrm{ReLU}(\mathrm{BN}(W_1 s))`, from
+    :math:`s = \mathrm{mean}_{hw}(a + b)`; it has a hidden width of ``max(out_chs // 2, 32)``.
+    Input ``(B, in_chs, H, W)``, output ``(B, out_chs, ceil(H / stride), ceil(W / stride))``.
 
     Source: arXiv 2001.06268 section 3.1, table 2, row C3.
 
@@ -58,8 +56,8 @@ class SelectiveKernelC3(nn.Module):
         in_chs: Input channels.
         out_chs: Output channels; ``in_chs`` if None.
         stride: Stride of the 3x3 convolution.
-        norm_layer: Normalisation after the convolution and inside the gate.
-        act_layer: Activation after both.
+        norm_layer: Normalisation layer of the convolution and the gate.
+        act_layer: Activation layer of both.
     """
 
     def __init__(
@@ -83,7 +81,7 @@ class SelectiveKernelC3(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv(x)
-        # the mean of the branches' sum is the sum of their means: no (B, F, H, W) sum is written
-        mean_a, mean_b = mean_of_places(x).chunk(2, dim=1)
+        # the mean of a sum is the sum of the means: no (B, F, H, W) sum is written to memory
+        mean_a, mean_b = spatial_mean(x).chunk(2, dim=1)
         logits = self.fc2(self.fc1(mean_a + mean_b))
         return selective_kernel_merge(x, logits)

@@ -1,7 +1,4 @@
-"""The residual block's projection shortcut: what stands before its 1x1 convolution.
-
-Knows torch, timm's layers and the anti-aliasing; usable without the rest of the package.
-"""
+"""The projection shortcut of a residual block: pooling and a 1x1 convolution."""
 from timm.layers import ConvNormAct, LayerType
 from torch import nn
 
@@ -13,11 +10,12 @@ SHORTCUTS = ('plain', 'd', 'big_little')
 
 
 def shortcut_pool(kind: str, stride: int) -> list[nn.Module]:
-    """Modules that bring a shortcut to its stride without weights.
+    """Return the pooling layers of a shortcut, before its 1x1 convolution.
 
-    ``'d'``, stride 2: zero-pad by one at the right and bottom, 2x2 average, zeros counted. ``'d'``, stride 1: a 2x2
-    average over the places that exist, written as replicate-pad and average. ``'big_little'``: 3x3 stride-2 average,
-    padding counted, at stride 2 alone. ``'plain'``: nothing, the 1x1 convolution has the stride.
+    - ``'d'``, stride 2: zero padding by one at the right and bottom, then a 2x2 average that counts the zeros.
+    - ``'d'``, stride 1: a 2x2 average that does not count the padding, as replication padding and average.
+    - ``'big_little'``, stride 2: a 3x3 average that counts the padding; none at stride 1.
+    - ``'plain'``: none, the 1x1 convolution has the stride.
 
     Args:
         kind: One of ``SHORTCUTS``.
@@ -39,18 +37,18 @@ def shortcut_pool(kind: str, stride: int) -> list[nn.Module]:
 
 
 class ProjectionShortcut(nn.Sequential):
-    """Pool, then 1x1 convolution and normalisation: ``(B, in_chs, H, W)`` to ``(B, out_chs, ceil(H / stride), ...)``.
+    """Pooling, see :func:`shortcut_pool`, then 1x1 convolution and normalisation.
 
-    See :func:`shortcut_pool` for what stands before the convolution.
+    Input ``(B, in_chs, H, W)``, output ``(B, out_chs, ceil(H / stride), ceil(W / stride))``.
 
     Args:
         in_chs: Input channels.
         out_chs: Output channels.
         stride: 1 or 2.
         kind: One of ``SHORTCUTS``.
-        aa_size: Anti-aliasing filter size of a plain strided shortcut ("proj"), 0 for none.
-        norm_layer: Normalisation after the convolution.
-        drop_layer: DropBlock after the normalisation.
+        aa_size: Anti-aliasing filter size of a plain strided shortcut ("proj"); 0 for none.
+        norm_layer: Normalisation layer.
+        drop_layer: Callable that returns a new DropBlock layer, or None.
     """
 
     def __init__(

@@ -1,7 +1,4 @@
-"""Initial values of the official code, and the constant buffers that no checkpoint has.
-
-Knows torch, timm's initialisers, and the layers with such buffers.
-"""
+"""Initial weights of the official code, and constant buffers."""
 from typing import Any
 
 import torch
@@ -15,11 +12,11 @@ __all__ = ['init_weights_official', 'fill_constant_buffers']
 
 
 def init_weights_official(module: nn.Module) -> None:
-    """Initialise one module, for use with ``Module.apply``.
+    """Initialise one module; pass this to ``Module.apply``.
 
-    Convolutions: normal, cut at two standard deviations, scaled to variance ``1 / fan_in``. Linear: Glorot uniform
-    ``U(-a, a)``, ``a = sqrt(6 / (fan_in + fan_out))``, bias 0. Batch norm: weight 1, bias 0, fresh statistics. On the
-    meta device, which has no values, convolutions are left alone: drawing nothing takes a second a model there.
+    Convolutions: normal, truncated at two standard deviations, scaled to variance ``1 / fan_in``. Linear: Glorot
+    uniform ``U(-a, a)``, ``a = sqrt(6 / (fan_in + fan_out))``, bias 0. Batch norm: weight 1, bias 0, initial
+    statistics. Convolutions on the meta device are skipped, which saves a second per model.
 
     Source: the official code; arXiv 1706.02515 for the scale.
     """
@@ -35,14 +32,14 @@ def init_weights_official(module: nn.Module) -> None:
 
 
 def fill_constant_buffers(model: nn.Module, incompatible_keys: Any = None) -> None:
-    """Fill a model's blur filters and DropBlock rates, on the device of its parameters.
+    """Fill a model's blur filters and DropBlock rates on its parameters' device.
 
-    Serves as a hook after ``load_state_dict`` too: a model made on the meta device gets its weights there, but these
-    buffers are in no checkpoint.
+    Also a hook after ``load_state_dict``: a model made on the meta device loads its weights there, but checkpoints do
+    not contain these buffers.
 
     Args:
         model: Model with at least one parameter.
-        incompatible_keys: What the hook is given; not needed.
+        incompatible_keys: Argument of the hook, unused.
     """
     device = next(model.parameters()).device
     for module in model.modules():

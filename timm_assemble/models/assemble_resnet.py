@@ -1,18 +1,17 @@
-"""Assemble-ResNet: ResNet with ResNet-D, selective kernels, Big-Little, anti-aliasing and DropBlock, as timm models.
+"""Assemble-ResNet: ResNet-D, SK, Big-Little, anti-aliasing and DropBlock in timm.
 
 Paper: `Compounding the Performance Improvements of Assembled Techniques in a Convolutional Neural Network`
     - https://arxiv.org/abs/2001.06268
 
-The network is what the official TensorFlow 1 code computes, which made the paper's numbers; where paper and code
-disagree the code is followed. Importing this module registers the models. It knows timm and the layers.
+The network computes what the official TensorFlow 1 code computes, also where paper and code disagree, because that
+code gave the paper's numbers. Importing this module registers the models.
 """
-import math
 import warnings
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
-from timm.layers import ConvNormAct, create_pool2d, get_device_dtype
+from timm.layers import create_pool2d, get_device_dtype
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
 from timm.models._features import feature_take_indices
 from torch import nn
@@ -29,43 +28,42 @@ def _check(ok: bool, name: str, value: Any, allowed: str) -> None:
 
 
 class AssembleResNet(nn.Module):
-    """ResNet of bottleneck blocks with the assembled techniques, each switched by an argument.
+    """Bottleneck ResNet with the assembled techniques, each switched by an argument.
 
-    ``(B, in_chans, H, W)`` to ``(B, num_classes)``, for every H and W. Stage widths are 4, 8, 16 and 32 times
-    ``width``. Strides of stem and stages: 2 (before the max-pool), 4, 8, 16, 32; with Big-Little 4, 8, 16, 16, 32.
+    Input ``(B, in_chans, H, W)`` of any H and W, output ``(B, num_classes)``. The stages are 4, 8, 16 and 32 times
+    ``width`` wide. Strides of stem and stages: 2 (before the max-pool), 4, 8, 16, 32; Big-Little 4, 8, 16, 16, 32.
 
     Source: arXiv 2001.06268 section 3.1 and figure 1.
 
-    Departures: Big-Little takes every input size (the official code only sides whose quarter is a multiple of 8);
-    DropBlock and anti-aliasing take maps smaller than block and filter.
+    Departures: Big-Little takes every input size; the official code takes only sides whose quarter is a multiple of 8.
+    DropBlock and anti-aliasing take feature maps smaller than their block and filter.
 
     Args:
         layers: Blocks of the four stages. With Big-Little, n blocks are n - 1 big ones and a merging one.
-        num_classes: Classes, 0 for no classifier.
-        in_chans: Input channels.
-        global_pool: ``'avg'``, ``'gem'`` (exponent 3), ``''`` for none, or another of timm's.
+        num_classes: Number of classes; 0 for no classifier.
+        in_chans: Number of input channels.
+        global_pool: ``'avg'``, ``'gem'`` (exponent 3), ``''`` for none, or another pooling of timm.
         width: Width of the stem and of stage 1's bottlenecks, a multiple of 8.
-        deep_stem: Three 3x3 convolutions in place of the 7x7 (ResNet-D).
-        shortcut: ``'plain'``, ``'d'`` (ResNet-D) or ``'big_little'``; with Big-Little that of stage 4, since stages 1
-            to 3 always have Big-Little's.
+        deep_stem: Replace the 7x7 convolution by three 3x3 convolutions (ResNet-D).
+        shortcut: ``'plain'``, ``'d'`` (ResNet-D) or ``'big_little'``. With Big-Little it applies to stage 4 only;
+            stages 1 to 3 always have Big-Little's shortcut.
         attn: ``'sk'`` for selective kernels (SK-C3), ``'se'`` for squeeze-excitation, or None. ``create_model`` drops
-            arguments that are None; there ``''`` takes a variant's attention away, and ``()`` its Big-Little.
-        big_little: ``(alpha, beta)``, by which the little branch is thinner and shallower; None for a plain ResNet.
+            arguments that are None: pass it ``attn=''`` and ``big_little=()`` to switch these off.
+        big_little: ``(alpha, beta)``, the factors by which the little branch is thinner and shallower, or None.
         aa_size: Size of the anti-aliasing filter, 2 to 7; 0 for none.
-        aa_shortcut: Also blur before strided plain shortcuts.
-        last_stride: Stride of stage 4, 2 or 1.
-        embedding_size: Width of an embedding (1x1, BN, ReLU) before the classifier, 0 for none.
-        zero_init_last: Start every residual branch at zero.
-        drop_block_rate: DropBlock rate in stages 3 and 4 (scaled by 0.25 and 1.0), moved by
-            :meth:`set_drop_block_rate`; 0 for a model without DropBlock.
-        drop_rate: Dropout before the classifier.
-        bn_momentum: Batch norm momentum in PyTorch's sense. The official 0.003 averages over some 300 updates, which
-            is too slow for a training of fewer than a few thousand.
+        aa_shortcut: Blur before strided plain shortcuts too.
+        last_stride: Stride of stage 4, 1 or 2.
+        embedding_size: Width of an embedding (1x1, BN, ReLU) before the classifier; 0 for none.
+        zero_init_last: Initialise the last gamma of every residual branch to zero.
+        drop_block_rate: DropBlock rate in stages 3 and 4 (scaled by 0.25 and 1.0); 0 for a model without DropBlock.
+        drop_rate: Dropout rate before the classifier.
+        bn_momentum: Batch norm momentum as PyTorch defines it. The official 0.003 averages over about 300 updates, too
+            slow for a training of less than a few thousand.
         bn_eps: Batch norm epsilon.
-        device, dtype: Of the parameters.
+        device, dtype: Device and data type of the parameters.
 
     Raises:
-        ValueError: An argument outside what it allows.
+        ValueError: An argument is outside its range.
     """
 
     def __init__(
@@ -108,32 +106,31 @@ class AssembleResNet(nn.Module):
         if aa_shortcut and not (aa_size and shortcut == 'plain'):
             warnings.warn("aa_shortcut has no effect without an aa_size and shortcut='plain'.", stacklevel=2)
 
-        dd = dict(device=device, dtype=dtype)
+        dd: Dict[str, Any] = dict(device=device, dtype=dtype)
         self.num_classes, self.in_chans, self.zero_init_last = num_classes, in_chans, zero_init_last
         norm_layer = partial(nn.BatchNorm2d, eps=bn_eps, momentum=bn_momentum)
-
-        conv: Callable[..., nn.Module] = partial(ConvNormAct, norm_layer=norm_layer, **dd)
-        blocks: Callable[..., nn.Module] = partial(make_blocks, attn=attn, aa_size=aa_size, norm_layer=norm_layer, **dd)
-        self.stem = make_stem(in_chans, width, deep_stem, big_little, conv)
+        self.stem = make_stem(in_chans, width, deep_stem, big_little, norm_layer, **dd)
         self.stem_pool = nn.Identity() if big_little else create_pool2d('max', 3, 2, padding='same')
+
+        stages: List[nn.Module] = []
         self.feature_info: List[Dict[str, Any]] = [dict(num_chs=width, reduction=4 if big_little else 2, module='stem')]
-
         strides = (2, 2, 1, last_stride) if big_little else (1, 2, 2, last_stride)
-
-        def stage(i: int) -> nn.Module:
-            in_chs, stage_width, make = self.feature_info[i]['num_chs'], width * 2 ** i, blocks
+        in_chs, reduction = width, 4
+        for i, (depth, stride) in enumerate(zip(layers, strides)):
+            stage_width = width * 2 ** i
+            common: Dict[str, Any] = dict(attn=attn, aa_size=aa_size, norm_layer=norm_layer, **dd)
             if drop_block_rate and i >= 2:
-                gamma_scale = 0.25 if i == 2 else 1.0
-                make = partial(make, drop_layer=partial(DropBlock2d, drop_block_rate, 7, gamma_scale, device))
-            reduction = 4 * math.prod(strides[:i + 1])
-            self.feature_info.append(
-                dict(num_chs=Bottleneck.expansion * stage_width, reduction=reduction, module=f'stage{i + 1}'))
+                common['drop_layer'] = partial(DropBlock2d, drop_block_rate, 7, 0.25 if i == 2 else 1.0, device)
             if big_little and i < 3:
-                return make_big_little_stage(in_chs, stage_width, layers[i], strides[i], big_little, make, conv)
-            return make(in_chs, stage_width, layers[i], strides[i], shortcut=shortcut, aa_shortcut=aa_shortcut)
-
-        self.stage1, self.stage2, self.stage3, self.stage4 = (stage(i) for i in range(4))
-        self.num_features = self.feature_info[-1]['num_chs']
+                stages.append(make_big_little_stage(in_chs, stage_width, depth, stride, big_little, **common))
+            else:
+                common.update(shortcut=shortcut, aa_shortcut=aa_shortcut)
+                stages.append(make_blocks(in_chs, stage_width, depth, stride, **common))
+            in_chs = Bottleneck.expansion * stage_width
+            reduction *= stride
+            self.feature_info.append(dict(num_chs=in_chs, reduction=reduction, module=f'stage{i + 1}'))
+        self.stage1, self.stage2, self.stage3, self.stage4 = stages
+        self.num_features = in_chs
         self.head = AssembleHead(
             self.num_features, num_classes, global_pool, embedding_size, drop_rate, norm_layer=norm_layer, **dd)
         self.head_hidden_size = self.head.hidden_size
@@ -152,9 +149,9 @@ class AssembleResNet(nn.Module):
 
     @torch.jit.ignore
     def set_drop_block_rate(self, rate: float) -> None:
-        """Change the DropBlock rate (1 - keep_prob) of the following training steps; no recompilation, no sync.
+        """Set the DropBlock rate, 1 - keep_prob, of stage 4; stage 3 has a quarter.
 
-        Stage 3 applies a quarter of it. A rate outside 0 to 1 is a ValueError, a model without DropBlock a warning.
+        The rate is from 0 to 1. No recompilation or device sync follows. A model without DropBlock warns.
         """
         _check(0 <= rate <= 1, 'rate', rate, 'from 0 to 1')
         drop_blocks = [m for m in self.modules() if isinstance(m, DropBlock2d)]
@@ -165,14 +162,14 @@ class AssembleResNet(nn.Module):
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep only each block's input for the backward pass and compute the rest again."""
+        """Store only the blocks' inputs for the backward pass and recompute the rest."""
         for m in self.modules():
             if isinstance(m, Bottleneck):
                 m.grad_checkpointing = enable
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
-        """Parameter groups for layer-wise decay: stem, then stages or blocks in the order they are computed."""
+        """Return parameter groups for layer-wise decay, in the order of computation."""
         if coarse:
             return dict(stem=r'^stem', blocks=r'^stage(\d+)')
         return dict(stem=r'^stem', blocks=[
@@ -185,7 +182,7 @@ class AssembleResNet(nn.Module):
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
-        """New classifier, 0 classes for none; pooling stays unless given, an embedding as long as pooling fits it."""
+        """Replace the classifier (0 classes for none) and, if given, the pooling."""
         self.head.reset(num_classes, global_pool, **get_device_dtype(self))
         self.num_classes = num_classes
         self.head_hidden_size = self.head.hidden_size
@@ -194,9 +191,9 @@ class AssembleResNet(nn.Module):
             self, x: torch.Tensor, indices: Optional[Union[int, List[int]]] = None, norm: bool = False,
             stop_early: bool = False, output_fmt: str = 'NCHW', intermediates_only: bool = False,
     ) -> Union[List[torch.Tensor], Tuple[torch.Tensor, List[torch.Tensor]]]:
-        """The last features, and those of the stem (0) and of the stages (1 to 4), as wide as ``feature_info`` says.
+        """Return the last feature map and those of the stem (0) and the stages (1 to 4).
 
-        Arguments are timm's; ``norm`` has nothing to act on, and another ``output_fmt`` is a ValueError.
+        The arguments are timm's. ``norm`` has no effect, and ``output_fmt`` must be ``'NCHW'``.
         """
         _check(output_fmt == 'NCHW', 'output_fmt', output_fmt, "'NCHW'")
         take_indices, max_index = feature_take_indices(len(self.feature_info), indices)
@@ -213,7 +210,7 @@ class AssembleResNet(nn.Module):
     def prune_intermediate_layers(
             self, indices: Union[int, List[int]] = 1, prune_norm: bool = False, prune_head: bool = True,
     ) -> List[int]:
-        """Remove what :meth:`forward_intermediates` does not need for ``indices``; the head goes where stages go."""
+        """Remove what :meth:`forward_intermediates` does not need for ``indices``."""
         take_indices, max_index = feature_take_indices(len(self.feature_info), indices)
         for i in range(max_index + 1, len(self.feature_info)):
             setattr(self, f'stage{i}', nn.Sequential())
@@ -226,16 +223,15 @@ class AssembleResNet(nn.Module):
         return take_indices
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """``(B, in_chans, H, W)`` to ``(B, num_features, h, w)``, h and w a 32nd of H and W (a 16th: last_stride 1)."""
-        x = self.stem(x)
-        x = self.stem_pool(x)
+        """Compute features of stride 32 (16 with ``last_stride=1``)."""
+        x = self.stem_pool(self.stem(x))
         x = self.stage1(x)
         x = self.stage2(x)
         x = self.stage3(x)
         return self.stage4(x)
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """``(B, num_features, h, w)`` to logits, or with ``pre_logits`` to ``(B, head_hidden_size)``."""
+        """Compute logits, or with ``pre_logits`` the classifier's input."""
         return self.head(x, pre_logits=pre_logits)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -248,9 +244,9 @@ def _create(variant: str, pretrained: bool, overrides: Dict[str, Any], **model_a
         cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay'))
         if not (cfg.has_weights or cfg.state_dict):
             raise ValueError(
-                f"pretrained=True: {variant} comes without weights of its own. Load a model from the Hugging Face Hub "
-                f"with create_model('hf-hub:user/name', pretrained=True), or convert an official TensorFlow checkpoint "
-                f"with timm-assemble convert.")
+                f"pretrained must be False, since {variant} comes without weights of its own. Load a model from the "
+                f"Hugging Face Hub with create_model('hf-hub:user/name', pretrained=True), or convert an official "
+                f"TensorFlow checkpoint with timm-assemble convert.")
     return build_model_with_cfg(AssembleResNet, variant, pretrained, **kwargs)
 
 
@@ -258,14 +254,14 @@ def _cfg(**kwargs) -> Dict[str, Any]:
     return {
         'num_classes': 1000, 'input_size': (3, 224, 224), 'pool_size': (7, 7), 'crop_pct': 0.875,
         'interpolation': 'bilinear', 'first_conv': 'stem.0.conv', 'classifier': 'head.fc',
-        # the official input is 0..255 minus the mean, not divided
+        # the official input is 0 to 255 minus the mean, not divided by a deviation
         'mean': (123.68 / 255, 116.78 / 255, 103.94 / 255), 'std': (1 / 255, 1 / 255, 1 / 255),
         'license': 'apache-2.0', 'paper_ids': 'arXiv:2001.06268',
         'origin_url': 'https://github.com/clovaai/assembled-cnn', **kwargs,
     }
 
 
-_test_256 = dict(test_input_size=(3, 256, 256), test_pool_size=(8, 8))  # as the paper tests the rows with Big-Little
+_test_256 = dict(test_input_size=(3, 256, 256), test_pool_size=(8, 8))  # the paper's test size with Big-Little
 default_cfgs = generate_default_cfgs({
     'assemble_resnet50_base': _cfg(),
     'assemble_resnet50_d': _cfg(),
@@ -282,67 +278,72 @@ default_cfgs = generate_default_cfgs({
 
 @register_model
 def assemble_resnet50_base(pretrained: bool = False, **kwargs) -> AssembleResNet:
-    """Plain ResNet-50 in the official formulation: row E0 of the paper, 76.87 % top-1, mCE 75.55."""
+    """Plain ResNet-50 as the official code builds it. Row E0 of the paper's ablation."""
     return _create('assemble_resnet50_base', pretrained, kwargs, layers=(3, 4, 6, 3))
 
 
 @register_model
 def assemble_resnet50_d(pretrained: bool = False, **kwargs) -> AssembleResNet:
-    """ResNet-50-D: rows E1 to E3, 77.37 to 79.10 % top-1, mCE 75.73 to 68.19, by training."""
+    """ResNet-50-D. Rows E1, E2 and E3 of the paper's ablation."""
     return _create('assemble_resnet50_d', pretrained, kwargs, layers=(3, 4, 6, 3), deep_stem=True, shortcut='d')
 
 
 @register_model
 def assemble_resnet50_d_se(pretrained: bool = False, **kwargs) -> AssembleResNet:
-    """ResNet-50-D with squeeze-excitation: rows E4 and E5, 79.71 and 80.40 % top-1, mCE 64.48 and 62.64."""
-    return _create('assemble_resnet50_d_se', pretrained, kwargs, layers=(3, 4, 6, 3), deep_stem=True, shortcut='d',
-                   attn='se')
+    """ResNet-50-D with squeeze-excitation. Rows E4 and E5 of the paper's ablation."""
+    return _create(
+        'assemble_resnet50_d_se', pretrained, kwargs, layers=(3, 4, 6, 3), deep_stem=True, shortcut='d', attn='se')
 
 
 @register_model
 def assemble_resnet50_d_sk(pretrained: bool = False, **kwargs) -> AssembleResNet:
-    """ResNet-50-D with selective kernels: rows E6 to E8, 81.40 to 82.10 % top-1, mCE 58.34 to 56.48."""
-    return _create('assemble_resnet50_d_sk', pretrained, kwargs, layers=(3, 4, 6, 3), deep_stem=True, shortcut='d',
-                   attn='sk')
+    """ResNet-50-D with selective kernels. Rows E6, E7 and E8 of the paper's ablation."""
+    return _create(
+        'assemble_resnet50_d_sk', pretrained, kwargs, layers=(3, 4, 6, 3), deep_stem=True, shortcut='d', attn='sk')
 
 
 @register_model
 def assemble_resnet50_bl(pretrained: bool = False, **kwargs) -> AssembleResNet:
-    """ResNet-50 with Big-Little alone, alpha 2, beta 4; no row of the paper."""
-    return _create('assemble_resnet50_bl', pretrained, kwargs, layers=(3, 4, 6, 3), shortcut='big_little',
-                   big_little=(2, 4))
+    """ResNet-50 with Big-Little. No row of the paper's ablation."""
+    return _create(
+        'assemble_resnet50_bl', pretrained, kwargs, layers=(3, 4, 6, 3), shortcut='big_little', big_little=(2, 4))
 
 
 @register_model
 def assemble_resnet50_bl_sk(pretrained: bool = False, **kwargs) -> AssembleResNet:
-    """ResNet-50 with Big-Little and selective kernels: row E9, 82.44 % top-1, mCE 55.20."""
-    return _create('assemble_resnet50_bl_sk', pretrained, kwargs, layers=(3, 4, 6, 3), shortcut='big_little',
-                   big_little=(2, 4), attn='sk')
+    """ResNet-50 with Big-Little and SK-C3. Row E9 of the paper's ablation."""
+    return _create(
+        'assemble_resnet50_bl_sk', pretrained, kwargs,
+        layers=(3, 4, 6, 3), shortcut='big_little', big_little=(2, 4), attn='sk')
 
 
 @register_model
 def assemble_resnet50(pretrained: bool = False, **kwargs) -> AssembleResNet:
-    """Assemble-ResNet-50: rows E10 and E11, 82.69 and 82.78 % top-1, mCE 54.12 and 48.89."""
-    return _create('assemble_resnet50', pretrained, kwargs, layers=(3, 4, 6, 3), shortcut='big_little', big_little=(2,
-                   4), attn='sk', aa_size=3)
+    """Assemble-ResNet-50. Rows E10 and E11 of the paper's ablation."""
+    return _create(
+        'assemble_resnet50', pretrained, kwargs,
+        layers=(3, 4, 6, 3), shortcut='big_little', big_little=(2, 4), attn='sk', aa_size=3)
 
 
 @register_model
 def assemble_resnet101(pretrained: bool = False, **kwargs) -> AssembleResNet:
-    """Assemble-ResNet-101, in the official code and in no row of the paper."""
-    return _create('assemble_resnet101', pretrained, kwargs, layers=(4, 8, 18, 3), shortcut='big_little',
-                   big_little=(2, 4), attn='sk', aa_size=3)
+    """Assemble-ResNet-101. No row of the paper's ablation."""
+    return _create(
+        'assemble_resnet101', pretrained, kwargs,
+        layers=(4, 8, 18, 3), shortcut='big_little', big_little=(2, 4), attn='sk', aa_size=3)
 
 
 @register_model
 def assemble_resnet152(pretrained: bool = False, **kwargs) -> AssembleResNet:
-    """Assemble-ResNet-152, alpha 1, beta 2: row E12, 84.19 % top-1, mCE 43.27."""
-    return _create('assemble_resnet152', pretrained, kwargs, layers=(5, 12, 30, 3), shortcut='big_little',
-                   big_little=(1, 2), attn='sk', aa_size=3)
+    """Assemble-ResNet-152, alpha 1, beta 2. Row E12 of the paper's ablation."""
+    return _create(
+        'assemble_resnet152', pretrained, kwargs,
+        layers=(5, 12, 30, 3), shortcut='big_little', big_little=(1, 2), attn='sk', aa_size=3)
 
 
 @register_model
 def test_assemble_resnet(pretrained: bool = False, **kwargs) -> AssembleResNet:
     """Assemble-ResNet of width 8 and few blocks, for tests."""
-    return _create('test_assemble_resnet', pretrained, kwargs, layers=(3, 3, 4, 2), width=8, shortcut='big_little',
-                   big_little=(2, 2), attn='sk', aa_size=3)
+    return _create(
+        'test_assemble_resnet', pretrained, kwargs,
+        layers=(3, 3, 4, 2), width=8, shortcut='big_little', big_little=(2, 2), attn='sk', aa_size=3)

@@ -1,24 +1,26 @@
-"""Stem and stages put together from convolutions and blocks, by arguments.
-
-Knows torch, timm's layers and the other layers of this folder.
-"""
+"""Stem and stages of the network, built from convolutions and blocks."""
 from functools import partial
 from typing import Any, Callable, Dict, Optional, Sequence
 
-from timm.layers import LayerType
+from timm.layers import ConvNormAct, LayerType
 from torch import nn
 
-from ..layers.big_little import BigLittleStage, BigLittleStem
-from ..layers.bottleneck import Bottleneck
-from ..layers.shortcut import ProjectionShortcut
+from ..layers import BigLittleStage, BigLittleStem, Bottleneck, ProjectionShortcut
 
 __all__ = ['make_stem', 'make_blocks', 'make_big_little_stage']
 
 
 def make_stem(
-        in_chans: int, width: int, deep: bool, big_little: Optional[Sequence[int]], conv: Callable[..., nn.Module],
+        in_chans: int,
+        width: int,
+        deep: bool,
+        big_little: Optional[Sequence[int]],
+        norm_layer: LayerType = nn.BatchNorm2d,
+        device=None,
+        dtype=None,
 ) -> nn.Sequential:
-    """Stride 2 (Big-Little: 4), ``width`` channels."""
+    """Build a stem of stride 2, or 4 with Big-Little, and ``width`` output channels."""
+    conv: Callable[..., nn.Module] = partial(ConvNormAct, norm_layer=norm_layer, device=device, dtype=dtype)
     if deep:
         stem = nn.Sequential(
             conv(in_chans, width // 2, 3, stride=2), conv(width // 2, width // 2, 3), conv(width // 2, width, 3))
@@ -41,23 +43,24 @@ def make_blocks(
         depth: int,
         stride: int,
         shortcut: str,
+        attn: Optional[str] = None,
+        aa_size: int = 0,
         aa_shortcut: bool = False,
         act_last: bool = True,
-        drop_layer: Optional[Callable[[], nn.Module]] = None,
         norm_layer: LayerType = nn.BatchNorm2d,
-        aa_size: int = 0,
-        attn: Optional[str] = None,
+        drop_layer: Optional[Callable[[], nn.Module]] = None,
         device=None,
         dtype=None,
 ) -> nn.Sequential:
-    """``depth`` bottlenecks, of which the first has the stride and always a projection shortcut."""
+    """Build bottlenecks; the first has the stride and a projection shortcut."""
+    out_chs = Bottleneck.expansion * width
     common: Dict[str, Any] = dict(norm_layer=norm_layer, drop_layer=drop_layer, device=device, dtype=dtype)
     projection = ProjectionShortcut(
-        in_chs, Bottleneck.expansion * width, stride, kind=shortcut, aa_size=aa_size if aa_shortcut else 0, **common)
+        in_chs, out_chs, stride, kind=shortcut, aa_size=aa_size if aa_shortcut else 0, **common)
     blocks = nn.Sequential()
     for i in range(depth):
         blocks.append(Bottleneck(
-            in_chs if i == 0 else Bottleneck.expansion * width,
+            in_chs if i == 0 else out_chs,
             width,
             stride=stride if i == 0 else 1,
             shortcut=projection if i == 0 else None,
@@ -70,18 +73,30 @@ def make_blocks(
 
 
 def make_big_little_stage(
-        in_chs: int, width: int, depth: int, stride: int, big_little: Sequence[int],
-        blocks: Callable[..., nn.Module], conv: Callable[..., nn.Module],
+        in_chs: int,
+        width: int,
+        depth: int,
+        stride: int,
+        big_little: Sequence[int],
+        attn: Optional[str] = None,
+        aa_size: int = 0,
+        norm_layer: LayerType = nn.BatchNorm2d,
+        drop_layer: Optional[Callable[[], nn.Module]] = None,
+        device=None,
+        dtype=None,
 ) -> BigLittleStage:
-    """``depth - 1`` blocks at half resolution beside a thin and shallow branch, then one block to merge them."""
+    """Build ``depth - 1`` big blocks, a thin and shallow branch, and a merging block."""
     alpha, beta = big_little
     big_depth, little_depth, thin = depth - 1, max(1, depth // beta - 1), width // alpha
-    blocks = partial(blocks, shortcut='big_little')
-    little: Any = blocks(in_chs, thin, little_depth, 1)
-    little.append(conv(Bottleneck.expansion * thin, Bottleneck.expansion * width, 1, apply_act=False))
+    out_chs, thin_chs = Bottleneck.expansion * width, Bottleneck.expansion * thin
+    dd: Dict[str, Any] = dict(device=device, dtype=dtype)
+    common: Dict[str, Any] = dict(
+        shortcut='big_little', attn=attn, aa_size=aa_size, norm_layer=norm_layer, drop_layer=drop_layer, **dd)
+    little = make_blocks(in_chs, thin, little_depth, stride=1, **common)
+    little.append(ConvNormAct(thin_chs, out_chs, 1, apply_act=False, norm_layer=norm_layer, **dd))
     return BigLittleStage(
-        # the last ReLU is left to the sum, but a single block keeps its own, as the official code has it
-        big=blocks(in_chs, width, big_depth, 2, act_last=big_depth == 1),
+        # the sum applies the last ReLU, but a single block keeps its own, as in the official code
+        big=make_blocks(in_chs, width, big_depth, stride=2, act_last=big_depth == 1, **common),
         little=little,
-        merge=blocks(Bottleneck.expansion * width, width, 1, stride),
+        merge=make_blocks(out_chs, width, 1, stride, **common),
     )

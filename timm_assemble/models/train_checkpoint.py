@@ -1,37 +1,65 @@
-"""A checkpoint of timm's train.py, read without running any code in it, back to the model that was trained.
-
-Knows what train.py writes and gives to ``create_model``, and nothing of training itself.
-"""
+"""Read a checkpoint of timm's train.py, without running code in it, as the model that was trained."""
 import argparse
+import reprlib
 from pathlib import Path
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import timm
 import torch
-from timm.models import clean_state_dict, parse_model_name
+from timm.models import PretrainedCfg, clean_state_dict, parse_model_name
 from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
 
 from .pretrained_cfg import input_channels
-
-__all__ = ['NotOfTrainingError', 'TrainedModel', 'read_train_checkpoint']
-
-# arguments of train.py that decide what network is built, and so what its weights mean
-BUILDING = ('model', 'num_classes', 'in_chans', 'input_size', 'gp', 'bn_eps', 'model_kwargs')
-OF_TRAINING_ALONE = (
-    'drop_rate', 'drop_path_rate', 'drop_block_rate', 'device', 'dtype', 'pretrained_cfg_overlay',
-    'drop_block_start_rate',  # of the training's schedule, which takes it out before the model is made
+from .validation import (
+    CFG_RULES, Rules, check_model_args, check_model_source, check_pretrained_cfg, check_values, check_weights,
+    error_line, is_integer, is_number, is_numbers,
 )
 
+__all__ = ['NotTrainCheckpointError', 'TrainedModel', 'read_train_checkpoint']
 
-class NotOfTrainingError(ValueError):
-    """The file is none that train.py wrote: it may be weights alone, or nothing of the kind."""
+# arguments of train.py that decide which network is built
+BUILDING = ('model', 'num_classes', 'in_chans', 'input_size', 'gp', 'bn_eps', 'model_kwargs')
+TRAINING_ONLY = (
+    'drop_rate', 'drop_path_rate', 'drop_block_rate', 'device', 'dtype', 'pretrained_cfg_overlay',
+    'drop_block_start_rate',  # the training's schedule takes it out before it makes the model
+)
+# arguments of train.py that are read here or shown on a model card
+STRINGS = (
+    'model gp interpolation eval_metric val_split dataset opt sched train_crop_mode aa remode mixup_mode amp_dtype '
+    'kd_model_name kd_loss_type')
+NUMBERS = (
+    'epochs batch_size grad_accum_steps world_size lr lr_base lr_base_size momentum weight_decay clip_grad layer_decay '
+    'warmup_epochs warmup_lr min_lr cooldown_epochs hflip vflip color_jitter aug_repeats reprob mixup cutmix '
+    'mixup_off_epoch smoothing drop drop_path drop_block bn_momentum bn_eps model_ema_decay kd_temperature '
+    'distill_loss_weight task_loss_weight seed')
+ARG_RULES: Rules = {
+    **dict.fromkeys(STRINGS.split(), (lambda value: isinstance(value, str), 'a string')),
+    **dict.fromkeys(NUMBERS.split(), (is_number, 'a number')),
+    **dict.fromkeys(('num_classes', 'in_chans'), (is_integer, 'an integer')),
+    **dict.fromkeys(('scale', 'ratio'), (is_numbers, 'a list of numbers')),
+    **{key: CFG_RULES[key] for key in ('mean', 'std', 'crop_pct', 'input_size')},
+    **dict.fromkeys(('sched_on_updates', 'bce_loss', 'model_ema', 'model_ema_warmup', 'amp', 'pretrained'),
+                    (lambda value: isinstance(value, bool), 'true or false')),
+    'img_size': (lambda value: is_integer(value, 1, 65_536), 'an integer from 1 to 65536'),
+    'model_kwargs': (lambda value: isinstance(value, dict), 'a mapping'),
+}
+
+
+class NotTrainCheckpointError(ValueError):
+    """train.py did not write the file; it may hold weights alone."""
 
 
 class TrainedModel(NamedTuple):
-    """A model with trained weights in eval mode, and what its checkpoint says of it.
+    """A model with trained weights in eval mode, and what its checkpoint says about it.
 
-    ``weights`` says which weights, ``metric`` is the last validation's figure of them (None if there was none) under
-    the name ``metric_name``, ``epoch`` counts from 1.
+    Attributes:
+        model: The model.
+        model_args: Its constructor arguments.
+        args: Arguments of train.py.
+        weights: Which of the checkpoint's weights the model has.
+        epoch: Number of trained epochs, or None.
+        metric: Result of the last validation, or None.
+        metric_name: Name of the metric.
     """
 
     model: Any
@@ -49,60 +77,73 @@ def _load(path: Path) -> Dict[str, Any]:
             checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
     except OSError:
         raise
-    except Exception as e:  # torch has no single error for what it cannot read: pickle's, a KeyError, safetensors' own
-        raise NotOfTrainingError(
-            f"CHECKPOINT must be one of timm's train.py, readable as weights alone; {path} is not: "
-            f'{" ".join(str(e).split())[:200]}') from e
-    if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
-        raise NotOfTrainingError(f"CHECKPOINT must be one of timm's train.py; {path} has no 'state_dict'")
+    except Exception as e:  # torch raises pickle's errors, KeyError, safetensors' own and others
+        raise NotTrainCheckpointError(
+            f"path must be a checkpoint of timm's train.py; {path} cannot be read: {error_line(e)[:200]}") from e
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get('state_dict'), dict):
+        raise NotTrainCheckpointError(f"path must be a checkpoint of timm's train.py; {path} has no 'state_dict'")
     return checkpoint
 
 
-def _building(value: Any) -> Any:
-    """A value of an argument, to be compared: without what the training takes out of model_kwargs, tuples as lists."""
+def _comparable(value: Any) -> Any:
+    """Return an argument without what the training takes out of model_kwargs, tuples as lists."""
     if isinstance(value, dict):
-        return {k: v for k, v in value.items() if k not in OF_TRAINING_ALONE}
+        return {k: v for k, v in value.items() if k not in TRAINING_ONLY}
     return list(value) if isinstance(value, tuple) else value
 
 
-def _read_args(path: Path, checkpoint: Dict[str, Any]) -> Dict[str, Any]:
-    """args.yaml beside the checkpoint, or the arguments within it; what both have must build the same network."""
+def _check_args(args: Any, where: str) -> Dict[str, Any]:
+    """Return the arguments that are given, strings with line breaks as one line: they are shown on model cards."""
+    if not isinstance(args, dict) or not args.get('model'):
+        raise ValueError(f'{where} must be the arguments of train.py with a model, got {reprlib.repr(args)}')
+    check_values(args, ARG_RULES, where)
+    return {k: ' '.join(v.split()) if isinstance(v, str) and v.splitlines() not in ([], [v]) else v
+            for k, v in args.items() if v is not None}
+
+
+def _read_args(path: Path, checkpoint: Dict[str, Any]) -> Tuple[Dict[str, Any], str]:
+    """Return the arguments of train.py and the file that they are from.
+
+    They are in args.yaml beside the checkpoint, in the checkpoint, or in both; then both must build the same network.
+    """
     import yaml
 
     within = dict(vars(checkpoint['args'])) if isinstance(checkpoint.get('args'), argparse.Namespace) else {}
+    if within:
+        within = _check_args(within, str(path))
     file = path.with_name('args.yaml')
     if not file.is_file():
         if not within:
-            raise NotOfTrainingError(f'{path} must hold its arguments or have args.yaml beside it')
-        return within
+            raise NotTrainCheckpointError(f'path must be a checkpoint with its arguments; {path} has none, nor {file}')
+        return within, str(path)
     try:
         beside = yaml.safe_load(file.read_text(encoding='utf-8'))
-    except yaml.YAMLError as e:
-        raise ValueError(f'{file} must be YAML as train.py writes it: {" ".join(str(e).split())}') from e
-    if not isinstance(beside, dict) or not beside.get('model'):
-        raise ValueError(f'{file} must name a model, as train.py writes it')
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        raise ValueError(f'{file} must be YAML as train.py writes it: {error_line(e)}') from e
+    beside = _check_args(beside, str(file))
     for key in BUILDING:
-        a, b = _building(beside.get(key)), _building(within.get(key))
+        a, b = _comparable(beside.get(key)), _comparable(within.get(key))
         if within and a != b and not (key == 'num_classes' and a is None):  # train.py fills this one in
-            raise ValueError(f'{file} must be that of {path.name}: {key} is {a!r} in the one and {b!r} in the other')
-    return {**within, **{k: v for k, v in beside.items() if v is not None}}
+            raise ValueError(f'{file} must be that of {path.name}: {key} is {reprlib.repr(a)} in the one and '
+                             f'{reprlib.repr(b)} in the other')
+    return {**within, **beside}, str(file)
 
 
-def _source(name: str) -> Tuple[str, Dict[str, Any], Dict[str, Any]]:
-    """Architecture, configuration and constructor arguments that a name or a place of a model stands for."""
+def _base(name: str) -> Tuple[str, Dict[str, Any], Dict[str, Any]]:
+    """Return architecture, configuration and constructor arguments of the model that training began from."""
+    check_model_source(name)
     kind, place = parse_model_name(name)
-    if kind:
-        load = load_model_config_from_hf if kind == 'hf-hub' else load_model_config_from_path
-        cfg, architecture, model_args = load(place)
-        return architecture, dict(cfg), dict(model_args or {})
-    registered = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
-    if registered is None:
-        raise ValueError(f'model must be one that timm knows, got {name!r}')
-    return name, registered.to_dict(), {}
+    if not kind:
+        registered = timm.get_pretrained_cfg(name)
+        assert registered is not None
+        return name, registered.to_dict(), {}
+    load = load_model_config_from_hf if kind == 'hf-hub' else load_model_config_from_path
+    cfg, architecture, model_args = load(place)
+    return architecture, PretrainedCfg(**cfg).to_dict(), dict(model_args or {})
 
 
-def _constructor_args(args: Dict[str, Any]) -> Dict[str, Any]:
-    """What train.py gives to ``create_model``, without what matters in training alone."""
+def _constructor_args(args: Dict[str, Any], base_args: Dict[str, Any]) -> Dict[str, Any]:
+    """Return what train.py gives to ``create_model``, without what matters in training only."""
     in_chans = args.get('in_chans')
     if in_chans is None and args.get('input_size'):
         in_chans = args['input_size'][0]
@@ -110,13 +151,15 @@ def _constructor_args(args: Dict[str, Any]) -> Dict[str, Any]:
         num_classes=args.get('num_classes'), in_chans=in_chans, global_pool=args.get('gp'),
         bn_momentum=args.get('bn_momentum'), bn_eps=args.get('bn_eps'))
     given.update(args.get('model_kwargs') or {})
-    return {k: v for k, v in given.items() if v is not None and k not in OF_TRAINING_ALONE}
+    given = {**base_args, **{k: v for k, v in given.items() if v is not None}}
+    return {k: v for k, v in given.items() if k not in TRAINING_ONLY}
 
 
-def _input(args: Dict[str, Any], cfg: Dict[str, Any], channels: int) -> Dict[str, Any]:
-    """The input that the model was trained with, as entries of its configuration."""
-    given = {key: args.get(key) or cfg[key] for key in ('mean', 'std')}
-    overlay = input_channels({**cfg, **given}, channels)
+def _overlay(args: Dict[str, Any], cfg: Dict[str, Any], model_args: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the entries of the configuration that training changed: its input, and labels of other classes."""
+    channels = model_args.get('in_chans', 3)
+    overlay: Dict[str, Any] = {k: None for k in ('url', 'file', 'hf_hub_id', 'source') if cfg.get(k)}
+    overlay.update(input_channels({**cfg, **{key: args.get(key) or cfg[key] for key in ('mean', 'std')}}, channels))
     if args.get('input_size') or args.get('img_size'):
         size = args['input_size'][1:] if args.get('input_size') else [args['img_size']] * 2
         overlay.update(input_size=(channels, *size), pool_size=None, test_input_size=None, test_pool_size=None)
@@ -124,37 +167,45 @@ def _input(args: Dict[str, Any], cfg: Dict[str, Any], channels: int) -> Dict[str
         overlay.update(crop_pct=args['crop_pct'], test_crop_pct=None)
     if args.get('interpolation'):
         overlay.update(interpolation=args['interpolation'])
+    if model_args.get('num_classes', cfg['num_classes']) != cfg['num_classes']:
+        overlay.update(label_names=None, label_descriptions=None)
     return overlay
 
 
 def read_train_checkpoint(path: Path) -> TrainedModel:
-    """Build the model that was trained and give it the checkpoint's weights, those of the EMA where there are such.
+    """Build the model that was trained and load the checkpoint's weights, the EMA if it has one.
 
     Args:
-        path: ``model_best.pth.tar``, ``last.pth.tar`` or another of train.py's; its args.yaml beside it, or the
-            arguments within it.
+        path: ``model_best.pth.tar``, ``last.pth.tar`` or another of train.py's, with args.yaml beside it or its
+            arguments within.
 
     Raises:
-        NotOfTrainingError: It is no such checkpoint.
-        ValueError: Its weights are not those of the model its arguments build.
+        NotTrainCheckpointError: train.py did not write the file.
+        ValueError: An argument is not allowed, or the weights are not those of the model that the arguments build.
     """
     checkpoint = _load(path)
-    args = _read_args(path, checkpoint)
-    architecture, cfg, base_args = _source(args['model'])
-    model_args = {**{k: v for k, v in base_args.items() if k not in OF_TRAINING_ALONE}, **_constructor_args(args)}
-    overlay = _input(args, cfg, model_args.get('in_chans', 3))
-    if model_args.get('num_classes', cfg['num_classes']) != cfg['num_classes']:
-        overlay.update(label_names=None, label_descriptions=None)
-    overlay.update({k: None for k in ('url', 'file', 'hf_hub_id', 'source') if cfg.get(k)})
-    model: Any = timm.create_model(
-        architecture, pretrained_cfg=dict(cfg, architecture=architecture), pretrained_cfg_overlay=overlay, **model_args)
-    ema = checkpoint.get('state_dict_ema') is not None
-    state = clean_state_dict(checkpoint['state_dict_ema' if ema else 'state_dict'])
+    args, file = _read_args(path, checkpoint)
     try:
-        model.load_state_dict(state)
-    except RuntimeError as e:
-        raise ValueError(f'the weights in {path} must be those of {architecture} as its arguments build it: '
-                         f'{" ".join(str(e).split())[:300]}') from e
+        architecture, cfg, base_args = _base(args['model'])
+    except ValueError as e:
+        raise ValueError(f'{file}: {e}') from e
+    model_args = _constructor_args(args, base_args)
+    check_model_args(architecture, model_args, file)
+    overlay = _overlay(args, cfg, model_args)
+    check_pretrained_cfg({**cfg, **overlay}, file, model_args.get('num_classes'))
+    try:
+        model: Any = timm.create_model(
+            architecture, pretrained_cfg=dict(cfg, architecture=architecture), pretrained_cfg_overlay=overlay,
+            **model_args)
+    except Exception as e:  # a model of timm raises any kind for its arguments
+        raise ValueError(f'{file}: {error_line(e)}') from e
+    ema = checkpoint.get('state_dict_ema') is not None
+    try:
+        model.load_state_dict(clean_state_dict(checkpoint['state_dict_ema' if ema else 'state_dict']))
+    except (RuntimeError, AttributeError, TypeError) as e:
+        raise ValueError(
+            f'{path}: weights must be those of {architecture} as its arguments build it: {error_line(e)[:300]}') from e
+    check_weights(model.state_dict(), str(path))
     model_args.update(num_classes=model.num_classes, in_chans=model_args.get('in_chans', 3))
     epoch, metric = checkpoint.get('epoch'), checkpoint.get('metric')
     epoch = epoch + 1 if isinstance(epoch, int) else None
