@@ -1,7 +1,7 @@
-"""How fast is the evaluation of robustness, beside timm's validate.py? ``python -m benchmarks.robustness``
+"""How fast is the robustness evaluation, beside timm's validate.py?
 
-TIMM_SCRIPTS is the folder of timm's scripts. Write JPEGs in ImageNet-C's layout, classify them by both with one model
-and batch size in this process, then time each corruption.
+``TIMM_SCRIPTS=FOLDER python -m benchmarks.robustness``, with the folder of timm's scripts. Write JPEGs in ImageNet-C's
+layout, classify them by both with one model and batch size in this process, then time each corruption.
 """
 import copy
 import importlib.util
@@ -39,7 +39,7 @@ REFERENCE = 'assemble_resnet50 classifies it'
 
 
 def synthetic_image(side: int, seed: int) -> Image.Image:
-    """Return an image about as hard to decode as a photograph: noise of several scales."""
+    """Return an image as hard to decode as a photograph: noise of several scales."""
     rng = np.random.RandomState(seed)
     total = np.zeros((side, side, 3))
     for cells in (4, 16, 64, side):
@@ -63,7 +63,7 @@ def load_validate() -> Any:
 
 
 def loop_rows(name: str, images: int, folder: Path, validate: Any, args: Any) -> List[Dict[str, Any]]:
-    """Time both on the same folder. validate.py's warm-up batch counts as images too, without their decoding."""
+    """Time both on one folder; validate.py's warm-up batch counts as images too."""
     root = folder / name / 'contrast'
     for severity in SEVERITIES:
         for i in range(images if severity == 1 else 1):
@@ -108,7 +108,7 @@ def loop_rows(name: str, images: int, folder: Path, validate: Any, args: Any) ->
 
 
 def generation_rows(args: Any) -> List[Dict[str, Any]]:
-    """Time each corruption of one image, mean over severities, beside a model that classifies it."""
+    """Time each corruption, mean over severities, beside a model's forward pass."""
     pixels = np.asarray(synthetic_image(GENERATED, 0))
     model: Any = timm.create_model('assemble_resnet50').eval().to(args.device)
     batch = torch.randn(4, 3, GENERATED, GENERATED, device=args.device)

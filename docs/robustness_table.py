@@ -1,4 +1,4 @@
-"""Make the tables of docs/robustness.md from results of `timm-assemble robustness`, one file per training seed.
+"""Make the tables of docs/robustness.md from one results.json per training seed.
 
 ``python -m docs.robustness_table`` prints them, ``--write`` replaces them in the page.
 """
@@ -36,7 +36,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def tables(paths: Sequence[Path]) -> str:
-    """Return two Markdown tables: headline metrics by model, and CE by corruption and model.
+    """Return two Markdown tables: metrics by model, CE by corruption and model.
 
     Raises:
         ValueError: The files differ in models or protocol, or lack what the tables show.

@@ -1,4 +1,4 @@
-"""What the tests of robustness share: models, images and videos on disk, arguments, results."""
+"""Models, images and videos on disk, arguments and results of the tests."""
 import json
 
 import av
@@ -16,7 +16,7 @@ WRONG = {('fog', 3): 1, ('snow', 5): 2, ('snow', 1): 3}  # of the four images of
 
 
 def make_samples(root):
-    """Write weights of two models of three classes, clean images, and images in ImageNet-C's layout."""
+    """Write two models of three classes, clean images, and ImageNet-C's layout."""
     for seed, name in enumerate(('a', 'b')):
         torch.manual_seed(seed)
         model = timm.create_model('test_assemble_resnet', num_classes=3)
@@ -42,7 +42,7 @@ def write_image(path, image):
 
 
 def write_video(path, levels, colour=(1.0, 1.0, 1.0), side=224, options=None):
-    """Write a video whose frame i has the grey ``levels[i]``; frames are stored in another order than presented."""
+    """Write frames of the grey ``levels``, stored in another order than presented."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), 'w', options=options or {}) as video:
         stream = video.add_stream('mpeg4', rate=10)

@@ -14,7 +14,7 @@ def samples(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def tree(tmp_path_factory):
-    """ImageNet-C's layout with two classes of two plain red images, of which ``red_over_half`` gets WRONG wrong."""
+    """Return ImageNet-C's layout, of which ``red_over_half`` gets WRONG wrong."""
     root = tmp_path_factory.mktemp('imagenet-c')
     files = {level: write_image(root / f'{level}.JPEG', Image.fromarray(np.full((224, 224, 3), level, np.uint8)))
              for level in (40, 210)}

@@ -1,4 +1,4 @@
-"""``timm-assemble robustness``: messages about options, folders, files and models that do not fit."""
+"""``timm-assemble robustness``: options, folders, files and models do not fit."""
 import json
 import shutil
 import sys

@@ -1,4 +1,4 @@
-"""Errors and calibration against counting by hand, and messages about wrong logits."""
+"""Errors and calibration against counting by hand, and wrong logits."""
 import pytest
 import torch
 
@@ -9,7 +9,7 @@ from ._samples import red_over_half
 
 
 def batch(logits, classes):
-    """Return images whose pixels number them, and the callable that finds their logits."""
+    """Return images whose pixels number them, and the callable to their logits."""
     images = torch.arange(len(logits), dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
     return images, torch.tensor(classes), lambda images: logits[images[:, 0, 0, 0].long()]
 
@@ -23,26 +23,26 @@ def test_errors_are_counted_as_by_hand():
     order = logits.argsort(1, descending=True).tolist()
     wrong1 = sum(order[i][0] != classes[i] for i in range(40))
     wrong5 = sum(classes[i] not in order[i][:5] for i in range(40))
-    assert got[:3] == (40, wrong1, wrong5) and 0 < wrong5 < wrong1 < 40
+    assert (got['images'], got['wrong_top1'], got['wrong_top5']) == (40, wrong1, wrong5) and 0 < wrong5 < wrong1 < 40
     confidence, predicted = logits.softmax(1).max(1)
     hits = [p == c for p, c in zip(predicted.tolist(), classes)]
-    assert got.ece == pytest.approx(100 * oracles.calibration_error(confidence.tolist(), hits, 15), abs=1e-4)
+    assert got['ece'] == pytest.approx(100 * oracles.calibration_error(confidence.tolist(), hits, 15), abs=1e-4)
 
 
 def test_full_confidence_is_in_the_last_bin_of_the_calibration_error():
-    """Half have confidence 1 and half of these are right, half are nearly sure and right: one bin, and its mean."""
+    """Half have confidence 1, half of these are right; the rest is nearly 1: one bin."""
     logits = torch.tensor([[40., 0.]] * 4 + [[3., 0.]] * 4)
     images, target, classify = batch(logits, [0, 0, 1, 1, 0, 0, 0, 0])
     assert logits.softmax(1).max() == 1 and logits.softmax(1)[-1, 0] > 14 / 15
     got = measure_errors(classify, [(images, target)])
     confidence = float(logits.softmax(1).max(1).values.mean())
-    assert got.wrong_top1 == 2 and got.ece == pytest.approx(100 * abs(0.75 - confidence), abs=1e-4)
+    assert got['wrong_top1'] == 2 and got['ece'] == pytest.approx(100 * abs(0.75 - confidence), abs=1e-4)
 
 
 def test_class_map_is_from_folders_to_the_models_classes():
     images, target, classify = batch(torch.eye(4), [0, 1, 2, 2])  # image i is of class i
-    assert measure_errors(classify, [(images, target)]).wrong_top1 == 1
-    assert measure_errors(classify, [(images, target)], class_map=[1, 2, 3]).wrong_top1 == 3
+    assert measure_errors(classify, [(images, target)])['wrong_top1'] == 1
+    assert measure_errors(classify, [(images, target)], class_map=[1, 2, 3])['wrong_top1'] == 3
 
 
 @pytest.mark.parametrize('logits, message', [

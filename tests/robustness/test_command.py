@@ -1,4 +1,4 @@
-"""``timm-assemble robustness``: the same results for any workers, ranks and interruptions, and what they are."""
+"""``timm-assemble robustness``: results, for any workers, ranks and kills."""
 import json
 import os
 import re

@@ -1,4 +1,4 @@
-"""From files to the model's input: decoding, crops, generated corruptions, sequences, shifted crops."""
+"""From files to the model's input: decoding, crops, corruptions, sequences."""
 import re
 import shutil
 
@@ -14,9 +14,10 @@ from timm_assemble.robustness import metrics
 from timm_assemble.robustness.datasets import corruptions
 from timm_assemble.robustness.datasets.corruptions import Corruption
 from timm_assemble.robustness.datasets.files import Unreadable, batches, list_files
-from timm_assemble.robustness.datasets.images import ImageDataset, ShiftDataset, read_image, two_crops
+from timm_assemble.robustness.datasets.images import (
+    ImageDataset, PerturbationDataset, ShiftDataset, read_frames, read_image, two_crops,
+)
 from timm_assemble.robustness.datasets.protocols import Preprocessing, center_crop, resize_short_side
-from timm_assemble.robustness.datasets.sequences import PerturbationDataset, read_frames
 
 from ._samples import write_image, write_video
 
@@ -127,7 +128,7 @@ def test_corruptions_get_worse_and_colours_stay_in_their_order():
 
 
 def test_spatter_without_drops_leaves_the_image():
-    """The library divides by the largest drop; at this seed there is none, and NaN would come out as black."""
+    """The library divides by the largest drop; without any, NaN would be black."""
     image = np.full((32, 32, 3), 90, np.uint8)
     made = [corruptions.corrupt(image, 'spatter', 1, seed) for seed in range(40)]
     assert any((m == image).all() for m in made) and all(m.min() > 40 for m in made)
@@ -194,7 +195,7 @@ def test_files_that_are_not_sequences_are_named(tmp_path):
 
 
 def test_truncated_video_is_named(tmp_path):
-    """With its index in front the rest is decoded without complaint, and would count as a shorter video."""
+    """With its index in front it is decoded without an error, as a shorter video."""
     path = write_video(tmp_path / 'a' / '0.mp4', [90, 200] * 5, options=dict(movflags='faststart'))
     assert len(read_frames(path)) == 10
     path.write_bytes(path.read_bytes()[:-len(path.read_bytes()) // 4])

@@ -1,4 +1,4 @@
-"""Corruption errors and flip rates against loops, and against the tables that the papers print."""
+"""Corruption errors and flip rates against loops and published tables."""
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
@@ -22,7 +22,7 @@ def resnet50_errors():
 
 
 def test_resnet50_has_the_published_means():
-    """Errors from the printed CE give the printed mean, and with the clean error the printed relative table."""
+    """Errors from the printed CE give the printed means and the relative table."""
     errors = resnet50_errors()
     assert metrics.mean_corruption_error(errors) == pytest.approx(MCE, abs=0.5)  # each term is rounded
     for name, published in zip(metrics.COMMON, RELATIVE_CE):

@@ -38,7 +38,7 @@ def test_files_without_the_models_weights_are_one_line(samples, capsys, tmp_path
 
 
 def test_damaged_training_checkpoint_is_not_taken_for_weights_alone(samples, capsys, tmp_path):
-    """Its arguments say which network it is; without them the weights would be put into another that they fit."""
+    """Its arguments name the network; the weights would fit another one."""
     state = timm.create_model('test_assemble_resnet', num_classes=3).state_dict()
     args = argparse.Namespace(model='test_assemble_resnet', num_classes=3, model_kwargs={})
     path = tmp_path / 'last.pth.tar'
@@ -68,7 +68,7 @@ def test_models_without_a_classifier_or_for_other_channels_are_rejected(three_cl
 
 
 def test_folders_have_the_classes_that_timm_trained_them_as(three_classes, tmp_path):
-    """Ten comes after two: a model of train.py learned it so, whatever the order of the file list."""
+    """Ten comes after two in train.py, whatever the order of the file list."""
     assert three_classes.classes == ('1', '10', '2')
     source = save(timm.create_model('test_assemble_resnet', num_classes=3), tmp_path / 'model')
     assert load_classifier('m', source, three_classes, CPU).class_map == [0, 2, 1]

@@ -51,11 +51,11 @@ def test_errors_are_relative_to_alexnet_or_a_baseline():
     assert report['mce'] == pytest.approx(50, abs=0.01) and not notes
     relative = [(0.5 * e - 10) / (e - 43.5) for e in metrics.ALEXNET_ERROR.values()]
     assert report['relative_mce'] == pytest.approx(100 * np.mean(relative), abs=0.01)
-    report, _ = summary.summarise(made_up(0.5), summary.measured_baseline('other', made_up(0.8, clean=20.0)))
+    report, _ = summary.summarise(made_up(0.5), summary.Baseline.measured('other', made_up(0.8, clean=20.0)))
     assert report['mce'] == pytest.approx(62.5, abs=0.01)
     assert report['corruptions']['snow']['relative_ce'] == pytest.approx(
         100 * (0.5 * 86.6816 - 10) / (0.8 * 86.6816 - 20), abs=0.01)
-    report, notes = summary.summarise(made_up(0.5), summary.measured_baseline('perfect', made_up(0.0, clean=0.0)))
+    report, notes = summary.summarise(made_up(0.5), summary.Baseline.measured('perfect', made_up(0.0, clean=0.0)))
     assert report['mce'] is None and 'no mCE: baseline must have an error above 0, got 0' in notes
     report, notes = summary.summarise(made_up(0.5), summary.ALEXNET, all_corruptions=False)
     assert report['mce'] is None and report['corruptions']['fog']['ce'] == pytest.approx(50, abs=0.01)

@@ -1,4 +1,4 @@
-"""Robustness to corruptions, perturbations and shifts, and calibration, of any classifier."""
+"""Robustness and calibration of any image classifier."""
 from .evaluation import evaluate
 from .results.report import Results
 

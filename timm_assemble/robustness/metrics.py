@@ -1,4 +1,4 @@
-"""Corruption error, flip rate and their means, from tables of errors and predictions.
+"""Corruption error, flip rate and their means, from errors and predictions.
 
 Sources: Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations"
 (ICLR 2019), section 4; Zhang, "Making Convolutional Networks Shift-Invariant Again" (ICML 2019), section 4.
@@ -70,7 +70,7 @@ def corruption_error(errors: Sequence[float], baseline: Any) -> float:
 
 
 def relative_corruption_error(errors: Sequence[float], clean: float, baseline: Any, baseline_clean: float) -> float:
-    """Return relative CE of one corruption: ``100 * mean_s(E_s - E_clean) / mean_s(B_s - B_clean)``.
+    """Return relative CE: ``100 * mean_s(E_s - E_clean) / mean_s(B_s - B_clean)``.
 
     Args:
         errors: Top-1 errors in percent, one per severity.
@@ -90,7 +90,7 @@ def relative_corruption_error(errors: Sequence[float], clean: float, baseline: A
 
 
 def mean_corruption_error(errors: Mapping[str, Sequence[float]], baseline: Mapping[str, Any] = ALEXNET_ERROR) -> float:
-    """Return mCE: the mean of :func:`corruption_error` over the corruptions in ``errors``.
+    """Return mCE: the mean of :func:`corruption_error` over corruptions.
 
     Args:
         errors: Corruption to top-1 errors in percent, one per severity. The protocol says which corruptions:
@@ -110,19 +110,19 @@ def relative_mean_corruption_error(
         baseline: Mapping[str, Any] = ALEXNET_ERROR,
         baseline_clean: float = ALEXNET_CLEAN_ERROR,
 ) -> float:
-    """Return relative mCE: the mean of :func:`relative_corruption_error` over the corruptions in ``errors``."""
+    """Return relative mCE: the mean of :func:`relative_corruption_error`."""
     _check_names('errors', errors, baseline)
     return float(np.mean([
         relative_corruption_error(values, clean, baseline[name], baseline_clean) for name, values in errors.items()]))
 
 
 def compares_with_first(perturbation: str) -> bool:
-    """Return whether frames are compared with the first one: those of noise, which have no order."""
+    """Return whether frames are compared with the first one, as noise's are."""
     return perturbation.endswith('_noise')
 
 
 def count_flips(predictions: Sequence[int], with_first: bool) -> Tuple[int, int]:
-    """Count the flips of the predicted class along a sequence of frames, and its pairs of frames.
+    """Count flips of the prediction along a sequence, and its pairs of frames.
 
     Args:
         predictions: Predicted class of each frame, in order, at least 2.
@@ -136,7 +136,7 @@ def count_flips(predictions: Sequence[int], with_first: bool) -> Tuple[int, int]
 
 
 def flip_rate(sequences: Sequence[Sequence[int]], with_first: bool) -> float:
-    """Return FP in percent: flips over pairs of frames of all sequences together; see :func:`count_flips`.
+    """Return FP in percent: flips over pairs of frames of all sequences.
 
     Departures: the paper has the mean of the sequences' rates. Both agree where all sequences have one length, as those
     of a published perturbation have.
@@ -148,7 +148,7 @@ def flip_rate(sequences: Sequence[Sequence[int]], with_first: bool) -> float:
 
 
 def mean_flip_rate(rates: Mapping[str, float], baseline: Mapping[str, float] = ALEXNET_FLIP_RATE) -> float:
-    """Return mFR: the mean over perturbations of ``100 * FP / FP of the baseline``, both in percent.
+    """Return mFR: the mean over perturbations of ``100 * FP / FP of the baseline``.
 
     Raises:
         ValueError: ``rates`` is empty, has a perturbation that the baseline lacks, or the baseline never flips.
@@ -158,7 +158,7 @@ def mean_flip_rate(rates: Mapping[str, float], baseline: Mapping[str, float] = A
 
 
 def agreement(first: Sequence[int], second: Sequence[int]) -> float:
-    """Return the percent of equal predictions: shift consistency, for two crops of each image."""
+    """Return the percent of equal predictions: shift consistency, for two crops."""
     a, b = np.asarray(first), np.asarray(second)
     if a.shape != b.shape or a.ndim != 1 or not a.size:
         raise ValueError(f'first must be as long as `second` and not empty, got shapes {a.shape} and {b.shape}')

@@ -18,7 +18,7 @@ Model = Union[str, Classify]
 
 
 def _labels(models: Sequence[Model]) -> List[str]:
-    """Return the labels of models; a checkpoint's has no folders where the file name is enough."""
+    """Return labels: a checkpoint's file name, with its folders where necessary."""
     short = [split_source(model)[0] if isinstance(model, str) else getattr(model, '__name__', type(model).__name__)
              for model in models]
     labels = [model if isinstance(model, str) and split_source(model)[2] and short.count(label) > 1 else label
@@ -32,11 +32,7 @@ def _labels(models: Sequence[Model]) -> List[str]:
 def label_models(
         models: Union[Model, Sequence[Model], Mapping[str, Model]], baseline: Optional[str] = None,
 ) -> Tuple[Dict[str, Model], Optional[str]]:
-    """Return label to model, and the baseline's label.
-
-    Args:
-        models: One model, several, or a mapping from labels.
-        baseline: The label or name of one of them, or the name of one more, which comes first.
+    """Return label to model, a new baseline first, and the baseline's label.
 
     Raises:
         ValueError: There are no models, or two have one label.
@@ -62,15 +58,9 @@ def label_models(
 def timm_classify(
         model: Any, mean: Sequence[float], std: Sequence[float], size: int, device: torch.device, amp: bool = False,
 ) -> Classify:
-    """Return the callable from (N, 3, size, size) uint8 images to a timm model's logits.
+    """Return the callable from (N, 3, size, size) uint8 images to logits.
 
-    Args:
-        model: In eval mode; it is moved to the device, and resized if its input size is fixed.
-        mean: Of the channels, from 0 to 1.
-        std: Of the channels.
-        size: Side of the images.
-        device: Where the model runs.
-        amp: Mixed precision: float16 on CUDA, else bfloat16.
+    The model is moved to the device, and resized if its input size is fixed.
     """
     # the size of training, for which the model is built, may differ from that of testing
     if size != model.pretrained_cfg['input_size'][-1] and hasattr(model, 'set_input_size'):
@@ -111,13 +101,7 @@ def load_classifier(
 ) -> Classifier:
     """Load a model, try it on one image and map the class folders to its classes.
 
-    Args:
-        label: Its name in the results.
-        model: A name as on the command line, see :mod:`timm_assemble.models.loading`, or a callable.
-        plan: Size and folders of the images.
-        device: Where it runs.
-        amp: Mixed precision of a model by name.
-        identity: What distinguishes a callable from all others; its label if None.
+    ``identity`` distinguishes a callable from all others; its label by default.
 
     Raises:
         ValueError: The model does not exist, has no weights or no classifier, or does not fit the images.

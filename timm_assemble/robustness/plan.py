@@ -8,8 +8,9 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 from .datasets.corruptions import library_versions
 from .datasets.files import class_folders, list_files
 from .datasets.protocols import PROTOCOLS, Preprocessing, Protocol, check_corruptions
-from .tasks.image_tasks import ErrorTask, clean_task, generated_tasks, imagenet_c_tasks, shift_task
-from .tasks.sequence_tasks import imagenet_p_tasks
+from .tasks.measurements import (
+    ErrorTask, clean_task, generated_tasks, imagenet_c_tasks, imagenet_p_tasks, shift_task,
+)
 from .tasks.task import Task
 
 __all__ = ['Plan', 'Request', 'make_plan']
@@ -31,16 +32,10 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Tasks in the order of measuring.
+    """Tasks in the order of measuring, and what decides them.
 
-    Attributes:
-        request: What was asked for.
-        protocol: Its protocol.
-        corruptions: Those that are measured.
-        size: Side of the model's input.
-        text: The protocol in words.
-        tasks: The tasks.
-        libraries: Versions of what generates corruptions; empty without any.
+    ``size`` is the side of the model's input, ``text`` the protocol in words; ``libraries`` are the versions of what
+    generates corruptions.
     """
 
     request: Request
@@ -62,7 +57,7 @@ class Plan:
 
     @property
     def labelled(self) -> Optional[Path]:
-        """A folder whose classes the models must have; None where only flips are measured."""
+        """A folder whose classes the models must have; None for flips alone."""
         return next((task.folder for task in self.of_group('clean', 'corruption')), None)
 
     @property
@@ -77,7 +72,7 @@ class Plan:
 
     @property
     def data(self) -> Dict[str, Any]:
-        """Folder, number of files, number of classes and fingerprint of the files that are read, by group."""
+        """Folder, counts and fingerprint of the files that are read, by group."""
         folders = dict(clean=self.request.generate or self.request.clean, corruption=self.request.imagenet_c,
                        perturbation=self.request.imagenet_p)
         return {group: dict(

@@ -19,7 +19,7 @@ MAX_HELD_BYTES = 1 << 30  # pixels kept for the next models, so that small data 
 
 
 class Loading(NamedTuple):
-    """How images come to the device. Only the batch size can change a metric, by rounding."""
+    """How images come to the device; of metrics it changes only the rounding."""
 
     batch_size: int
     workers: int
@@ -34,7 +34,7 @@ class Failure(NamedTuple):
 
 
 def _unshared(batch: Batch) -> Batch:
-    """Copy a batch out of the memory shared with a worker, where each tensor holds an open file."""
+    """Copy a batch out of a worker's shared memory, which holds a file open."""
     return batch._replace(images=batch.images.clone(), classes=batch.classes.clone())
 
 
@@ -70,13 +70,8 @@ def run_tasks(
 
     An unreadable file counts neither as right nor as wrong: its task is skipped, the others are measured.
 
-    Args:
-        tasks: What to measure.
-        models: The models.
-        cache: Stores each result once it is finished, so that a kill loses only the current one.
-        loading: Batches, workers, device.
-        ranks: The ranks that share the tasks; one if None.
-        progress: A tqdm bar of (model, task) pairs.
+    Each result is cached once it is finished, so that a kill loses only the current one. ``progress`` is a tqdm bar of
+    (model, task) pairs.
 
     Returns:
         The tasks of all ranks that could not be measured.

@@ -1,4 +1,4 @@
-"""File lists of folders with one folder per class, and batches of their pixels; unreadable files are reported."""
+"""File lists of folders with one folder per class, and batches of their pixels."""
 import hashlib
 import os
 from abc import ABC, abstractmethod
@@ -25,7 +25,7 @@ class Unreadable(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """``images`` (N, 3, S, S) uint8 RGB; ``classes`` (B,) number of the folder; ``counts`` (B,) images of each file."""
+    """Images of B files: (N, 3, S, S) uint8 RGB, and (B,) class and image counts."""
 
     images: torch.Tensor
     classes: torch.Tensor
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 
 
 class FileList(NamedTuple):
-    """Files of a folder in the order of their names; ``fingerprint`` covers all names and sizes in bytes."""
+    """Files of a folder, sorted; the fingerprint covers their names and sizes."""
 
     folder: Path
     classes: Tuple[str, ...]
@@ -48,12 +48,9 @@ def class_folders(folder: Path) -> Tuple[str, ...]:
 
 
 def list_files(folder: Path, extensions: Sequence[str] = IMAGES, parameter: str = 'folder') -> FileList:
-    """List ``folder/class/file``, without hidden files and other extensions.
+    """List ``folder/class/file``; errors call the folder ``parameter``.
 
-    Args:
-        folder: Folder with one folder per class.
-        extensions: Of the files, in small letters.
-        parameter: What errors call the folder.
+    Hidden files and other extensions are ignored.
 
     Raises:
         ValueError: It does not exist or has no such files.
@@ -81,7 +78,7 @@ def to_tensor(images: Sequence[Any]) -> torch.Tensor:
 
 
 class FileDataset(Dataset, ABC):
-    """Pixels (N, 3, S, S) uint8 and class of each file of a list, or :class:`Unreadable`."""
+    """Pixels (N, 3, S, S) uint8 and class of each file, or :class:`Unreadable`."""
 
     def __init__(self, files: FileList, preprocessing: Preprocessing):
         self.files = files
@@ -121,6 +118,6 @@ def _collate(items: Sequence[Any]) -> Batch:
 
 
 def batches(dataset: Dataset, batch_size: int, workers: int = 0, pin_memory: bool = False) -> Iterator[Batch]:
-    """Return all files once, in order: neither batches nor results depend on the number of workers."""
+    """Return all files once, in order, whatever the number of workers."""
     return iter(DataLoader(
         dataset, batch_size=batch_size, num_workers=workers, collate_fn=_collate, pin_memory=pin_memory))

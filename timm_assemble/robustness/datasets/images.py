@@ -1,4 +1,4 @@
-"""Image files, with corruptions generated on the fly and as shifted crops."""
+"""Pixels of files: images, clean, corrupted or shifted, and sequences."""
 from pathlib import Path
 from typing import List, Optional
 
@@ -10,7 +10,9 @@ from .corruptions import Corruption, image_seed
 from .files import FileDataset, FileList, to_tensor
 from .protocols import Preprocessing, resize_short_side
 
-__all__ = ['ImageDataset', 'ShiftDataset', 'read_image', 'two_crops']
+__all__ = ['VIDEOS', 'ImageDataset', 'PerturbationDataset', 'ShiftDataset', 'read_frames', 'read_image', 'two_crops']
+
+VIDEOS = ('.mp4',)
 
 
 def read_image(path: Path) -> Image.Image:
@@ -35,16 +37,10 @@ class ImageDataset(FileDataset):
 
 
 def two_crops(image: np.ndarray, size: int, shift: int, seed: int) -> List[np.ndarray]:
-    """Return two random crops of an image, at most ``shift`` pixels apart along each axis.
+    """Return two random crops, at most ``shift`` pixels apart along each axis.
 
     Each position is drawn from the ``(shift + 1)^2`` around the center. Images smaller than ``size + shift`` are padded
     by reflection.
-
-    Args:
-        image: (H, W, 3).
-        size: Side of the crops.
-        shift: Pixels, 1 or more.
-        seed: Of both positions.
     """
     missing = [max(0, size + shift - side) for side in image.shape[:2]]
     image = np.pad(image, [(m // 2, m - m // 2) for m in missing] + [(0, 0)], mode='reflect')
@@ -71,3 +67,36 @@ class ShiftDataset(FileDataset):
     def pixels(self, loaded: Image.Image, name: str) -> torch.Tensor:
         seed = image_seed(self.seed, 'shift', self.shift, name)
         return to_tensor(two_crops(np.asarray(loaded), self.preprocessing.size, self.shift, seed))
+
+
+def read_frames(path: Path) -> List[Image.Image]:
+    """Decode all frames as RGB in the order of presentation, not of storage.
+
+    Raises:
+        OSError: It is not a video, or has fewer frames than it declares: a truncated one is decoded without an error.
+    """
+    import av
+
+    try:
+        with av.open(str(path)) as video:
+            frames = [frame.to_image() for frame in video.decode(video=0)]
+            declared = video.streams.video[0].frames  # 0 where the file does not say
+    except (av.FFmpegError, IndexError, UnicodeDecodeError) as e:  # IndexError: a file with sound only
+        raise OSError(f'not a video: {e}') from e
+    if len(frames) < declared:
+        raise OSError(f'it declares {declared} frames, and {len(frames)} can be read')
+    return frames
+
+
+class PerturbationDataset(FileDataset):
+    """Videos of an image perturbed more in each frame: (frames, 3, S, S) per file."""
+
+    def load(self, path: Path) -> List[Image.Image]:
+        steps = self.preprocessing
+        frames = [steps.resize_to_input(steps.resize_and_crop(frame)) for frame in read_frames(path)]
+        if len(frames) < 2:
+            raise ValueError(f'frames must be 2 or more, got {len(frames)}')
+        return frames
+
+    def pixels(self, loaded: List[Image.Image], name: str) -> torch.Tensor:
+        return to_tensor(loaded)

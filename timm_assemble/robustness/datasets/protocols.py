@@ -12,7 +12,7 @@ __all__ = ['PROTOCOLS', 'Preprocessing', 'Protocol', 'center_crop', 'check_corru
 
 
 class Protocol(NamedTuple):
-    """Corruptions, and the short side and center crop in pixels at which they are applied."""
+    """Corruptions, and the short side and center crop at which they are applied."""
 
     name: str
     corruptions: Tuple[str, ...]
@@ -39,7 +39,7 @@ def check_corruptions(protocol: Protocol, names: Optional[Sequence[str]]) -> Tup
 
 
 def resize_short_side(image: Image.Image, side: int) -> Image.Image:
-    """Resize the shorter side to ``side`` pixels, bilinear, and the longer one in proportion, rounded down."""
+    """Resize the shorter side to ``side``, the other in proportion, rounded down."""
     width, height = image.size
     short = min(width, height)
     if short == side:
@@ -48,7 +48,7 @@ def resize_short_side(image: Image.Image, side: int) -> Image.Image:
 
 
 def center_crop(image: Image.Image, side: int) -> Image.Image:
-    """Crop a centered square of ``side`` pixels; an odd offset is rounded half to even, as in torchvision.
+    """Crop a centered square; an odd offset is rounded as in torchvision.
 
     Raises:
         ValueError: The image is smaller. Black padding would be measured as a corruption.

@@ -1,4 +1,4 @@
-"""The plot of results: bars by corruption and model, and each model's errors by corruption and severity."""
+"""The plot of results: bars by corruption and model, and grids of errors."""
 from pathlib import Path
 from typing import Any, Dict, Sequence
 

@@ -12,7 +12,7 @@ __all__ = ['Results']
 
 
 class Results:
-    """What :func:`timm_assemble.robustness.evaluate` measured; ``print`` shows the tables.
+    """What :func:`timm_assemble.robustness.evaluate` measured; prints as tables.
 
     Args:
         values: In the form of :data:`timm_assemble.robustness.results.schema.SCHEMA`.
@@ -41,7 +41,7 @@ class Results:
     __str__ = tables
 
     def write(self, folder: Path) -> List[Path]:
-        """Write results.json, results.csv and robustness.png atomically and return their paths.
+        """Write results.json, results.csv and robustness.png; return their paths.
 
         Without corruptions and perturbations there is no plot, and an earlier one is removed.
 

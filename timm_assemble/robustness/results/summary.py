@@ -1,4 +1,4 @@
-"""From the metrics of tasks to the results: errors, mCE, mFR, calibration, relative to a baseline."""
+"""From the metrics of tasks to the results, relative to a baseline."""
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -12,16 +12,21 @@ from ..tasks.cache import CachedResult
 from ..tasks.task import Classifier
 from .schema import SCHEMA_VERSION
 
-__all__ = ['ALEXNET', 'Baseline', 'assemble', 'measured_baseline', 'summarise']
+__all__ = ['ALEXNET', 'Baseline', 'assemble', 'summarise']
 
 
 class Baseline(NamedTuple):
-    """The model that errors are relative to, in percent: errors by corruption, clean error, flip rates."""
+    """The model that errors are relative to, in percent."""
 
     name: str
     errors: Mapping[str, Any]
     clean: Optional[float]
     flip_rates: Mapping[str, float]
+
+    @classmethod
+    def measured(cls, name: str, results: Sequence[CachedResult]) -> 'Baseline':
+        """Return the baseline of a model that was measured on the same images."""
+        return _as_baseline(name, _measured(results))
 
 
 ALEXNET = Baseline('AlexNet', ALEXNET_ERROR, ALEXNET_CLEAN_ERROR, ALEXNET_FLIP_RATE)
@@ -31,18 +36,14 @@ def _mean(values: Sequence[float]) -> Optional[float]:
     return float(np.mean(values)) if values else None
 
 
-def _percent(part: float, of: float) -> float:
-    return 100 * part / of
-
-
 def _errors(metrics: Mapping[str, Any]) -> Dict[str, Any]:
     images = metrics['images']
-    return dict(images=images, top1_error=_percent(metrics['wrong_top1'], images),
-                top5_error=_percent(metrics['wrong_top5'], images), ece=metrics['ece'])
+    return dict(images=images, top1_error=100 * metrics['wrong_top1'] / images,
+                top5_error=100 * metrics['wrong_top5'] / images, ece=metrics['ece'])
 
 
 def _agreement(metrics: Mapping[str, Any]) -> Dict[str, Any]:
-    return dict(images=metrics['images'], consistency=_percent(metrics['same'], metrics['images']))
+    return dict(images=metrics['images'], consistency=100 * metrics['same'] / metrics['images'])
 
 
 def _measured(results: Sequence[CachedResult]) -> Dict[str, Any]:
@@ -57,7 +58,7 @@ def _measured(results: Sequence[CachedResult]) -> Dict[str, Any]:
         elif task.group == 'corruption':
             corruptions.setdefault(task.name, dict(severities={}))['severities'][str(task.severity)] = _errors(metrics)
         elif task.group == 'perturbation':
-            perturbations[task.name] = dict(metrics, flip_rate=_percent(metrics['flips'], metrics['pairs']))
+            perturbations[task.name] = dict(metrics, flip_rate=100 * metrics['flips'] / metrics['pairs'])
         else:
             shift = shift or dict(pixels=task.identity['shift'], clean=None, corruptions={})
             if task.severity:
@@ -80,11 +81,6 @@ def _as_baseline(name: str, measured: Mapping[str, Any]) -> Baseline:
          for kind, entry in measured['corruptions'].items()},
         measured['clean'] and measured['clean']['top1_error'],
         {kind: entry['flip_rate'] for kind, entry in measured['perturbations'].items()})
-
-
-def measured_baseline(name: str, results: Sequence[CachedResult]) -> Baseline:
-    """Return the baseline of a model that was measured on the same images."""
-    return _as_baseline(name, _measured(results))
 
 
 def summarise(
@@ -136,20 +132,20 @@ def assemble(
         plan: Plan, models: Sequence[Tuple[Classifier, Sequence[CachedResult]]], baseline_label: Optional[str],
         imagenet: bool, precision: str, versions: Dict[str, str], run: Dict[str, Any],
 ) -> Dict[str, Any]:
-    """Return all results, in the form of :data:`timm_assemble.robustness.results.schema.SCHEMA`.
+    """Return all results, in the form of the schema.
 
     Args:
         plan: What was measured.
         models: Models and their results.
-        baseline_label: The model that errors are relative to; None for AlexNet where that makes sense.
+        baseline_label: The model that errors are relative to; None for AlexNet, if ``imagenet``.
         imagenet: Whether classes are ImageNet's 1000, as AlexNet's errors require.
         precision: Of the models' arithmetic.
         versions: Package to version.
-        run: What differs between two runs of the same measurement; the tasks' seconds are added to it.
+        run: What differs between two runs of the same measurement, apart from the tasks' seconds.
     """
     baseline = ALEXNET if imagenet else None
     if baseline_label is not None:
-        baseline = measured_baseline(
+        baseline = Baseline.measured(
             baseline_label, next(results for model, results in models if model.label == baseline_label))
     corrupted, clean = plan.of_group('corruption'), plan.of_group('clean')
     notes = [f'{model.label} is made for images of {model.details["own_size"]}, and was measured at {plan.size}'

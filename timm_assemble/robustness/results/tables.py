@@ -1,4 +1,4 @@
-"""Results as text: headline metrics, tables for the terminal, and CSV with one line for each model and task."""
+"""Results as text: headline metrics, tables for the terminal, and CSV."""
 import csv
 import io
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
@@ -14,7 +14,7 @@ COLUMNS = (
 
 
 def headlines(model: Mapping[str, Any]) -> Dict[str, Optional[float]]:
-    """Return the headline metrics of one model of the results, in percent; None for missing ones."""
+    """Return a model's headline metrics in percent; None for missing ones."""
     clean, shifted = model['clean'] or {}, (model['shift'] or {}).get('clean') or {}
     return {**dict.fromkeys(HEADLINES), **{key: model[key] for key in HEADLINES if key in model},
             'top1': 100 - clean['top1_error'] if clean else None, 'top5': 100 - clean['top5_error'] if clean else None,
@@ -100,7 +100,7 @@ def _entries(model: Dict[str, Any]) -> Iterator[Any]:
 
 
 def csv_text(results: Dict[str, Any]) -> str:
-    """Return one line for each model and task, with unrounded percents; what a task does not measure is empty."""
+    """Return one line for each model and task, with unrounded percents."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator='\n', extrasaction='ignore')
     writer.writeheader()

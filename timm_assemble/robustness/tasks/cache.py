@@ -23,7 +23,9 @@ class CachedResult(NamedTuple):
 
 
 class TaskCache:
-    """Metrics by model and task, on disk. Files are written atomically; a damaged one counts as missing.
+    """Metrics by model and task, in atomically written files.
+
+    A damaged file counts as missing.
 
     Args:
         folder: Created if it does not exist.
@@ -83,7 +85,7 @@ class TaskCache:
         return results
 
     def other_versions(self, tasks: Sequence[Task], model: Classifier) -> List[str]:
-        """Return the packages, sorted, whose version differs from today's in a model's results."""
+        """Return the package versions of a model's results that differ from today's."""
         cached = (self._read(task, model) or {} for task in tasks)
         return sorted({f'{name} {version}' for result in cached for name, version in result.get('versions', {}).items()
                        if self.versions.get(name, version) != version})

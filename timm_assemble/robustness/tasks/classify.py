@@ -3,11 +3,11 @@
 The callable takes (N, 3, S, S) uint8 RGB images on their device and returns (N, C) logits; it normalizes the images
 itself.
 """
-from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
 
 import torch
 
-__all__ = ['CALIBRATION_BINS', 'Classify', 'Errors', 'LogitsError', 'compute_logits', 'measure_errors', 'predict']
+__all__ = ['CALIBRATION_BINS', 'Classify', 'LogitsError', 'compute_logits', 'measure_errors', 'predict']
 
 Classify = Callable[[torch.Tensor], torch.Tensor]
 BELOW_1 = 1 - 2 ** -24  # the next float32
@@ -16,18 +16,6 @@ CALIBRATION_BINS = 15  # Guo et al., "On Calibration of Modern Neural Networks",
 
 class LogitsError(ValueError):
     """A callable returns something else than finite logits."""
-
-
-class Errors(NamedTuple):
-    """Counts of images and of top-1 and top-5 errors; expected calibration error (ECE) in percent.
-
-    ECE is the mean over images of ``|accuracy - confidence|`` of their bin, 15 equal bins of the largest probability.
-    """
-
-    images: int
-    wrong_top1: int
-    wrong_top5: int
-    ece: float
 
 
 @torch.inference_mode()
@@ -55,13 +43,17 @@ def predict(classify: Classify, images: torch.Tensor) -> torch.Tensor:
 @torch.inference_mode()
 def measure_errors(
         classify: Classify, batches: Iterable[Any], class_map: Optional[Sequence[int]] = None,
-) -> Errors:
-    """Classify every image once.
+) -> Dict[str, Any]:
+    """Classify every image once and count errors.
 
     Args:
         classify: Images to logits.
         batches: Pairs of images and (N,) classes, or longer tuples that begin so.
         class_map: The model's class of each class of the batches; None where they are the same.
+
+    Returns:
+        Counts ``images``, ``wrong_top1`` and ``wrong_top5``, and ``ece`` in percent: the mean over images of
+        ``|accuracy - confidence|`` of their bin, 15 equal bins of the largest probability.
 
     Raises:
         ValueError: There are no images, logits are not finite, or a class has no logit.
@@ -91,5 +83,5 @@ def measure_errors(
         count += len(target)
     if calibration is None:
         raise ValueError('batches must have at least one image, got none')
-    return Errors(count, int(torch.stack(wrong1).sum()), int(torch.stack(wrong5).sum()),
-                  100 * float(calibration.compute()))
+    return dict(images=count, wrong_top1=int(torch.stack(wrong1).sum()), wrong_top5=int(torch.stack(wrong5).sum()),
+                ece=100 * float(calibration.compute()))

@@ -16,50 +16,31 @@ __all__ = ['Classifier', 'Task']
 
 @dataclass(frozen=True)
 class Classifier:
-    """A model under test.
-
-    Attributes:
-        label: Its name in tables and plots.
-        classify: (N, 3, S, S) uint8 images on their device to (N, classes) logits.
-        identity: What distinguishes its predictions from those of all other models.
-        class_map: Its class of each folder; None where they are the same or not needed.
-        details: What the results say of it besides the label.
-    """
+    """A model under test."""
 
     label: str
     classify: Classify
-    identity: Dict[str, Any]
-    class_map: Optional[Sequence[int]] = None
-    details: Dict[str, Any] = field(default_factory=dict)
+    identity: Dict[str, Any]  # distinguishes its predictions from those of all other models
+    class_map: Optional[Sequence[int]] = None  # its class of each folder; None where they are the same or not needed
+    details: Dict[str, Any] = field(default_factory=dict)  # what the results say of it
 
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """A measurement on the files of one folder.
+    """A measurement on the files of one folder."""
 
-    Attributes:
-        group: ``'clean'``, ``'corruption'``, ``'perturbation'`` or ``'shift'``.
-        name: Corruption, perturbation or ``'clean'``.
-        severity: 1 to 5; 0 where there is none.
-        folder: Folder with one folder per class.
-        items: Number of files. The file list itself is not kept: 75 of 50,000 names would fill the memory.
-        data: Fingerprint of the file list.
-        preprocessing: From the files to the model's input.
-        images_per_item: Images that the model gets per file.
-    """
-
-    group: str
-    name: str
-    severity: int
+    group: str  # 'clean', 'corruption', 'perturbation' or 'shift'
+    name: str  # corruption, perturbation or 'clean'
+    severity: int  # 0 where there is none
     folder: Path
-    items: int
-    data: str
+    items: int  # number of files; their list is not kept, because 75 of 50,000 names would fill the memory
+    data: str  # fingerprint of the file list
     preprocessing: Preprocessing
-    images_per_item: ClassVar[int] = 1
+    images_per_item: ClassVar[int] = 1  # that the model gets
 
     @classmethod
     def of_files(cls, files: FileList, *args: Any, group: str, name: str, severity: int = 0, **kwargs: Any) -> Any:
-        """Make the task of a file list; the other arguments are those of the class, from ``preprocessing`` on."""
+        """Make the task of a file list; ``args`` begin with ``preprocessing``."""
         return cls(group, name, severity, files.folder, len(files.files), files.fingerprint, *args, **kwargs)
 
     @property

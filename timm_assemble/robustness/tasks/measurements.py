@@ -1,6 +1,6 @@
-"""Tasks of images: clean ones, published corruptions, corruptions generated on the fly, and shifted crops.
+"""What tasks measure: errors, agreement on shifted crops, flips along sequences.
 
-Published corruptions are ``corruption/severity/class/*.JPEG``, as in ImageNet-C.
+Trees are ``corruption/severity/class/*.JPEG``, as in ImageNet-C, and ``perturbation/class/*.mp4``, as in ImageNet-P.
 """
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,18 +8,20 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence
 
 from ..datasets.corruptions import Corruption, library_versions, warm_up
 from ..datasets.files import FileList, list_files
-from ..datasets.images import ImageDataset, ShiftDataset
+from ..datasets.images import VIDEOS, ImageDataset, PerturbationDataset, ShiftDataset
 from ..datasets.protocols import Preprocessing
-from ..metrics import SEVERITIES
+from ..metrics import ALEXNET_FLIP_RATE, SEVERITIES, compares_with_first, count_flips
 from .classify import measure_errors, predict
 from .task import Classifier, Task
 
-__all__ = ['ErrorTask', 'ShiftTask', 'clean_task', 'generated_tasks', 'imagenet_c_tasks', 'shift_task']
+__all__ = [
+    'ErrorTask', 'FlipTask', 'ShiftTask', 'clean_task', 'generated_tasks', 'imagenet_c_tasks', 'imagenet_p_tasks',
+    'shift_task']
 
 
 @dataclass(frozen=True)
 class ErrorTask(Task):
-    """Errors and calibration on images; ``generated`` is a corruption to generate, with the libraries' versions."""
+    """Errors and calibration, on images or corruptions generated of them."""
 
     corruption: Optional[Corruption] = None
     libraries: Optional[Dict[str, str]] = None
@@ -30,7 +32,7 @@ class ErrorTask(Task):
         return ImageDataset(list_files(self.folder), self.preprocessing, self.corruption)
 
     def measure(self, model: Classifier, batches: Iterable[Any]) -> Dict[str, Any]:
-        return measure_errors(model.classify, batches, model.class_map)._asdict()
+        return measure_errors(model.classify, batches, model.class_map)
 
 
 def clean_task(files: FileList, preprocessing: Preprocessing) -> ErrorTask:
@@ -41,14 +43,7 @@ def clean_task(files: FileList, preprocessing: Preprocessing) -> ErrorTask:
 def generated_tasks(
         files: FileList, preprocessing: Preprocessing, corruptions: Sequence[str], seed: int,
 ) -> List[ErrorTask]:
-    """Return one task for each corruption and severity, generated on the fly.
-
-    Args:
-        files: The clean images.
-        preprocessing: The corruption comes between its crop and its last resizing.
-        corruptions: Names.
-        seed: The run's; the seed of each image derives from it.
-    """
+    """Return one task for each corruption and severity, generated on the fly."""
     libraries = library_versions()
     return [ErrorTask.of_files(files, preprocessing, Corruption(name, severity, seed), libraries,
                                group='corruption', name=name, severity=severity)
@@ -60,12 +55,7 @@ def _list(values: Sequence[str], most: int = 5) -> str:
 
 
 def imagenet_c_tasks(root: Path, preprocessing: Preprocessing, corruptions: Sequence[str]) -> List[ErrorTask]:
-    """Return one task for each corruption and severity of a tree of images, all of which is checked first.
-
-    Args:
-        root: Folder with one folder per corruption, which has one folder per severity, which has one per class.
-        preprocessing: From files to the model's input; ImageNet-C's images are not resized before the crop.
-        corruptions: Names of those to measure.
+    """Check a tree of images and return one task for each corruption and severity.
 
     Raises:
         ValueError: Folders are missing, or differ in classes or number of images; one message names all of them.
@@ -96,7 +86,7 @@ def imagenet_c_tasks(root: Path, preprocessing: Preprocessing, corruptions: Sequ
 
 @dataclass(frozen=True)
 class ShiftTask(Task):
-    """Shift consistency: does the prediction stay when the crop moves by some pixels? (Zhang, ICML 2019)"""
+    """Shift consistency: equal predictions on shifted crops (Zhang, ICML 2019)."""
 
     shift: int
     seed: int
@@ -114,12 +104,42 @@ class ShiftTask(Task):
 
 
 def shift_task(task: ErrorTask, shift: int, seed: int) -> ShiftTask:
-    """Return the task of shift consistency on the images of another task, which are files.
-
-    Args:
-        task: Clean images, or a published corruption.
-        shift: Pixels, 1 or more.
-        seed: The run's; the seed of each image derives from it.
-    """
+    """Return the task of shift consistency on the images of another task."""
     return ShiftTask(
         'shift', task.name, task.severity, task.folder, task.items, task.data, task.preprocessing, shift, seed)
+
+
+class FlipTask(Task):
+    """Flips along sequences, of 31 frames like most of ImageNet-P's or others."""
+
+    images_per_item = 31
+
+    def dataset(self) -> PerturbationDataset:
+        return PerturbationDataset(list_files(self.folder, VIDEOS), self.preprocessing)
+
+    def measure(self, model: Classifier, batches: Iterable[Any]) -> Dict[str, Any]:
+        sequences = flips = pairs = 0
+        for batch in batches:
+            for classes in predict(model.classify, batch.images).split(list(batch.counts)):
+                changed, of = count_flips(classes.tolist(), compares_with_first(self.name))
+                sequences, flips, pairs = sequences + 1, flips + changed, pairs + of
+        return dict(sequences=sequences, flips=flips, pairs=pairs)
+
+
+def imagenet_p_tasks(root: Path, preprocessing: Preprocessing) -> List[FlipTask]:
+    """Check a tree of videos and return one task for each perturbation.
+
+    Raises:
+        ValueError: Folders are missing, or differ in their number of videos; one message names all of them.
+    """
+    perturbations = [*ALEXNET_FLIP_RATE]
+    missing = [name for name in perturbations if not (root / name).is_dir()]
+    if missing:
+        raise ValueError(f'imagenet_p must be a folder with the {len(perturbations)} perturbations '
+                         f'{", ".join(perturbations)}; {root} lacks {", ".join(missing)}')
+    lists = {name: list_files(root / name, VIDEOS, 'imagenet_p') for name in perturbations}
+    counts = {name: len(files.files) for name, files in lists.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f'imagenet_p must have the same number of videos in all perturbations of {root}: '
+                         f'{", ".join(f"{name} has {count}" for name, count in counts.items())}')
+    return [FlipTask.of_files(files, preprocessing, group='perturbation', name=name) for name, files in lists.items()]
