@@ -1,7 +1,7 @@
-"""How fast does the evaluation of robustness go, beside timm's validate.py? ``python -m benchmarks.robustness``
+"""How fast is the robustness evaluation, beside timm's validate.py?
 
-TIMM_SCRIPTS is the folder of timm's scripts. Writes JPEGs in ImageNet-C's form and has both classify them with the same
-model and batch, all in this process; then times each corruption. Knows timm, robustness and the harness.
+``TIMM_SCRIPTS=FOLDER python -m benchmarks.robustness``, with the folder of timm's scripts. Write JPEGs in ImageNet-C's
+layout, classify them by both with one model and batch size in this process, then time each corruption.
 """
 import copy
 import importlib.util
@@ -20,16 +20,17 @@ from PIL import Image
 import timm_assemble  # noqa: F401  registers the models
 from timm_assemble.robustness.datasets.corruptions import corrupt, warm_up
 from timm_assemble.robustness.metrics import ALEXNET_ERROR, SEVERITIES
-from timm_assemble.robustness.models import LoadedModel
+from timm_assemble.robustness.models import timm_classify
 from timm_assemble.robustness.plan import Request, make_plan
-from timm_assemble.robustness.runner import Loading, run_cells
-from timm_assemble.robustness.tasks.cache import CellStore, Subject
+from timm_assemble.robustness.runner import Loading, run_tasks
+from timm_assemble.robustness.tasks.cache import TaskCache
+from timm_assemble.robustness.tasks.task import Classifier
 
 from .harness.cli import finish, parse_args
 from .harness.measure import make_row
 
 QUESTION = 'How fast is the robustness evaluation?'
-BOUND = 0.9  # of validate.py's pictures a second
+BOUND = 0.9  # of validate.py's images/s
 BATCH_SIZE = 16
 MODELS = {'test_assemble_resnet': 256, 'resnet18': 64}  # the first is nearly free: what is left is the loop
 SIZE = 224
@@ -37,8 +38,8 @@ GENERATED = 256
 REFERENCE = 'assemble_resnet50 classifies it'
 
 
-def picture(side: int, seed: int) -> Image.Image:
-    """A picture about as hard to decode as a photograph: noise of several scales."""
+def synthetic_image(side: int, seed: int) -> Image.Image:
+    """Return an image as hard to decode as a photograph: noise of several scales."""
     rng = np.random.RandomState(seed)
     total = np.zeros((side, side, 3))
     for cells in (4, 16, 64, side):
@@ -48,7 +49,7 @@ def picture(side: int, seed: int) -> Image.Image:
 
 
 def load_validate() -> Any:
-    """timm's validate.py as a module."""
+    """Import timm's validate.py."""
     path = Path(os.environ.get('TIMM_SCRIPTS', '')) / 'validate.py'
     if not path.is_file():
         print('python -m benchmarks.robustness: error: TIMM_SCRIPTS must be the folder of validate.py', file=sys.stderr)
@@ -61,14 +62,14 @@ def load_validate() -> Any:
     return module
 
 
-def loop_rows(name: str, pictures: int, folder: Path, validate: Any, args: Any) -> List[Dict[str, Any]]:
-    """Both over the same folder; validate.py's batch for warming up counts as pictures too, without their decoding."""
+def loop_rows(name: str, images: int, folder: Path, validate: Any, args: Any) -> List[Dict[str, Any]]:
+    """Time both on one folder; validate.py's warm-up batch counts as images too."""
     root = folder / name / 'contrast'
     for severity in SEVERITIES:
-        for i in range(pictures if severity == 1 else 1):
+        for i in range(images if severity == 1 else 1):
             path = root / str(severity) / f'class{i % 4}' / f'{i}.JPEG'
             path.parent.mkdir(parents=True, exist_ok=True)
-            picture(SIZE, i).save(path, quality=85)
+            synthetic_image(SIZE, i).save(path, quality=85)
     for severity in SEVERITIES[1:]:  # as large as the first, which alone is measured
         (root / str(severity)).rename(root / f'not {severity}')
         os.symlink(root / '1', root / str(severity))
@@ -78,37 +79,37 @@ def loop_rows(name: str, pictures: int, folder: Path, validate: Any, args: Any) 
         '--input-size', '3', str(SIZE), str(SIZE), '--crop-pct', '1.0'])
     validate.create_model = lambda *_, **__: model  # made once: its time is not the loop's
     cfg = model.pretrained_cfg
-    loaded = LoadedModel(name, name, name, 1000, SIZE, cfg['mean'], cfg['std'], '', '', model)
-    subject = Subject(name, {}, loaded.classifier(torch.device(args.device), False, SIZE))
-    [cell, *_] = make_plan(Request(imagenet_c=folder / name, corruptions=('contrast',))).cells
-    loading = Loading(BATCH_SIZE, 0, torch.device(args.device))
+    device = torch.device(args.device)
+    classifier = Classifier(name, timm_classify(model, cfg['mean'], cfg['std'], SIZE, device), {})
+    [task, *_] = make_plan(Request(imagenet_c=folder / name, corruptions=('contrast',))).tasks
+    loading = Loading(BATCH_SIZE, 0, device)
     errors: List[float] = []
 
     def ours() -> None:
-        with tempfile.TemporaryDirectory() as place:
-            store = CellStore(Path(place))
-            assert not run_cells([cell], [subject], store, loading)
-            figures = store.collect([cell], subject, 'float32')[0].figures
-            errors.append(100 * figures['wrong_top1'] / figures['pictures'])
+        with tempfile.TemporaryDirectory() as cache_folder:
+            cache = TaskCache(Path(cache_folder))
+            assert not run_tasks([task], [classifier], cache, loading)
+            metrics = cache.collect([task], classifier)[0].metrics
+            errors.append(100 * metrics['wrong_top1'] / metrics['images'])
 
     def theirs() -> None:
         result = validate.validate(copy.deepcopy(options))
         assert abs(result['top1_err'] - errors[-1]) < 1e-3 if errors else True, (result, errors[-1])
     seconds = args.measure({'validate.py': theirs, 'timm_assemble.robustness': ours})
-    per_picture = {'validate.py': [s / (pictures + BATCH_SIZE) for s in seconds['validate.py']],
-                   'timm_assemble.robustness': [s / pictures for s in seconds['timm_assemble.robustness']]}
+    per_image = {'validate.py': [s / (images + BATCH_SIZE) for s in seconds['validate.py']],
+                 'timm_assemble.robustness': [s / images for s in seconds['timm_assemble.robustness']]}
     group = f'One JPEG of {SIZE}, {name}, batch size {BATCH_SIZE}, no workers'
     rows = []
-    for case in per_picture:
-        row = make_row(group, case, per_picture, *(() if case == 'validate.py' else ('validate.py', 'speed', BOUND)))
-        row['details'] = {'images': pictures, 'images/s': 1 / row['median_s']}
+    for case in per_image:
+        row = make_row(group, case, per_image, *(() if case == 'validate.py' else ('validate.py', 'speed', BOUND)))
+        row['details'] = {'images': images, 'images/s': 1 / row['median_s']}
         rows.append(row)
     return rows
 
 
 def generation_rows(args: Any) -> List[Dict[str, Any]]:
-    """Each corruption of one picture, mean over severities, beside a model that classifies it."""
-    pixels = np.asarray(picture(GENERATED, 0))
+    """Time each corruption, mean over severities, beside a model's forward pass."""
+    pixels = np.asarray(synthetic_image(GENERATED, 0))
     model: Any = timm.create_model('assemble_resnet50').eval().to(args.device)
     batch = torch.randn(4, 3, GENERATED, GENERATED, device=args.device)
 
@@ -132,13 +133,13 @@ def generation_rows(args: Any) -> List[Dict[str, Any]]:
 
 
 def main() -> int:
-    """Measure, print, write; the exit status says whether the bounds hold."""
+    """Measure, print and write; the exit status says whether the bounds hold."""
     args = parse_args('robustness', QUESTION, rounds=9)
     validate = load_validate()
     rows: List[Dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for name, pictures in list(MODELS.items())[:1 if args.short else None]:
-            rows += loop_rows(name, pictures, Path(folder), validate, args)
+        for name, images in list(MODELS.items())[:1 if args.short else None]:
+            rows += loop_rows(name, images, Path(folder), validate, args)
     rows += generation_rows(args)
     return finish(args, QUESTION, rows)
 

@@ -1,33 +1,27 @@
-"""Make the tables of docs/robustness.md from results of `timm-assemble robustness`, one file a seed of the training.
+"""Make the tables of docs/robustness.md from one results.json per training seed.
 
-``python -m docs.robustness_table`` prints them, ``--write`` puts them there. Knows the form of the results.
+``python -m docs.robustness_table`` prints them, ``--write`` replaces them in the page.
 """
 import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import List, Optional, Sequence
 
 from docs.generated_block import rewrite_block
+from timm_assemble.robustness.results.tables import headlines
 
 __all__ = ['PAGE', 'RESULTS', 'tables']
 
 PAGE = Path(__file__).parent / 'robustness.md'
 RESULTS = Path(__file__).parent / 'robustness'
 BEGIN, END = '<!-- robustness:begin -->', '<!-- robustness:end -->'
-FIGURES: Dict[str, Callable[[Dict[str, Any]], Optional[float]]] = {
-    'clean top-1': lambda m: 100 - m['clean']['top1_error'],
-    'clean ECE': lambda m: m['clean']['ece'],
-    'mean error': lambda m: m['mean_error'],
-    'mean ECE': lambda m: m['mean_ece'],
-    'mCE': lambda m: m['mce'],
-    'relative mCE': lambda m: m['relative_mce'],
-    'consistency': lambda m: m['shift']['clean']['consistency'],
-}
+METRICS = {'clean top-1': 'top1', 'clean ECE': 'ece', 'mean error': 'mean_error', 'mean ECE': 'mean_ece', 'mCE': 'mce',
+           'relative mCE': 'relative_mce', 'consistency': 'consistency'}
 
 
-def _cell(values: Sequence[Optional[float]]) -> str:
-    """Mean over the seeds, and lowest and highest."""
+def _mean_and_range(values: Sequence[Optional[float]]) -> str:
+    """Return the mean over the seeds, and lowest and highest."""
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return '-'
@@ -38,50 +32,46 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     grid = [[*head], *([*row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*grid)]
     grid.insert(1, ['-' * width for width in widths])
-    return '\n'.join('| ' + ' | '.join(cell.ljust(w) for cell, w in zip(line, widths)) + ' |' for line in grid)
+    return '\n'.join('| ' + ' | '.join(text.ljust(w) for text, w in zip(line, widths)) + ' |' for line in grid)
 
 
 def tables(paths: Sequence[Path]) -> str:
-    """Two tables in Markdown: figures a model, and CE a corruption and a model.
+    """Return two Markdown tables: metrics by model, CE by corruption and model.
 
     Raises:
-        ValueError: The files are not of the same models and protocol, or lack what the tables show.
+        ValueError: The files differ in models or protocol, or lack what the tables show.
     """
     results = [json.loads(path.read_text(encoding='utf-8')) for path in paths]
     alike = [[r['protocol'], r['data'], r['versions'], [model['label'] for model in r['models']]] for r in results]
     if not alike or any(other != alike[0] for other in alike):
-        raise ValueError(f'results must be of one protocol, data and versions, of the same models, and at least one, '
-                         f'got {len(results)}')
-    if any(not model['clean'] or not model['shift'] or not model['shift']['clean']
-           for r in results for model in r['models']):
-        raise ValueError('results must have clean pictures and shifts of them')
-    seeds = [{model['label']: model for model in r['models']} for r in results]
-    rows = [[f'`{model["architecture"]}`', *(_cell([call(s[label]) for s in seeds]) for call in FIGURES.values())]
-            for label, model in seeds[0].items()]
-    names = results[0]['protocol']['corruptions']
+        raise ValueError('results must be at least one, of one protocol, data and versions, of the same models')
+    by_model = [*zip(*(r['models'] for r in results))]  # for each model, its report of each seed
+    if any(not report['clean'] or not (report['shift'] or {}).get('clean') for seeds in by_model for report in seeds):
+        raise ValueError('results must have clean images and shifts of them')
+    names = [f'`{seeds[0]["architecture"]}`' for seeds in by_model]
+    rows = [[name, *(_mean_and_range([headlines(report)[key] for report in seeds]) for key in METRICS.values())]
+            for name, seeds in zip(names, by_model)]
     by_corruption: List[List[str]] = []
-    for name in names:
-        line = [name]
-        for label in seeds[0]:
-            entries = [s[label]['corruptions'][name] for s in seeds]
-            errors = sum(e['mean_error'] for e in entries) / len(entries)
-            ces = [e['ce'] for e in entries]
-            line.append(f'{errors:.1f}; {_cell(ces)}')
-        by_corruption.append(line)
-    protocol, versions = results[0]['protocol'], results[0]['versions']
-    clean = results[0]['data']['clean']
-    said = (f'Protocol `{protocol["name"]}`: {protocol["text"]}. {clean["items"]} pictures of {clean["classes"]} '
-            f'classes, {len(results)} trainings of each model; {", ".join(f"{k} {v}" for k, v in versions.items())}.')
+    for corruption in results[0]['protocol']['corruptions']:
+        by_corruption.append([corruption])
+        for seeds in by_model:
+            entries = [report['corruptions'][corruption] for report in seeds]
+            error = sum(entry['mean_error'] for entry in entries) / len(entries)
+            by_corruption[-1].append(f'{error:.1f}; {_mean_and_range([entry["ce"] for entry in entries])}')
+    protocol, clean = results[0]['protocol'], results[0]['data']['clean']
+    versions = ', '.join(f'{name} {version}' for name, version in results[0]['versions'].items())
     return '\n\n'.join([
-        said, _table(['model', *FIGURES], rows),
+        f'Protocol `{protocol["name"]}`: {protocol["text"]}. {clean["items"]} images of {clean["classes"]} classes, '
+        f'{len(results)} trainings of each model; {versions}.',
+        _table(['model', *METRICS], rows),
         'Mean error in percent; CE in percent of the baseline trained with the same seed:',
-        _table(['corruption', *(f'`{model["architecture"]}`' for model in seeds[0].values())], by_corruption)])
+        _table(['corruption', *names], by_corruption)])
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """Print the tables or write them; 2 and one line where that cannot be."""
+    """Print or write the tables; an error is one line and status 2."""
     parser = argparse.ArgumentParser(prog='python -m docs.robustness_table')
-    parser.add_argument('--write', action='store_true', help=f'put the tables into {PAGE.name}')
+    parser.add_argument('--write', action='store_true', help=f'replace the tables in {PAGE.name}')
     args = parser.parse_args(argv)
     try:
         block = tables(sorted(RESULTS.glob('*.json')))

@@ -1,4 +1,4 @@
-"""``timm-assemble robustness``: the same figures for any workers and after a kill, and what they are."""
+"""``timm-assemble robustness``: results, for any workers, ranks and kills."""
 import json
 import os
 import re
@@ -18,163 +18,150 @@ from timm.data import ImageNetInfo
 from timm_assemble.__main__ import main
 from timm_assemble.robustness.metrics import ALEXNET_FLIP_RATE, COMMON, SEVERITIES
 
-from .._robustness_place import CORRUPTIONS, arguments, bad, figures, generate, make_place
-from .test_images import write_film
+from ._samples import CORRUPTIONS, arguments, error_of, generate, model_names, read_results, write_video
 
-COMMAND = [sys.executable, '-m', 'timm_assemble', 'robustness']
+COMMAND = ['-m', 'timm_assemble']
 ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1'}
 
 
 @pytest.fixture(scope='module')
-def place(tmp_path_factory):
-    return make_place(tmp_path_factory.mktemp('robustness'))
-
-
-@pytest.fixture(scope='module')
-def whole(place):
-    assert main(['robustness', *generate(place, place / 'whole', '--workers', '0')]) == 0
-    return figures(place / 'whole')
+def whole(samples, tmp_path_factory):
+    output = tmp_path_factory.mktemp('whole')
+    assert main(generate(samples, output)) == 0
+    return output
 
 
 @pytest.mark.filterwarnings('ignore:This DataLoader will create 3 worker processes')
 @pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
 @pytest.mark.parametrize('workers', [1, 3])
-def test_workers_change_nothing(place, whole, workers):
-    output = place / f'workers{workers}'
-    assert main(['robustness', *generate(place, output, '--workers', str(workers), '--batch-size', '4')]) == 0
-    assert figures(output) == whole
-    assert (output / 'results.csv').read_text() == (place / 'whole' / 'results.csv').read_text()
+def test_workers_change_nothing(samples, whole, tmp_path, workers):
+    assert main(generate(samples, tmp_path, '--workers', workers, '--batch-size', 4)) == 0
+    assert read_results(tmp_path) == read_results(whole)
+    assert (tmp_path / 'results.csv').read_text() == (whole / 'results.csv').read_text()
 
 
-def test_a_killed_run_goes_on_where_it_was(place, whole):
-    output = place / 'killed'
+def test_killed_run_continues_where_it_stopped(samples, whole, tmp_path):
     process = subprocess.Popen(
-        [*COMMAND, *generate(place, output, '--workers', '0')], stderr=subprocess.PIPE, env=ENVIRONMENT)
+        [sys.executable, *COMMAND, *generate(samples, tmp_path)], stderr=subprocess.PIPE, env=ENVIRONMENT)
     assert process.stderr is not None
-    seen = b''
-    while not (done := [int(n) for n in re.findall(rb' (\d+)/24 ', seen) if int(n) >= 3]):
+    printed = b''
+    while not (done := [int(n) for n in re.findall(rb' (\d+)/24 ', printed) if int(n) >= 3]):
         part = os.read(process.stderr.fileno(), 4096)
-        assert part, seen.decode()
-        seen += part
+        assert part, printed.decode()
+        printed += part
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL and not (output / 'results.json').exists()
-    kept = {f: f.stat().st_mtime_ns for f in (output / 'cells').glob('[!.]*.json')}
-    assert done[-1] <= len(kept) < 24  # all that was done, but not all there is
-    assert main(['robustness', *generate(place, output, '--workers', '0')]) == 0
-    assert {f: f.stat().st_mtime_ns for f in kept} == kept
-    assert figures(output) == whole
+    assert process.returncode == -signal.SIGKILL and not (tmp_path / 'results.json').exists()
+    times = {f: f.stat().st_mtime_ns for f in (tmp_path / 'cache').glob('[!.]*.json')}
+    assert done[-1] <= len(times) < 24  # what was done, but not all tasks
+    assert main(generate(samples, tmp_path)) == 0
+    assert {f: f.stat().st_mtime_ns for f in times} == times
+    assert read_results(tmp_path) == read_results(whole)
 
 
-def test_processes_share_the_cells(place, whole):
+def test_ranks_share_the_tasks(samples, whole, tmp_path):
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
-    output = place / 'shared'
     done = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-addr', '127.0.0.1',
-         '--master-port', str(port), *COMMAND[1:], *generate(place, output, '--workers', '0')],
+         '--master-port', str(port), *COMMAND, *generate(samples, tmp_path)],
         capture_output=True, text=True, timeout=240, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count('protocol assemble') == 1
-    assert figures(output) == whole
-    assert json.loads((output / 'results.json').read_text())['run']['processes'] == 2
+    assert read_results(tmp_path) == read_results(whole)
+    assert json.loads((tmp_path / 'results.json').read_text())['run']['world_size'] == 2
 
 
-def test_generated_results(place, whole):
-    assert whole['protocol']['name'] == 'assemble' and whole['protocol']['corruptions'] == [*CORRUPTIONS]
-    assert whole['versions']['imagecorruptions-imaug'] and whole['protocol']['input_size'] == 32
-    first, second = whole['models']
-    assert first['mce'] is None and any('no mCE: not the 19 corruptions of assemble' in note for note in whole['notes'])
-    assert first['checksum'] != second['checksum'] and first['clean']['pictures'] == 6
+def test_generated_corruptions_have_ce_shifts_and_a_plot(whole):
+    results = read_results(whole)
+    assert results['protocol']['name'] == 'assemble' and results['protocol']['corruptions'] == [*CORRUPTIONS]
+    assert results['versions']['imagecorruptions-imaug'] and results['protocol']['input_size'] == 32
+    first, second = results['models']
+    assert first['mce'] is None and 'no mCE: not the 19 corruptions of assemble' in results['notes']
+    assert first['checksum'] != second['checksum'] and first['clean']['images'] == 6
     assert all(first['corruptions'][name]['ce'] == pytest.approx(100) for name in CORRUPTIONS)
-    assert first['shift']['pixels'] == 4 and first['shift']['clean']['pictures'] == 6
-    with Image.open(place / 'whole' / 'robustness.png') as picture:
-        assert picture.size[0] > 1000
+    assert first['shift']['pixels'] == 4 and first['shift']['clean']['images'] == 6
+    with Image.open(whole / 'robustness.png') as image:
+        assert image.size[0] > 1000
 
 
-def test_imagenet_c_is_what_a_loop_over_the_files_gives(place, capsys):
-    output = place / 'published'
-    label = f'test_assemble_resnet={place / "b"}.safetensors'
-    assert main(['robustness', *arguments(
-        place, '--imagenet-c', place / 'c', '--clean', place / 'clean', '--baseline', label, '--workers', 0,
-        '--input-size', 32, '--output', output)]) == 0
-    got = figures(output)
-    assert got['protocol']['name'] == 'imagenet-c' and got['protocol']['pictures'] == 'published'
-    assert 'no resize, centre crop 224, then resized to 32' in got['protocol']['text']
-    assert any('there are 6 clean pictures and 3 of each corruption' in note for note in got['notes'])
+def test_imagenet_c_is_what_a_loop_over_the_files_gives(samples, capsys, tmp_path):
+    assert main(arguments(samples, '--imagenet-c', samples / 'c', '--clean', samples / 'clean', '--baseline',
+                          'test_assemble_resnet=b.safetensors', '--output', tmp_path)) == 0
+    got = read_results(tmp_path)
+    assert got['protocol']['name'] == 'imagenet-c' and got['protocol']['images'] == 'published'
+    assert 'no resize, center crop 224, then resized to 32' in got['protocol']['text']
+    assert any('different images: 6 clean ones, 3 of each corruption' in note for note in got['notes'])
     model = timm.create_model(
-        'test_assemble_resnet', num_classes=3, checkpoint_path=str(place / 'a.safetensors')).eval()
+        'test_assemble_resnet', num_classes=3, checkpoint_path=str(samples / 'a.safetensors')).eval()
     mean, std = (np.array(model.pretrained_cfg[key]) for key in ('mean', 'std'))
-    wrong = {}
+    own, other = got['models']
     for name in COMMON:
         for severity in SEVERITIES:
+            wrong = 0
             for label, c in enumerate('xyz'):
-                picture = Image.open(place / 'c' / name / str(severity) / c / '0.JPEG').resize((32, 32), 2)
-                x = torch.tensor(((np.asarray(picture) / 255 - mean) / std).transpose(2, 0, 1)[None]).float()
+                image = Image.open(samples / 'c' / name / str(severity) / c / '0.JPEG').resize((32, 32), 2)
+                x = torch.tensor(((np.asarray(image) / 255 - mean) / std).transpose(2, 0, 1)[None]).float()
                 with torch.no_grad():
-                    wrong[name, severity] = wrong.get((name, severity), 0) + (int(model(x).argmax()) != label)
-    own = got['models'][0]
-    for (name, severity), count in wrong.items():
-        assert own['corruptions'][name]['severities'][str(severity)]['top1_error'] == pytest.approx(100 * count / 3)
-    other = got['models'][1]['corruptions']
+                    wrong += int(model(x).argmax()) != label
+            entry = own['corruptions'][name]['severities'][str(severity)]
+            assert entry['top1_error'] == pytest.approx(100 * wrong / 3)
     assert own['mce'] == pytest.approx(np.mean([
-        100 * own['corruptions'][name]['mean_error'] / other[name]['mean_error'] for name in COMMON]))
+        100 * own['corruptions'][name]['mean_error'] / other['corruptions'][name]['mean_error'] for name in COMMON]))
     printed = capsys.readouterr().out
     assert printed.startswith('protocol imagenet-c: ') and f'{own["mce"]:.2f}' in printed
     assert len([line for line in printed.splitlines() if line.startswith('elastic_transform')]) == 2
 
 
-def test_films(place, capsys, tmp_path):
-    film = write_film(tmp_path / 'film.mp4', [40, 210, 90, 150]).read_bytes()
+def write_videos(root, levels, *classes):
+    content = write_video(root.parent / 'video.mp4', levels).read_bytes()
     for name in ALEXNET_FLIP_RATE:
-        (tmp_path / 'p' / name / 'a').mkdir(parents=True)
-        (tmp_path / 'p' / name / 'a' / '0.mp4').write_bytes(film)
-    output = tmp_path / 'o'
-    assert main(['robustness', *arguments(
-        place, '--imagenet-p', tmp_path / 'p', '--workers', 0, '--input-size', 32, '--output', output)]) == 0
-    got = figures(output)
+        for c in classes:
+            (root / name / c).mkdir(parents=True)
+            (root / name / c / '0.mp4').write_bytes(content)
+    return root
+
+
+def test_flips_of_sequences_and_an_unreadable_video(samples, capsys, tmp_path):
+    root, output = write_videos(tmp_path / 'p', [40, 210, 90, 150], 'a'), tmp_path / 'o'
+    assert main(arguments(samples, '--imagenet-p', root, '--output', output)) == 0
+    got = read_results(output)
     assert got['protocol']['perturbations'] == [*ALEXNET_FLIP_RATE] and got['versions']['av']
     assert got['models'][0]['perturbations']['tilt']['pairs'] == 3 and got['models'][0]['mfr'] is None
     assert 'no mFR: AlexNet' in ' '.join(got['notes']) and 'perturbation' in capsys.readouterr().out
-    with Image.open(output / 'robustness.png') as picture:
-        assert picture.size[0] > 1000
-    (tmp_path / 'p' / 'tilt' / 'a' / '0.mp4').write_bytes(b'no film' * (len(film) // 7))
-    assert 'tilt/a/0.mp4 (no film: ' in bad(capsys, *arguments(
-        place, '--imagenet-p', tmp_path / 'p', '--workers', 0, '--input-size', 32, '--output', output, models='a'))
+    with Image.open(output / 'robustness.png') as image:
+        assert image.size[0] > 1000
+    (root / 'tilt' / 'a' / '0.mp4').write_bytes(b'not one' * 99)
+    assert 'tilt/a/0.mp4 (not a video: ' in error_of(
+        capsys, *arguments(samples, '--imagenet-p', root, '--output', output, models='a'))
 
 
-def test_flips_are_relative_to_alexnets_if_the_model_has_its_classes(place, tmp_path):
-    film = write_film(tmp_path / 'film.mp4', [40, 210]).read_bytes()
-    for name in ALEXNET_FLIP_RATE:
-        (tmp_path / 'p' / name / 'n01440764').mkdir(parents=True)
-        (tmp_path / 'p' / name / 'n01440764' / '0.mp4').write_bytes(film)
+def test_flips_are_relative_to_alexnets_if_the_model_has_its_classes(samples, tmp_path):
+    root = write_videos(tmp_path / 'p', [40, 210], 'n01440764')
     for synset in ImageNetInfo('imagenet-1k').label_names():
-        (tmp_path / 'p' / 'gaussian_noise' / synset).mkdir(exist_ok=True)
+        (root / 'gaussian_noise' / synset).mkdir(exist_ok=True)
     save_file(timm.create_model('test_assemble_resnet').state_dict(), tmp_path / '1000.safetensors')
-    for path, relative in ((tmp_path / '1000.safetensors', True), (place / 'a.safetensors', False)):
-        output = tmp_path / path.stem
-        assert main(['robustness', f'test_assemble_resnet={path}', '--imagenet-p', str(tmp_path / 'p'), '--workers',
-                     '0', '--input-size', '32', '--output', str(output)]) == 0
-        got = figures(output)
+    for folder, name, relative in ((tmp_path, '1000', True), (samples, 'a', False)):
+        output = tmp_path / name
+        assert main(arguments(folder, '--imagenet-p', root, '--output', output, models=[name])) == 0
+        got = read_results(output)
         assert (got['models'][0]['mfr'] is not None) == relative
-        assert got['protocol']['normaliser'] == ('AlexNet' if relative else None)
+        assert got['protocol']['baseline'] == ('AlexNet' if relative else None)
 
 
-def test_what_has_no_effect_warns(place, tmp_path, capsys):
-    options = ('--clean', place / 'clean', '--workers', 0, '--input-size', 32, '--output', tmp_path)
-    label = f'test_assemble_resnet={place / "a"}.safetensors'
+def test_options_without_effect_warn(samples, tmp_path, capsys):
+    options = arguments(samples, '--clean', samples / 'clean', '--output', tmp_path, models='a')
     (tmp_path / 'robustness.png').write_bytes(b'of another run')
-    for more, message in ((('--seed', 0), '--seed has no effect'), (('--baseline', label), '--baseline has no effect')):
+    for more, message in ((('--seed', '0'), 'seed has no effect'),
+                          (('--baseline', model_names(samples)[0]), 'baseline has no effect')):
         with pytest.warns(UserWarning, match=message):
-            assert main(['robustness', *arguments(place, *options, *more, models='a')]) == 0
+            assert main([*options, *more]) == 0
     assert capsys.readouterr().out.endswith('results.csv\n') and not (tmp_path / 'robustness.png').exists()
 
 
-def test_mixed_precision_has_cells_of_its_own(place):
-    output = place / 'amp'
-    options = ('--clean', place / 'clean', '--workers', 0, '--input-size', 32, '--output', output)
+def test_mixed_precision_is_cached_apart(samples, tmp_path):
     for amp in ([], ['--amp']):
-        assert main(['robustness', *arguments(place, *options, *amp, models='a')]) == 0
-    assert len([*(output / 'cells').iterdir()]) == 2
-    assert figures(output)['protocol']['precision'] == 'bfloat16'
+        assert main([*arguments(samples, '--clean', samples / 'clean', '--output', tmp_path, models='a'), *amp]) == 0
+    assert len([*(tmp_path / 'cache').iterdir()]) == 2
+    assert read_results(tmp_path)['protocol']['precision'] == 'bfloat16'

@@ -1,4 +1,5 @@
-"""Robustness to corruptions, perturbations and shifts, and calibration.
+"""Robustness and calibration of any image classifier."""
+from .evaluation import evaluate
+from .results.report import Results
 
-``metrics`` is the arithmetic, ``evaluator`` takes any callable from pictures to logits; only ``models`` knows timm.
-"""
+__all__ = ['Results', 'evaluate']

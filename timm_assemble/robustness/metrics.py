@@ -1,4 +1,4 @@
-"""Corruption error, flip rate and their means, from tables of errors and predictions. Knows numpy alone.
+"""Corruption error, flip rate and their means, from errors and predictions.
 
 Sources: Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations"
 (ICLR 2019), section 4; Zhang, "Making Convolutional Networks Shift-Invariant Again" (ICML 2019), section 4.
@@ -31,99 +31,98 @@ ALEXNET_FLIP_RATE: Dict[str, float] = dict(
     translate=11.007, rotate=13.104, tilt=7.050, scale=23.531)
 
 
-def _ratio(top: float, bottom: float, what: str) -> float:
-    if not bottom > 0:
-        raise ValueError(f'{what} must be above 0 to be divided by, got {bottom:g}')
-    return 100 * top / bottom
+def _ratio(value: float, baseline: float, what: str) -> float:
+    if not baseline > 0:
+        raise ValueError(f'baseline must have {what} above 0, got {baseline:g}')
+    return 100 * value / baseline
 
 
 def _percents(name: str, values: Any) -> np.ndarray:
     array = np.atleast_1d(np.asarray(values, dtype=float))
     if array.ndim != 1 or not array.size or not ((array >= 0) & (array <= 100)).all():
-        raise ValueError(f'{name} must be percents from 0 to 100, one a severity, got {values!r}')
+        raise ValueError(f'{name} must be percents from 0 to 100, one per severity, got {values!r}')
     return array
 
 
-def _same_names(values: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
-    missing = [name for name in values if name not in reference]
+def _check_names(parameter: str, values: Mapping[str, Any], baseline: Mapping[str, Any]) -> None:
+    missing = [name for name in values if name not in baseline]
     if not values or missing:
-        raise ValueError(f'names must be at least one and all in the reference, which has {[*reference]}; '
-                         f'not there: {missing}')
+        raise ValueError(f'{parameter} must be at least one of {[*baseline]}, as in `baseline`, got {[*values]}')
 
 
-def corruption_error(errors: Sequence[float], reference: Any) -> float:
-    """CE of one corruption: ``100 * mean_s(E_s) / mean_s(R_s)``, the sums' ratio where both have all severities.
+def corruption_error(errors: Sequence[float], baseline: Any) -> float:
+    """Return CE of one corruption: ``100 * mean_s(E_s) / mean_s(B_s)``.
 
     Args:
-        errors: Top-1 errors in percent, one a severity.
-        reference: The normaliser's: one a severity, or their mean alone.
+        errors: Top-1 errors in percent, one per severity.
+        baseline: The baseline's errors: one per severity, or their mean.
 
     Returns:
-        In percent of the normaliser's error: 100 is as good as it, 0 is no error.
+        Percent of the baseline's error: 100 is as good as the baseline, 0 is no error.
 
     Raises:
-        ValueError: What are no percents; an error of 0 to divide by.
+        ValueError: A value is not a percent, or the baseline's error is 0.
     """
-    values, divisor = _percents('errors', errors), _percents('reference', reference)
+    values, divisor = _percents('errors', errors), _percents('baseline', baseline)
     if divisor.size not in (1, values.size):
-        raise ValueError(f'reference must have 1 value or as many as errors, {values.size}, got {divisor.size}')
-    return _ratio(values.mean(), divisor.mean(), "the reference's error")
+        raise ValueError(f'baseline must have 1 value or {values.size}, as many as `errors`, got {divisor.size}')
+    return _ratio(values.mean(), divisor.mean(), 'an error')
 
 
-def relative_corruption_error(errors: Sequence[float], clean: float, reference: Any, reference_clean: float) -> float:
-    """Relative CE: ``100 * mean_s(E_s - E_clean) / mean_s(R_s - R_clean)``, what the corruption adds to the error.
+def relative_corruption_error(errors: Sequence[float], clean: float, baseline: Any, baseline_clean: float) -> float:
+    """Return relative CE: ``100 * mean_s(E_s - E_clean) / mean_s(B_s - B_clean)``.
 
     Args:
-        errors: Top-1 errors in percent, one a severity.
-        clean: Top-1 error in percent on the pictures as they were.
-        reference: The normaliser's errors: one a severity, or their mean alone.
-        reference_clean: The normaliser's error on the pictures as they were.
+        errors: Top-1 errors in percent, one per severity.
+        clean: Top-1 error in percent on the clean images.
+        baseline: The baseline's errors: one per severity, or their mean.
+        baseline_clean: The baseline's error on the clean images.
 
     Returns:
-        In percent of what the corruption adds to the normaliser's error; negative where it helps the model.
+        Percent of the error that the corruption adds to the baseline's; negative where it helps the model.
 
     Raises:
-        ValueError: What are no percents; a corruption that does not raise the normaliser's error.
+        ValueError: A value is not a percent, or the corruption adds no error to the baseline's.
     """
-    values, divisor = _percents('errors', errors), _percents('reference', reference)
-    own, other = (_percents(name, value)[0] for name, value in (('clean', clean), ('reference_clean', reference_clean)))
-    return _ratio(values.mean() - own, divisor.mean() - other, "what the corruption adds to the reference's error")
+    values, divisor = _percents('errors', errors), _percents('baseline', baseline)
+    own, other = (_percents(name, value)[0] for name, value in (('clean', clean), ('baseline_clean', baseline_clean)))
+    return _ratio(values.mean() - own, divisor.mean() - other, 'an added error')
 
 
-def mean_corruption_error(errors: Mapping[str, Sequence[float]], reference: Mapping[str, Any] = ALEXNET_ERROR) -> float:
-    """MCE: the mean of :func:`corruption_error` over the corruptions in ``errors``.
+def mean_corruption_error(errors: Mapping[str, Sequence[float]], baseline: Mapping[str, Any] = ALEXNET_ERROR) -> float:
+    """Return mCE: the mean of :func:`corruption_error` over corruptions.
 
     Args:
-        errors: Corruption to top-1 errors in percent, one a severity. Which corruptions these are is the protocol:
-            :data:`COMMON` for ImageNet-C's own.
-        reference: Corruption to the normaliser's errors.
+        errors: Corruption to top-1 errors in percent, one per severity. The protocol says which corruptions:
+            :data:`COMMON` for ImageNet-C.
+        baseline: Corruption to the baseline's errors.
 
     Raises:
-        ValueError: No corruption, or one that the normaliser lacks.
+        ValueError: ``errors`` is empty, or has a corruption that the baseline lacks.
     """
-    _same_names(errors, reference)
-    return float(np.mean([corruption_error(values, reference[name]) for name, values in errors.items()]))
+    _check_names('errors', errors, baseline)
+    return float(np.mean([corruption_error(values, baseline[name]) for name, values in errors.items()]))
 
 
 def relative_mean_corruption_error(
         errors: Mapping[str, Sequence[float]],
         clean: float,
-        reference: Mapping[str, Any] = ALEXNET_ERROR,
-        reference_clean: float = ALEXNET_CLEAN_ERROR,
+        baseline: Mapping[str, Any] = ALEXNET_ERROR,
+        baseline_clean: float = ALEXNET_CLEAN_ERROR,
 ) -> float:
-    """Relative mCE: the mean over the corruptions of :func:`relative_corruption_error`, which has the arguments."""
-    _same_names(errors, reference)
+    """Return relative mCE: the mean of :func:`relative_corruption_error`."""
+    _check_names('errors', errors, baseline)
     return float(np.mean([
-        relative_corruption_error(values, clean, reference[name], reference_clean) for name, values in errors.items()]))
+        relative_corruption_error(values, clean, baseline[name], baseline_clean) for name, values in errors.items()]))
 
 
 def compares_with_first(perturbation: str) -> bool:
-    """Whether a perturbation's frames are compared with the first one: noise, whose frames have no order."""
+    """Return whether frames are compared with the first one, as noise's are."""
     return perturbation.endswith('_noise')
 
 
 def count_flips(predictions: Sequence[int], with_first: bool) -> Tuple[int, int]:
-    """Flips of the predicted class along one sequence of frames, and how many pairs of frames there are.
+    """Count flips of the prediction along a sequence, and its pairs of frames.
 
     Args:
         predictions: Predicted class of each frame, in order, at least 2.
@@ -137,10 +136,10 @@ def count_flips(predictions: Sequence[int], with_first: bool) -> Tuple[int, int]
 
 
 def flip_rate(sequences: Sequence[Sequence[int]], with_first: bool) -> float:
-    """FP in percent: flips over pairs of frames, of all sequences together; see :func:`count_flips`.
+    """Return FP in percent: flips over pairs of frames of all sequences.
 
-    Departures: the paper has the mean of the sequences' rates, which is the same where they are of one length, as all
-    of a published perturbation are.
+    Departures: the paper has the mean of the sequences' rates. Both agree where all sequences have one length, as those
+    of a published perturbation have.
     """
     if not len(sequences):
         raise ValueError('sequences must be at least one, got none')
@@ -148,19 +147,19 @@ def flip_rate(sequences: Sequence[Sequence[int]], with_first: bool) -> float:
     return 100 * sum(flips) / sum(pairs)
 
 
-def mean_flip_rate(rates: Mapping[str, float], reference: Mapping[str, float] = ALEXNET_FLIP_RATE) -> float:
-    """MFR: mean over perturbations of ``100 * FP / FP of the reference``, both in percent.
+def mean_flip_rate(rates: Mapping[str, float], baseline: Mapping[str, float] = ALEXNET_FLIP_RATE) -> float:
+    """Return mFR: the mean over perturbations of ``100 * FP / FP of the baseline``.
 
     Raises:
-        ValueError: No perturbation, one that the reference lacks, or where the reference never flips.
+        ValueError: ``rates`` is empty, has a perturbation that the baseline lacks, or the baseline never flips.
     """
-    _same_names(rates, reference)
-    return float(np.mean([_ratio(rate, reference[name], "the reference's flip rate") for name, rate in rates.items()]))
+    _check_names('rates', rates, baseline)
+    return float(np.mean([_ratio(rate, baseline[name], 'a flip rate') for name, rate in rates.items()]))
 
 
 def agreement(first: Sequence[int], second: Sequence[int]) -> float:
-    """Percent of pictures with the same prediction in both lists: shift consistency, of two crops of each picture."""
+    """Return the percent of equal predictions: shift consistency, for two crops."""
     a, b = np.asarray(first), np.asarray(second)
     if a.shape != b.shape or a.ndim != 1 or not a.size:
-        raise ValueError(f'predictions must be two lists of one length of 1 or more, got {a.shape} and {b.shape}')
+        raise ValueError(f'first must be as long as `second` and not empty, got shapes {a.shape} and {b.shape}')
     return 100 * float((a == b).mean())

@@ -1,92 +1,124 @@
-"""A model that classifies pictures of one size: the one file here that knows timm."""
+"""Models under test, by name or as callables."""
 import hashlib
 import re
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from dataclasses import replace
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 
 from ..models.loading import error_line, load_source, split_source
+from ..utils.accuracy import read_class_map
+from .plan import Plan
+from .tasks.classify import Classify, LogitsError, compute_logits
+from .tasks.task import Classifier
 
-__all__ = ['LoadedModel', 'labels_of', 'load_model']
+__all__ = ['Model', 'label_models', 'load_classifier', 'timm_classify']
 
-
-class LoadedModel(NamedTuple):
-    """A model in eval mode; ``own_size`` is the side it is made to be tested at, ``checksum`` its weights' SHA-256."""
-
-    label: str
-    source: str
-    architecture: str
-    num_classes: int
-    own_size: int
-    mean: Tuple[float, ...]
-    std: Tuple[float, ...]
-    checksum: str
-    structure: str
-    model: Any
-
-    @property
-    def identity(self) -> Dict[str, Any]:
-        """What tells its predictions from those of any other model, label and place aside."""
-        return dict(
-            architecture=self.architecture, structure=self.structure, checksum=self.checksum, mean=[*self.mean],
-            std=[*self.std])
-
-    def classifier(self, device: torch.device, amp: bool, size: int) -> Any:
-        """The callable from (N, 3, size, size) uint8 pictures to logits, its weights moved to the device.
-
-        Raises:
-            ValueError: The model takes no pictures of this size.
-        """
-        model = self.model.to(device)
-        mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) * 255 for v in (self.mean, self.std))
-        dtype = torch.float16 if device.type == 'cuda' else torch.bfloat16
-
-        def classify(pictures: torch.Tensor) -> torch.Tensor:
-            with torch.autocast(device.type, dtype=dtype, enabled=amp):
-                return model(pictures.float().sub_(mean).div_(std))
-        with torch.inference_mode():
-            try:
-                # own_size is of the test, which may be another than that of the training, for which it is built
-                if size != model.pretrained_cfg['input_size'][-1] and hasattr(model, 'set_input_size'):
-                    model.set_input_size(img_size=(size, size))
-                classify(torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device))
-            except (AssertionError, RuntimeError) as e:
-                raise ValueError(f'{self.label} takes no pictures of {size} x {size}: {error_line(e)}') from e
-        return classify
+Model = Union[str, Classify]
 
 
-def labels_of(texts: Sequence[str]) -> List[str]:
-    """Labels of the models in tables and pictures: a checkpoint's has no folders where the file's name is enough.
-
-    Raises:
-        ValueError: Two are the same.
-    """
-    short = [split_source(text)[0] for text in texts]
-    labels = [text if split_source(text)[2] and short.count(label) > 1 else label for text, label in zip(texts, short)]
+def _labels(models: Sequence[Model]) -> List[str]:
+    """Return labels: a checkpoint's file name, with its folders where necessary."""
+    short = [split_source(model)[0] if isinstance(model, str) else getattr(model, '__name__', type(model).__name__)
+             for model in models]
+    labels = [model if isinstance(model, str) and split_source(model)[2] and short.count(label) > 1 else label
+              for model, label in zip(models, short)]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
-        raise ValueError(f'MODELs must have labels of their own, got {", ".join(twice)} more than once')
+        raise ValueError(f'models must have distinct labels, got {", ".join(twice)} more than once')
     return labels
 
 
-def load_model(text: str, label: Optional[str] = None) -> LoadedModel:
-    """Make a model of what was said on the command line.
-
-    Args:
-        text: MODEL, see :mod:`timm_assemble.models.loading`.
-        label: From :func:`labels_of`; its own short one if None.
+def label_models(
+        models: Union[Model, Sequence[Model], Mapping[str, Model]], baseline: Optional[str] = None,
+) -> Tuple[Dict[str, Model], Optional[str]]:
+    """Return label to model, a new baseline first, and the baseline's label.
 
     Raises:
-        ValueError: There is no such model, it has no weights or no classifier, or takes other than three channels.
+        ValueError: There are no models, or two have one label.
     """
-    source = load_source(text)
-    channels, _, side = source.input_size
+    if isinstance(models, Mapping):
+        labelled = dict(models)
+    else:
+        models = [models] if isinstance(models, str) or callable(models) else [*models]
+        labelled = dict(zip(_labels(models), models))
+    if not labelled:
+        raise ValueError('models must be at least one, got none')
+    if baseline is None or baseline in labelled:
+        return labelled, baseline
+    if baseline in labelled.values():
+        return labelled, next(label for label, model in labelled.items() if model == baseline)
+    if not isinstance(models, Mapping):
+        labelled = dict(zip(_labels([baseline, *models]), [baseline, *models]))
+        return labelled, next(iter(labelled))
+    [label] = _labels([baseline])
+    return {label: baseline, **labelled}, label
+
+
+def timm_classify(
+        model: Any, mean: Sequence[float], std: Sequence[float], size: int, device: torch.device, amp: bool = False,
+) -> Classify:
+    """Return the callable from (N, 3, size, size) uint8 images to logits.
+
+    The model is moved to the device, and resized if its input size is fixed.
+    """
+    # the size of training, for which the model is built, may differ from that of testing
+    if size != model.pretrained_cfg['input_size'][-1] and hasattr(model, 'set_input_size'):
+        model.set_input_size(img_size=(size, size))
+    model = model.to(device)
+    shift, scale = (torch.tensor(v, device=device).view(1, -1, 1, 1) * 255 for v in (mean, std))
+    dtype = torch.float16 if device.type == 'cuda' else torch.bfloat16
+
+    def classify(images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, dtype=dtype, enabled=amp):
+            return model(images.float().sub_(shift).div_(scale))
+    return classify
+
+
+def _from_name(label: str, name: str, size: int, device: torch.device, amp: bool) -> Classifier:
+    source = load_source(name)
+    channels, _, own_size = source.input_size
     if channels != 3:
-        raise ValueError(f'MODEL {text} must take pictures of 3 channels, and takes {channels}')
+        raise ValueError(f'models must take images of 3 channels, {name} takes {channels}')
     if source.num_classes < 1:
-        raise ValueError(f'MODEL {text} must have a classifier, and gives features alone')
-    # weights do not tell everything: anti-aliasing, say, has none
+        raise ValueError(f'models must have a classifier, {name} returns features')
+    # weights are not everything: anti-aliasing, for one, has none
     structure = re.sub(r' at 0x[0-9a-f]+', '', repr(source.model))
-    return LoadedModel(
-        label or split_source(text)[0], text, source.architecture, source.num_classes, side, source.mean, source.std,
-        source.checksum, hashlib.sha256(structure.encode()).hexdigest(), source.model)
+    shared = dict(architecture=source.architecture, checksum=source.checksum, mean=[*source.mean], std=[*source.std])
+    return Classifier(
+        label, timm_classify(source.model, source.mean, source.std, size, device, amp),
+        dict(shared, structure=hashlib.sha256(structure.encode()).hexdigest()),
+        details=dict(shared, source=name, num_classes=source.num_classes, own_size=own_size))
+
+
+def _from_callable(label: str, classify: Classify, identity: str) -> Classifier:
+    unknown = dict.fromkeys(('architecture', 'checksum', 'own_size', 'mean', 'std'))
+    return Classifier(label, classify, dict(callable=identity), details=dict(unknown, source=f'callable {identity}'))
+
+
+def load_classifier(
+        label: str, model: Model, plan: Plan, device: torch.device, amp: bool = False, identity: Optional[str] = None,
+) -> Classifier:
+    """Load a model, try it on one image and map the class folders to its classes.
+
+    ``identity`` distinguishes a callable from all others; its label by default.
+
+    Raises:
+        ValueError: The model does not exist, has no weights or no classifier, or does not fit the images.
+    """
+    size = plan.size
+    try:
+        classifier = (_from_name(label, model, size, device, amp) if isinstance(model, str)
+                      else _from_callable(label, model, identity or label))
+        logits = compute_logits(classifier.classify, torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device))
+    except (AssertionError, RuntimeError) as e:
+        raise ValueError(f'models must take images of {size} x {size}, {label} does not: {error_line(e)}') from e
+    except LogitsError as e:
+        raise ValueError(f'models must return logits, {label} does not: {e}') from e
+    classifier.details.setdefault('num_classes', logits.shape[1])
+    if plan.labelled is None:
+        return classifier
+    num_classes = classifier.details['num_classes']
+    found = read_class_map(plan.labelled, num_classes, f'{plan.parameter} for {label}')
+    class_map = [found[name] for name in plan.classes]
+    return replace(classifier, class_map=None if class_map == [*range(num_classes)] else class_map)

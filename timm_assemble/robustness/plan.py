@@ -1,135 +1,149 @@
-"""From what is asked for to the cells that measure it; all folders are looked at first. Knows every kind of cell."""
+"""From folders and options to tasks; all folders are checked before any work."""
 import hashlib
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from .datasets.corruptions import library_versions
-from .datasets.images import class_folders, list_folder
-from .datasets.protocols import PROTOCOLS, Preparation, Protocol, check_corruptions
-from .tasks.cache import Cell
-from .tasks.imagenet_c import clean_cell, generated_cells, imagenet_c_cells
-from .tasks.imagenet_p import imagenet_p_cells
-from .tasks.shift import shift_cell
+from .datasets.files import class_folders, list_files
+from .datasets.protocols import PROTOCOLS, Preprocessing, Protocol, check_corruptions
+from .tasks.measurements import (
+    ErrorTask, clean_task, generated_tasks, imagenet_c_tasks, imagenet_p_tasks, shift_task,
+)
+from .tasks.task import Task
 
 __all__ = ['Plan', 'Request', 'make_plan']
 
 
 class Request(NamedTuple):
-    """Folders and options, as the command line has them; None for what is not asked for."""
+    """What to measure; see :func:`timm_assemble.robustness.evaluate`."""
 
     imagenet_c: Optional[Path] = None
     imagenet_p: Optional[Path] = None
     generate: Optional[Path] = None
     clean: Optional[Path] = None
     protocol: Optional[str] = None
-    corruptions: Optional[Tuple[str, ...]] = None
+    corruptions: Optional[Sequence[str]] = None
     input_size: Optional[int] = None
     shift: Optional[int] = None
     seed: int = 0
 
 
-class Plan(NamedTuple):
-    """Cells in the order of measuring; ``labelled`` is a folder whose classes models must know, None without one;
-    ``data`` says of each folder what it holds."""
+@dataclass(frozen=True)
+class Plan:
+    """Tasks in the order of measuring, and what decides them.
 
+    ``size`` is the side of the model's input, ``text`` the protocol in words; ``libraries`` are the versions of what
+    generates corruptions.
+    """
+
+    request: Request
     protocol: Protocol
     corruptions: Tuple[str, ...]
     size: int
-    seed: int
     text: str
-    cells: List[Cell]
-    classes: Tuple[str, ...]
-    labelled: Optional[Path]
-    data: Dict[str, Any]
+    tasks: List[Task]
     libraries: Dict[str, str]
 
     @property
     def complete(self) -> bool:
-        """Whether it has all the corruptions of the protocol."""
+        """Whether all corruptions of the protocol are measured."""
         return self.corruptions == self.protocol.corruptions
+
+    def of_group(self, *groups: str) -> List[Task]:
+        """Return the tasks of some groups."""
+        return [task for task in self.tasks if task.group in groups]
+
+    @property
+    def labelled(self) -> Optional[Path]:
+        """A folder whose classes the models must have; None for flips alone."""
+        return next((task.folder for task in self.of_group('clean', 'corruption')), None)
+
+    @property
+    def parameter(self) -> str:
+        """The parameter that names the folder with the first task's images."""
+        return next(name for name in ('generate', 'clean', 'imagenet_c', 'imagenet_p') if getattr(self.request, name))
+
+    @property
+    def classes(self) -> Tuple[str, ...]:
+        """Names of the class folders."""
+        return class_folders(self.labelled or self.tasks[0].folder)
+
+    @property
+    def data(self) -> Dict[str, Any]:
+        """Folder, counts and fingerprint of the files that are read, by group."""
+        folders = dict(clean=self.request.generate or self.request.clean, corruption=self.request.imagenet_c,
+                       perturbation=self.request.imagenet_p)
+        return {group: dict(
+            folder=str(folder), items=sum(task.items for task in tasks), classes=len(class_folders(tasks[0].folder)),
+            fingerprint=hashlib.sha256(' '.join(task.data for task in tasks).encode()).hexdigest(),
+        ) for group, folder in folders.items() if folder and (tasks := self.of_group(group))}
 
 
 def _protocol(request: Request) -> Protocol:
-    """Refuse what does not go together."""
+    """Return the protocol of a request whose options go together."""
     if not (request.imagenet_c or request.imagenet_p or request.generate or request.clean):
-        raise ValueError('there must be pictures: --imagenet-c, --imagenet-p, --generate or --clean')
+        raise ValueError('imagenet_c must be given, or `imagenet_p`, `generate` or `clean`')
     if request.generate and (request.imagenet_c or request.clean):
-        raise ValueError('--generate makes corruptions of clean pictures, and takes neither --imagenet-c nor --clean')
+        raise ValueError('generate corrupts clean images, and takes neither `imagenet_c` nor `clean`')
     name = request.protocol or ('assemble' if request.generate else 'imagenet-c')
     if name not in PROTOCOLS:
         raise ValueError(f'protocol must be one of {[*PROTOCOLS]}, got {name!r}')
     if request.generate and request.imagenet_p and not request.protocol:
-        raise ValueError('--generate has pictures of 256 and --imagenet-p films of 224: give --protocol imagenet-c, or '
-                         'measure them one after the other')
+        raise ValueError('generate has images of 256 and `imagenet_p` sequences of 224: set `protocol` to imagenet-c, '
+                         'or measure them one after the other')
     if name == 'assemble' and (request.imagenet_c or request.imagenet_p):
-        raise ValueError('--protocol assemble is of pictures made by --generate; published ones are 224 x 224')
+        raise ValueError('protocol must be imagenet-c for published images, which are 224 x 224; assemble is for '
+                         '`generate`')
     if request.corruptions and not (request.imagenet_c or request.generate):
-        raise ValueError('--corruptions are of --imagenet-c or --generate, and neither is there')
+        raise ValueError('corruptions need `imagenet_c` or `generate`')
     if request.shift and not (request.imagenet_c or request.generate or request.clean):
-        raise ValueError('--shift needs pictures: --clean, --generate or --imagenet-c')
+        raise ValueError('shift needs images: `clean`, `generate` or `imagenet_c`')
     return PROTOCOLS[name]
 
 
-def _data(cells: List[Cell], folders: Dict[str, Optional[Path]]) -> Dict[str, Any]:
-    data = {}
-    for group, folder in folders.items():
-        own = [cell for cell in cells if cell.group == group]
-        if own and folder:
-            prints = [cell.identity['data'] for cell in own]
-            data[group] = dict(
-                folder=str(folder), items=sum(cell.items for cell in own), classes=len(class_folders(own[0].folder)),
-                fingerprint=hashlib.sha256(' '.join(prints).encode()).hexdigest())
-    return data
-
-
 def make_plan(request: Request) -> Plan:
-    """Look at all folders and say what is to be measured.
+    """Check all folders and return the tasks.
 
     Raises:
-        ValueError: Options that do not go together, and folders that are missing or not alike.
+        ValueError: Options that do not go together, and folders that are missing or differ.
     """
     protocol = _protocol(request)
     corruptions = check_corruptions(protocol, request.corruptions)
     size = request.input_size or protocol.crop
     if request.shift and request.shift >= size:
-        raise ValueError(f'--shift must be below the side of the pictures, {size}, got {request.shift}: crops '
-                         f'with nothing in common tell nothing')
-    whole = Preparation(protocol.resize, protocol.crop, size)
-    cropped = Preparation(0, protocol.crop, size)
-    cells: List[Cell] = []
-    on_disk: List[Tuple[Cell, Preparation]] = []
+        raise ValueError(f"shift must be below the input's side, {size}, got {request.shift}")
+    whole = Preprocessing(protocol.resize, protocol.crop, size)
+    published = whole._replace(resize=0)
+    tasks: List[Task] = []
+    of_files: List[ErrorTask] = []  # images that are files, whose shift consistency can be measured
     texts: List[str] = []
     clean = request.generate or request.clean
     if clean:
-        listing = list_folder(clean)
-        cells.append(clean_cell(listing, whole))
-        on_disk.append((cells[0], whole))
-        texts.append(f'clean pictures: {whole.describe()}')
+        files = list_files(clean, parameter='generate' if request.generate else 'clean')
+        of_files.append(clean_task(files, whole))
+        tasks.append(of_files[0])
+        texts.append(f'clean images: {whole.describe()}')
     if request.generate:
-        cells += generated_cells(listing, whole, corruptions, request.seed)
-        texts.append(f'{len(corruptions)} corruptions made anew by imagecorruptions-imaug '
+        tasks += generated_tasks(files, whole, corruptions, request.seed)
+        texts.append(f'{len(corruptions)} corruptions generated on the fly by imagecorruptions-imaug '
                      f'{metadata.version("imagecorruptions-imaug")} (seed {request.seed}, not compressed): '
                      f'{whole.describe(generated=True)}')
     if request.imagenet_c:
-        found = imagenet_c_cells(request.imagenet_c, cropped, corruptions)
-        cells += found
-        on_disk += [(cell, cropped) for cell in found]
-        texts.append(f'{len(corruptions)} corruptions, pictures as published: {cropped.describe()}')
+        found = imagenet_c_tasks(request.imagenet_c, published, corruptions)
+        tasks += found
+        of_files += found
+        texts.append(f'{len(corruptions)} corruptions, images as published: {published.describe()}')
+        if clean and class_folders(found[0].folder) != class_folders(clean):
+            raise ValueError(f'clean must have the classes of `imagenet_c`, {clean} has others')
     if request.imagenet_p:
-        cells += imagenet_p_cells(request.imagenet_p, cropped)
-        texts.append(f'films as published: {cropped.describe()}, noise against the first frame, others against the '
-                     f'one before')
+        tasks += imagenet_p_tasks(request.imagenet_p, published)
+        texts.append(f'sequences as published: {published.describe()}, noise against the first frame, others against '
+                     'the frame before')
     if request.shift:
-        cells += [shift_cell(cell, preparation, request.shift, request.seed) for cell, preparation in on_disk]
+        tasks += [shift_task(task, request.shift, request.seed) for task in of_files]
         texts.append(f'shift: two random crops of {size} at most {request.shift} pixels apart (seed {request.seed}), '
-                     f'of pictures resized in proportion and continued by reflection where they are too small')
-    labelled = [next(c.folder for c in cells if c.group == g)
-                for g in ('clean', 'corruption') if any(c.group == g for c in cells)]
-    classes = class_folders((labelled or [cells[0].folder])[0])
-    if len(labelled) == 2 and class_folders(labelled[1]) != classes:
-        raise ValueError(f'--clean must have the classes of --imagenet-c, and {request.clean} has others')
-    return Plan(
-        protocol, corruptions, size, request.seed, '; '.join(texts), cells, classes, labelled[0] if labelled else None,
-        _data(cells, dict(clean=clean, corruption=request.imagenet_c, perturbation=request.imagenet_p)),
-        library_versions() if request.generate else {})
+                     'of images resized in proportion and padded by reflection where they are too small')
+    return Plan(request, protocol, corruptions, size, '; '.join(texts), tasks,
+                library_versions() if request.generate else {})

@@ -1,27 +1,25 @@
-"""Run the cells that are not done yet, each kept as soon as it is. Knows cells and batches, and no kind of either.
+"""Run the tasks that are not cached yet, each cached as soon as it is finished.
 
-In a job of several processes (torchrun) each takes every so-manieth cell; they meet in the store's folder, which all of
-them must see.
+Under torchrun each rank takes every ``world_size``-th task. The ranks share the cache's folder.
 """
-import os
 import time
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Set
+from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set
 
 import torch
-from torch import distributed
 
-from .datasets.images import Batch, Unreadable, batches
-from .tasks.cache import Cell, CellStore, Subject, identity_of
+from ..utils.distributed import Ranks
+from .datasets.files import Batch, Unreadable, batches
+from .tasks.cache import TaskCache
+from .tasks.task import Classifier, Task
 
-__all__ = ['Failure', 'Job', 'Loading', 'run_cells']
+__all__ = ['Failure', 'Loading', 'run_tasks']
 
-HELD_AT_MOST = 1 << 30  # bytes of pixels kept for the next model, so that small data are made once for all models
+MAX_HELD_BYTES = 1 << 30  # pixels kept for the next models, so that small data are read and corrupted once
 
 
 class Loading(NamedTuple):
-    """How pictures come to the device; none of it changes a figure but for the rounding of another batch size."""
+    """How images come to the device; of metrics it changes only the rounding."""
 
     batch_size: int
     workers: int
@@ -29,111 +27,86 @@ class Loading(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A cell that could not be measured, and the files for which."""
+    """A task that could not be measured, and its unreadable files."""
 
-    cell: str
+    task: str
     files: List[Unreadable]
 
 
-class Job(NamedTuple):
-    """This process among those that share the work."""
-
-    rank: int = 0
-    world: int = 1
-
-    @classmethod
-    def from_environment(cls) -> 'Job':
-        """As torchrun has it, joined with the others; one process alone without torchrun."""
-        world = int(os.environ.get('WORLD_SIZE', 1))
-        if world == 1:
-            return cls()
-        # waiting lasts as long as another's last cells do
-        distributed.init_process_group('gloo', timeout=timedelta(days=7))
-        return cls(int(os.environ['RANK']), world)
-
-    def gather(self, failures: List[Failure]) -> List[Failure]:
-        """Wait until all are done; gives the failures of all."""
-        if self.world == 1:
-            return failures
-        gathered: List[Any] = [None] * self.world
-        distributed.all_gather_object(gathered, failures)
-        distributed.destroy_process_group()
-        return [failure for part in gathered for failure in part]
-
-
-def _own(batch: Batch) -> Batch:
-    """Out of the memory shared with a worker, where each tensor that is kept holds an open file."""
+def _unshared(batch: Batch) -> Batch:
+    """Copy a batch out of a worker's shared memory, which holds a file open."""
     return batch._replace(images=batch.images.clone(), classes=batch.classes.clone())
 
 
-def _to_device(made: Iterator[Batch], device: torch.device, unreadable: List[Unreadable]) -> Iterator[Batch]:
-    for batch in made:
+def _passes(task: Task, count: int, loading: Loading) -> Iterator[Iterable[Batch]]:
+    """Yield the batches of a task ``count`` times, from memory where they fit."""
+    def load() -> Iterator[Batch]:
+        return batches(task.dataset(), task.items_per_batch(loading.batch_size), loading.workers,
+                       loading.device.type == 'cuda')
+    if count > 1 and task.items * task.item_bytes <= MAX_HELD_BYTES:
+        held = [_unshared(batch) for batch in load()] if loading.workers else [*load()]
+        yield from [held] * count
+    else:
+        for _ in range(count):
+            yield load()
+
+
+def _to_device(loaded: Iterable[Batch], device: torch.device, unreadable: List[Unreadable]) -> Iterator[Batch]:
+    for batch in loaded:
         unreadable.extend(batch.unreadable)
         if len(batch.images):
             yield batch._replace(images=batch.images.to(device, non_blocking=True))
 
 
-def run_cells(
-        cells: Sequence[Cell],
-        subjects: Sequence[Subject],
-        store: CellStore,
+def run_tasks(
+        tasks: Sequence[Task],
+        models: Sequence[Classifier],
+        cache: TaskCache,
         loading: Loading,
-        precision: str = 'float32',
-        job: Job = Job(),  # noqa: B008  a tuple
+        ranks: Optional[Ranks] = None,
         progress: Optional[Any] = None,
 ) -> List[Failure]:
-    """Measure what the store does not have yet.
+    """Measure what is not cached yet.
 
-    A file that cannot be read counts neither as right nor as wrong: its cell is not kept, the others are measured.
+    An unreadable file counts neither as right nor as wrong: its task is skipped, the others are measured.
 
-    Args:
-        cells: What to measure.
-        subjects: The models.
-        store: Keeps each (model, cell) once it is done, so that a kill loses the one in hand.
-        loading: Batches, workers, device.
-        precision: Of the models' arithmetic, part of the identity.
-        job: Which share of the cells is this process's.
-        progress: Given the title of each (model, cell) that begins, and told ``update`` at its end, as a tqdm bar.
+    Each result is cached once it is finished, so that a kill loses only the current one. ``progress`` is a tqdm bar of
+    (model, task) pairs.
 
     Returns:
-        The cells that could not be measured.
+        The tasks of all ranks that could not be measured.
 
     Raises:
-        ValueError: A model gives what are no logits, or needs more memory than there is; it is named.
+        ValueError: A model returns wrong logits or needs too much memory; the message names it.
     """
     failures: List[Failure] = []
-    broken: Set[Path] = set()  # folders with files that no other cell could read either
-    for cell in cells[job.rank::job.world]:
-        waiting = [s for s in subjects if store.get(identity_of(cell, s, precision)) is None]
+    broken: Set[Path] = set()  # folders with unreadable files, which no other task could read either
+    for task in ranks.own(tasks) if ranks else tasks:
+        waiting = [model for model in models if cache.get(task, model) is None]
         if progress is not None:
-            progress.update(len(subjects) - len(waiting))
-        held: Optional[List[Batch]] = None
-        for i, subject in enumerate(waiting):
-            if cell.folder in broken:
-                break
+            progress.update(len(models) - len(waiting))
+        if task.folder in broken:
+            continue
+        passes = _passes(task, len(waiting), loading)
+        for model in waiting:
             if progress is not None:
-                progress.set_postfix_str(f'{subject.label} {cell.title}')
+                progress.set_postfix_str(f'{model.label} {task.title}')
             start = time.perf_counter()
-            if held is None:
-                made = batches(cell.dataset(), cell.items_per_batch(loading.batch_size), loading.workers,
-                               loading.device.type == 'cuda')
-                if i + 1 < len(waiting) and cell.items * cell.item_bytes <= HELD_AT_MOST:
-                    held = [_own(batch) for batch in made] if loading.workers else [*made]
             unreadable: List[Unreadable] = []
             try:
-                figures = cell.measure(
-                    subject, _to_device(made if held is None else iter(held), loading.device, unreadable))
+                metrics = task.measure(model, _to_device(next(passes), loading.device, unreadable))
             except ValueError as e:
                 if not unreadable:
-                    raise ValueError(f'{subject.label} on {cell.title}: {e}') from e
+                    raise ValueError(f'models must fit the images; {model.label} on {task.title}: {e}') from e
             except torch.cuda.OutOfMemoryError as e:
-                raise ValueError(f'{subject.label} on {cell.title}: {loading.device} has too little memory for '
-                                 f'--batch-size {loading.batch_size}; what is finished is kept') from e
+                raise ValueError(
+                    f'batch_size must be below {loading.batch_size}: {loading.device} has too little memory for '
+                    f'{model.label} on {task.title}; what is finished is cached') from e
             if unreadable:
-                failures.append(Failure(cell.title, unreadable))
-                broken.add(cell.folder)
+                failures.append(Failure(task.title, unreadable))
+                broken.add(task.folder)
                 break
-            store.put(identity_of(cell, subject, precision), figures, time.perf_counter() - start)
+            cache.put(task, model, metrics, time.perf_counter() - start)
             if progress is not None:
                 progress.update(1)
-    return job.gather(failures)
+    return ranks.gather(failures) if ranks else failures

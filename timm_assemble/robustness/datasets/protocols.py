@@ -1,18 +1,18 @@
-"""What a figure was measured on, exactly: which corruptions, and how a picture comes to the model. Knows Pillow alone.
+"""Protocols: which corruptions, and how an image becomes the model's input.
 
-A mean corruption error without its protocol is no number: two are in use, of other corruptions, sizes and pictures.
+Two mean corruption errors compare only under one protocol: corruptions, sizes and images differ between protocols.
 """
-from typing import Dict, NamedTuple, Optional, Tuple
+from typing import Dict, NamedTuple, Optional, Sequence, Tuple
 
 from PIL import Image
 
 from ..metrics import COMMON, EXTRA
 
-__all__ = ['PROTOCOLS', 'Preparation', 'Protocol', 'centre_crop', 'check_corruptions', 'resize_short_side']
+__all__ = ['PROTOCOLS', 'Preprocessing', 'Protocol', 'center_crop', 'check_corruptions', 'resize_short_side']
 
 
 class Protocol(NamedTuple):
-    """Corruptions, and the short side and the centre crop, in pixels, at which they are made or were made."""
+    """Corruptions, and the short side and center crop at which they are applied."""
 
     name: str
     corruptions: Tuple[str, ...]
@@ -26,58 +26,61 @@ PROTOCOLS: Dict[str, Protocol] = {
 }
 
 
-def check_corruptions(protocol: Protocol, names: Optional[Tuple[str, ...]]) -> Tuple[str, ...]:
-    """The corruptions named, in their usual order, or all of the protocol.
+def check_corruptions(protocol: Protocol, names: Optional[Sequence[str]]) -> Tuple[str, ...]:
+    """Return the named corruptions in their usual order, or all of the protocol.
 
     Raises:
-        ValueError: One is none of the 19.
+        ValueError: A name is not one of the 19.
     """
     unknown = [name for name in names or () if name not in COMMON + EXTRA]
     if unknown:
-        raise ValueError(f'--corruptions must be one or more of {", ".join(COMMON + EXTRA)}; got {", ".join(unknown)}')
+        raise ValueError(f'corruptions must be from {", ".join(COMMON + EXTRA)}; got {", ".join(unknown)}')
     return tuple(name for name in COMMON + EXTRA if name in (names or protocol.corruptions))
 
 
-def resize_short_side(picture: Image.Image, side: int) -> Image.Image:
-    """Bring the shorter side to ``side`` pixels, bilinear, the longer one in proportion, rounded down."""
-    width, height = picture.size
+def resize_short_side(image: Image.Image, side: int) -> Image.Image:
+    """Resize the shorter side to ``side``, the other in proportion, rounded down."""
+    width, height = image.size
     short = min(width, height)
     if short == side:
-        return picture
-    return picture.resize((side * width // short, side * height // short), Image.Resampling.BILINEAR)
+        return image
+    return image.resize((side * width // short, side * height // short), Image.Resampling.BILINEAR)
 
 
-def centre_crop(picture: Image.Image, side: int) -> Image.Image:
-    """A square of ``side`` pixels from the middle; an odd pixel left over goes as torchvision has it, half to even.
+def center_crop(image: Image.Image, side: int) -> Image.Image:
+    """Crop a centered square; an odd offset is rounded as in torchvision.
 
     Raises:
-        ValueError: The picture is smaller: ones padded with black would be measured as if that were the corruption.
+        ValueError: The image is smaller. Black padding would be measured as a corruption.
     """
-    width, height = picture.size
+    width, height = image.size
     if min(width, height) < side:
-        raise ValueError(f'it is {width} x {height} pixels, and the protocol takes {side} x {side} from the middle')
+        raise ValueError(f'image must be at least {side} x {side}, as the protocol crops it, got {width} x {height}')
     left, top = round((width - side) / 2), round((height - side) / 2)
-    return picture.crop((left, top, left + side, top + side))
+    return image.crop((left, top, left + side, top + side))
 
 
-class Preparation(NamedTuple):
-    """From a picture of a folder to the model's pixels: short side to ``resize`` (0: as it is), centre crop of
-    ``crop``, here the corruption if it is made anew, then to ``size`` if that is another, all bilinear."""
+class Preprocessing(NamedTuple):
+    """Steps from an image file to the model's input.
+
+    Short side to ``resize`` (0: not resized), center crop of ``crop``, the corruption if it is generated on the fly,
+    then ``size`` if that differs from ``crop``. All resizing is bilinear.
+    """
 
     resize: int
     crop: int
     size: int
 
-    def before(self, picture: Image.Image) -> Image.Image:
-        """Up to the corruption."""
-        return centre_crop(resize_short_side(picture, self.resize) if self.resize else picture, self.crop)
+    def resize_and_crop(self, image: Image.Image) -> Image.Image:
+        """Apply the steps before the corruption."""
+        return center_crop(resize_short_side(image, self.resize) if self.resize else image, self.crop)
 
-    def after(self, picture: Image.Image) -> Image.Image:
-        """From the corruption on."""
-        return picture if self.size == self.crop else picture.resize((self.size,) * 2, Image.Resampling.BILINEAR)
+    def resize_to_input(self, image: Image.Image) -> Image.Image:
+        """Apply the steps after the corruption."""
+        return image if self.size == self.crop else image.resize((self.size,) * 2, Image.Resampling.BILINEAR)
 
     def describe(self, generated: bool = False) -> str:
-        """In words."""
-        return (f'{f"short side to {self.resize}" if self.resize else "no resize"}, centre crop {self.crop}'
+        """Return the steps in words."""
+        return (f'{f"short side to {self.resize}" if self.resize else "no resize"}, center crop {self.crop}'
                 f'{", corrupted there" if generated else ""}'
                 f'{f", then resized to {self.size}" if self.size != self.crop else ""}, bilinear')

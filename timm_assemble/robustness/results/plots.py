@@ -1,24 +1,25 @@
-"""The picture of the results: bars a corruption and a model, and the map corruption by severity of each. matplotlib."""
-import os
+"""The plot of results: bars by corruption and model, and grids of errors."""
 from pathlib import Path
 from typing import Any, Dict, Sequence
 
 import numpy as np
 
+from ...utils.atomic import atomic_file
+
 __all__ = ['draw']
 
-MAPS_A_ROW = 4
+GRIDS_PER_ROW = 4
 
 
 def _legend(model: Dict[str, Any]) -> str:
-    figures = [f'{title} {model[key]:.1f}' for title, key in (('mCE', 'mce'), ('mFR', 'mfr')) if model[key] is not None]
+    metrics = [f'{title} {model[key]:.1f}' for title, key in (('mCE', 'mce'), ('mFR', 'mfr')) if model[key] is not None]
     if model['mce'] is None and model['mean_error'] is not None:
-        figures.insert(0, f'mean error {model["mean_error"]:.1f} %')
-    return f'{model["label"]}{": " if figures else ""}{", ".join(figures)}'
+        metrics.insert(0, f'mean error {model["mean_error"]:.1f} %')
+    return f'{model["label"]}{": " if metrics else ""}{", ".join(metrics)}'
 
 
 def _bars(axes: Any, models: Sequence[Dict[str, Any]], group: str, keys: Sequence[str], titles: Sequence[str]) -> None:
-    """Bars of the first key that all have; else of the second."""
+    """Draw bars of the first key that all models have."""
     names = [*models[0][group]]
     key, title = next((k, t) for k, t in zip(keys, titles) if k == keys[-1] or all(
         m[group][name][k] is not None for m in models for name in names))
@@ -32,12 +33,12 @@ def _bars(axes: Any, models: Sequence[Dict[str, Any]], group: str, keys: Sequenc
     axes.legend(fontsize=8, ncols=min(3, len(models)), loc='lower center', bbox_to_anchor=(0.5, 1.0))
 
 
-def _maps(figure: Any, models: Sequence[Dict[str, Any]]) -> None:
-    columns = min(MAPS_A_ROW, len(models))
+def _error_grids(figure: Any, models: Sequence[Dict[str, Any]]) -> None:
+    columns = min(GRIDS_PER_ROW, len(models))
     grid = figure.subplots(-(-len(models) // columns), columns, squeeze=False, sharey=True)
     names = [*models[0]['corruptions']]
     for axes, model in zip(grid.flat, models):
-        errors = np.array([[cell['top1_error'] for cell in model['corruptions'][name]['severities'].values()]
+        errors = np.array([[entry['top1_error'] for entry in model['corruptions'][name]['severities'].values()]
                            for name in names])
         image = axes.imshow(errors, vmin=0, vmax=100, cmap='viridis', aspect='auto')
         axes.set_xticks(range(errors.shape[1]), [*model['corruptions'][names[0]]['severities']])
@@ -53,20 +54,20 @@ def _maps(figure: Any, models: Sequence[Dict[str, Any]]) -> None:
 
 
 def draw(path: Path, results: Dict[str, Any]) -> bool:
-    """Draw what there is of corruptions and perturbations.
+    """Draw corruptions and perturbations.
 
     Returns:
-        Whether there is a file: with neither there is nothing to draw, and one of before is taken away.
+        Whether a file was written. Without both nothing is drawn, and an earlier file is removed.
     """
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
 
     models, protocol = results['models'], results['protocol']
-    over = f', % of {protocol["normaliser"]}' if protocol['normaliser'] else ''
+    over = f', % of {protocol["baseline"]}' if protocol['baseline'] else ''
     parts = []
     if models[0]['corruptions']:
-        parts += [4.2, 0.9 + 0.24 * len(models[0]['corruptions']) * -(-len(models) // MAPS_A_ROW)]
+        parts += [4.2, 0.9 + 0.24 * len(models[0]['corruptions']) * -(-len(models) // GRIDS_PER_ROW)]
     if models[0]['perturbations']:
         parts.append(4.2)
     if not parts:
@@ -78,12 +79,11 @@ def draw(path: Path, results: Dict[str, Any]) -> bool:
     if models[0]['corruptions']:
         _bars(rest.pop(0).subplots(), models, 'corruptions', ('ce', 'mean_error'),
               (f'CE{over}', 'top-1 error, % (mean over severities)'))
-        _maps(rest.pop(0), models)
+        _error_grids(rest.pop(0), models)
     if models[0]['perturbations']:
         _bars(rest.pop(0).subplots(), models, 'perturbations', ('flip_ratio', 'flip_rate'),
               (f'flip rate{over}', 'flip rate, %'))
-    made = path.with_name(f'.{path.name}.{os.getpid()}')
-    figure.savefig(str(made), dpi=110, format='png')
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, dpi=110)
     plt.close(figure)
-    made.replace(path)
     return True

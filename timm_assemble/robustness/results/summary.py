@@ -1,7 +1,4 @@
-"""From the figures of cells to what is reported: errors, mCE, mFR, calibration, and what they are relative to.
-
-Knows the arithmetic, cells and the plan, and of a model what it says of itself.
-"""
+"""From the metrics of tasks to the results, relative to a baseline."""
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -11,193 +8,168 @@ from ..metrics import (
     mean_flip_rate, relative_corruption_error, relative_mean_corruption_error,
 )
 from ..plan import Plan
-from ..tasks.cache import Kept
+from ..tasks.cache import CachedResult
+from ..tasks.task import Classifier
 from .schema import SCHEMA_VERSION
 
-__all__ = ['ALEXNET', 'Measured', 'MeasuredModel', 'Normaliser', 'assemble', 'baseline', 'summarise']
-
-Measured = Sequence[Kept]
+__all__ = ['ALEXNET', 'Baseline', 'assemble', 'summarise']
 
 
-class Normaliser(NamedTuple):
-    """The model that errors are relative to, in percent: corruption to errors, clean error, perturbation to flips."""
+class Baseline(NamedTuple):
+    """The model that errors are relative to, in percent."""
 
     name: str
     errors: Mapping[str, Any]
     clean: Optional[float]
     flip_rates: Mapping[str, float]
 
+    @classmethod
+    def measured(cls, name: str, results: Sequence[CachedResult]) -> 'Baseline':
+        """Return the baseline of a model that was measured on the same images."""
+        return _as_baseline(name, _measured(results))
 
-ALEXNET = Normaliser('AlexNet', ALEXNET_ERROR, ALEXNET_CLEAN_ERROR, ALEXNET_FLIP_RATE)
+
+ALEXNET = Baseline('AlexNet', ALEXNET_ERROR, ALEXNET_CLEAN_ERROR, ALEXNET_FLIP_RATE)
 
 
 def _mean(values: Sequence[float]) -> Optional[float]:
     return float(np.mean(values)) if values else None
 
 
-def _percent(part: float, of: float) -> float:
-    return 100 * part / of
+def _errors(metrics: Mapping[str, Any]) -> Dict[str, Any]:
+    images = metrics['images']
+    return dict(images=images, top1_error=100 * metrics['wrong_top1'] / images,
+                top5_error=100 * metrics['wrong_top5'] / images, ece=metrics['ece'])
 
 
-def _errors(figures: Mapping[str, Any]) -> Dict[str, Any]:
-    count = figures['pictures']
-    return dict(pictures=count, top1_error=_percent(figures['wrong_top1'], count),
-                top5_error=_percent(figures['wrong_top5'], count), ece=figures['ece'])
+def _agreement(metrics: Mapping[str, Any]) -> Dict[str, Any]:
+    return dict(images=metrics['images'], consistency=100 * metrics['same'] / metrics['images'])
 
 
-def _agreement(figures: Mapping[str, Any]) -> Dict[str, Any]:
-    return dict(pictures=figures['pictures'], consistency=_percent(figures['same'], figures['pictures']))
-
-
-def _tables(measured: Measured) -> Dict[str, Any]:
-    """What was measured, in percent, without what it is relative to."""
-    tables: Dict[str, Any] = dict(clean=None, corruptions={}, perturbations={}, shift=None)
-    for cell, figures, _ in measured:
-        if cell.group == 'clean':
-            tables['clean'] = _errors(figures)
-        elif cell.group == 'corruption':
-            entry = tables['corruptions'].setdefault(cell.name, dict(severities={}))
-            entry['severities'][str(cell.severity)] = _errors(figures)
-        elif cell.group == 'perturbation':
-            tables['perturbations'][cell.name] = dict(
-                figures, flip_rate=_percent(figures['flips'], figures['pairs']))
+def _measured(results: Sequence[CachedResult]) -> Dict[str, Any]:
+    """Return what was measured, in percent, and its means."""
+    clean: Optional[Dict[str, Any]] = None
+    shift: Optional[Dict[str, Any]] = None
+    corruptions: Dict[str, Any] = {}
+    perturbations: Dict[str, Any] = {}
+    for task, metrics, _ in results:
+        if task.group == 'clean':
+            clean = _errors(metrics)
+        elif task.group == 'corruption':
+            corruptions.setdefault(task.name, dict(severities={}))['severities'][str(task.severity)] = _errors(metrics)
+        elif task.group == 'perturbation':
+            perturbations[task.name] = dict(metrics, flip_rate=100 * metrics['flips'] / metrics['pairs'])
         else:
-            shift = tables['shift'] = tables['shift'] or dict(
-                pixels=cell.identity['shift'], clean=None, corruptions={})
-            if cell.severity:
-                shift['corruptions'].setdefault(cell.name, {})[str(cell.severity)] = _agreement(figures)
+            shift = shift or dict(pixels=task.identity['shift'], clean=None, corruptions={})
+            if task.severity:
+                shift['corruptions'].setdefault(task.name, {})[str(task.severity)] = _agreement(metrics)
             else:
-                shift['clean'] = _agreement(figures)
-    return tables
+                shift['clean'] = _agreement(metrics)
+    for entry in corruptions.values():
+        entry['mean_error'] = _mean([errors['top1_error'] for errors in entry['severities'].values()])
+    return dict(
+        clean=clean, corruptions=corruptions, perturbations=perturbations, shift=shift,
+        mean_error=_mean([entry['mean_error'] for entry in corruptions.values()]),
+        mean_ece=_mean([errors['ece'] for entry in corruptions.values() for errors in entry['severities'].values()]),
+        mean_flip_rate=_mean([entry['flip_rate'] for entry in perturbations.values()]))
 
 
-def _error_lists(tables: Mapping[str, Any]) -> Dict[str, List[float]]:
-    return {name: [cell['top1_error'] for cell in entry['severities'].values()]
-            for name, entry in tables['corruptions'].items()}
-
-
-def _clean_error(tables: Mapping[str, Any]) -> Optional[float]:
-    return tables['clean'] and tables['clean']['top1_error']
-
-
-def baseline(name: str, measured: Measured) -> Normaliser:
-    """A normaliser of a model that was measured itself, on the same pictures."""
-    tables = _tables(measured)
-    return Normaliser(
-        name, _error_lists(tables), _clean_error(tables),
-        {kind: entry['flip_rate'] for kind, entry in tables['perturbations'].items()})
+def _as_baseline(name: str, measured: Mapping[str, Any]) -> Baseline:
+    return Baseline(
+        name,
+        {kind: [errors['top1_error'] for errors in entry['severities'].values()]
+         for kind, entry in measured['corruptions'].items()},
+        measured['clean'] and measured['clean']['top1_error'],
+        {kind: entry['flip_rate'] for kind, entry in measured['perturbations'].items()})
 
 
 def summarise(
-        measured: Measured, normaliser: Optional[Normaliser], all_corruptions: bool = True,
+        results: Sequence[CachedResult], baseline: Optional[Baseline], all_corruptions: bool = True,
 ) -> Tuple[Dict[str, Any], List[str]]:
-    """The report of one model.
+    """Return the report of one model, and notes.
 
     Args:
-        measured: Cells with their figures.
-        normaliser: What errors are relative to; None where there is nothing that would make sense.
-        all_corruptions: The corruptions are all of the protocol; a mean over some of them is no mCE.
+        results: Tasks with the model's metrics.
+        baseline: What errors are relative to; None for no ratios.
+        all_corruptions: All corruptions of the protocol were measured; a mean over fewer is not an mCE.
 
     Returns:
-        Figures in percent, None where there are none, and why those that are relative to 0 are not there, which is
-        the normaliser's doing and so the same for all models.
+        Metrics in percent, None for missing ones. A note says which ratio is missing because the baseline's error is 0;
+        it is the same for all models.
     """
-    tables = _tables(measured)
+    report = _measured(results)
+    _, errors, clean, rates = _as_baseline('', report)
     notes: List[str] = []
-    errors, clean = _error_lists(tables), _clean_error(tables)
 
-    def relative(what: str, call: Callable[[Normaliser], float]) -> Optional[float]:
-        if normaliser is None:
+    def ratio(what: str, metric: Callable[..., float], *args: Any) -> Optional[float]:
+        if baseline is None or None in args:
             return None
         try:
-            return call(normaliser)
+            return metric(*args)
         except ValueError as e:
             notes.append(f'no {what}: {e}')
             return None
 
-    with_clean = clean is not None and normaliser is not None and normaliser.clean is not None
-    for name, entry in tables['corruptions'].items():
-        values = errors[name]
-        entry['mean_error'] = _mean(values)
-        entry['ce'] = relative(f'CE of {name}', lambda n: corruption_error(values, n.errors[name]))  # noqa: B023
-        entry['relative_ce'] = relative(
-            f'relative CE of {name}',
-            lambda n: relative_corruption_error(values, clean, n.errors[name], n.clean),  # type: ignore # noqa: B023
-        ) if with_clean else None
-    for name, entry in tables['perturbations'].items():
-        entry['flip_ratio'] = relative(
-            f'flip ratio of {name}',
-            lambda n: mean_flip_rate({name: entry['flip_rate']}, n.flip_rates))  # noqa: B023
-    rates = {name: entry['flip_rate'] for name, entry in tables['perturbations'].items()}
-    cells = [cell for entry in tables['corruptions'].values() for cell in entry['severities'].values()]
-    claimed = bool(errors) and all_corruptions
-    return dict(
-        tables,
-        mean_error=_mean([entry['mean_error'] for entry in tables['corruptions'].values()]),
-        mean_ece=_mean([cell['ece'] for cell in cells]),
-        mce=relative('mCE', lambda n: mean_corruption_error(errors, n.errors)) if claimed else None,
-        relative_mce=relative(
-            'relative mCE', lambda n: relative_mean_corruption_error(errors, clean, n.errors, n.clean)  # type: ignore
-        ) if claimed and with_clean else None,
-        mean_flip_rate=_mean([*rates.values()]),
-        mfr=relative('mFR', lambda n: mean_flip_rate(rates, n.flip_rates)) if rates else None,
-    ), notes
-
-
-class MeasuredModel(NamedTuple):
-    """A model, which says of itself what the results have (``label``, ``source`` and so on), and its cells."""
-
-    model: Any
-    cells: Measured
-
-
-OF_MODEL = ('label', 'source', 'architecture', 'checksum', 'num_classes', 'own_size', 'mean', 'std')
+    over = baseline or Baseline('', dict.fromkeys(errors), None, {})
+    for name, entry in report['corruptions'].items():
+        entry['ce'] = ratio(f'CE of {name}', corruption_error, errors[name], over.errors[name])
+        entry['relative_ce'] = ratio(f'relative CE of {name}', relative_corruption_error, errors[name], clean,
+                                     over.errors[name], over.clean)
+    for name, entry in report['perturbations'].items():
+        entry['flip_ratio'] = ratio(
+            f'flip ratio of {name}', mean_flip_rate, {name: entry['flip_rate']}, over.flip_rates)
+    report.update(mce=None, relative_mce=None, mfr=None)
+    if errors and all_corruptions:
+        report['mce'] = ratio('mCE', mean_corruption_error, errors, over.errors)
+        report['relative_mce'] = ratio(
+            'relative mCE', relative_mean_corruption_error, errors, clean, over.errors, over.clean)
+    if rates:
+        report['mfr'] = ratio('mFR', mean_flip_rate, rates, over.flip_rates)
+    return report, notes
 
 
 def assemble(
-        plan: Plan, models: Sequence[MeasuredModel], baseline_label: Optional[str], imagenet: bool, precision: str,
-        versions: Dict[str, str], run: Dict[str, Any],
+        plan: Plan, models: Sequence[Tuple[Classifier, Sequence[CachedResult]]], baseline_label: Optional[str],
+        imagenet: bool, precision: str, versions: Dict[str, str], run: Dict[str, Any],
 ) -> Dict[str, Any]:
-    """All results, in the form of :data:`timm_assemble.robustness.results.schema.SCHEMA`.
+    """Return all results, in the form of the schema.
 
     Args:
         plan: What was measured.
-        models: On what.
-        baseline_label: The model that errors are relative to; None for AlexNet, if it makes sense.
-        imagenet: Whether the pictures are of ImageNet's 1000 classes, so that AlexNet's errors are of the same kind.
+        models: Models and their results.
+        baseline_label: The model that errors are relative to; None for AlexNet, if ``imagenet``.
+        imagenet: Whether classes are ImageNet's 1000, as AlexNet's errors require.
         precision: Of the models' arithmetic.
         versions: Package to version.
-        run: What differs between two runs of the same; the cells' seconds are added to it.
+        run: What differs between two runs of the same measurement, apart from the tasks' seconds.
     """
-    normaliser = ALEXNET if imagenet else None
+    baseline = ALEXNET if imagenet else None
     if baseline_label is not None:
-        normaliser = baseline(baseline_label, next(m.cells for m in models if m.model.label == baseline_label))
-    groups = {cell.group for cell in plan.cells}
-    notes = [f'{model.label} is made for pictures of {model.own_size}, and was measured at {plan.size}'
-             for model, _ in models if model.own_size != plan.size]
-    sizes = [next((cell.items for cell in plan.cells if cell.group == group), 0) for group in ('clean', 'corruption')]
-    if all(sizes) and sizes[0] != sizes[1]:
-        notes.append(f'there are {sizes[0]} clean pictures and {sizes[1]} of each corruption: relative CE and relative '
-                     f'mCE compare errors on different pictures')
-    if 'corruption' in groups and not plan.complete:
+        baseline = Baseline.measured(
+            baseline_label, next(results for model, results in models if model.label == baseline_label))
+    corrupted, clean = plan.of_group('corruption'), plan.of_group('clean')
+    notes = [f'{model.label} is made for images of {model.details["own_size"]}, and was measured at {plan.size}'
+             for model, _ in models if model.details['own_size'] not in (None, plan.size)]
+    if clean and corrupted and clean[0].items != corrupted[0].items:
+        notes.append(f'relative CE and relative mCE compare errors on different images: {clean[0].items} clean ones, '
+                     f'{corrupted[0].items} of each corruption')
+    if corrupted and not plan.complete:
         notes.append(f'no mCE: not the {len(plan.protocol.corruptions)} corruptions of {plan.protocol.name}')
-    if groups & {'corruption', 'perturbation'} and normaliser is None:
-        notes.append("no mCE and no mFR: AlexNet's are of ImageNet's 1000 classes; --baseline names another normaliser")
-    entries = []
-    for model, cells in models:
-        summary, remarks = summarise(cells, normaliser, plan.complete)
-        notes += remarks
-        said = {key: getattr(model, key) for key in OF_MODEL}
-        entries.append({**said, 'mean': [*model.mean], 'std': [*model.std], **summary})
-    seconds = {model.label: {f'{kept.cell.group} {kept.cell.title}': kept.seconds for kept in cells}
-               for model, cells in models}
+    if plan.of_group('corruption', 'perturbation') and baseline is None:
+        notes.append("no mCE and no mFR: AlexNet's are of ImageNet's 1000 classes; give another baseline")
+    reports = []
+    for model, results in models:
+        report, more = summarise(results, baseline, plan.complete)
+        notes += more
+        reports.append(dict(label=model.label, **model.details, **report))
+    seconds = {model.label: {f'{result.task.group} {result.task.title}': result.seconds for result in results}
+               for model, results in models}
     return dict(
         schema_version=SCHEMA_VERSION, versions=versions,
         protocol=dict(
             name=plan.protocol.name, text=plan.text,
-            pictures='generated' if plan.libraries else 'published' if 'corruption' in groups else 'none',
-            corruptions=[*plan.corruptions] if 'corruption' in groups else [],
-            perturbations=[cell.name for cell in plan.cells if cell.group == 'perturbation'],
-            severities=[*SEVERITIES], input_size=plan.size, seed=plan.seed, precision=precision,
-            normaliser=normaliser and normaliser.name),
-        data=plan.data, models=entries, notes=[*dict.fromkeys(notes)], run=dict(run, seconds=seconds))
+            images='generated' if plan.libraries else 'published' if corrupted else 'none',
+            corruptions=[*plan.corruptions] if corrupted else [],
+            perturbations=[task.name for task in plan.of_group('perturbation')], severities=[*SEVERITIES],
+            input_size=plan.size, seed=plan.request.seed, precision=precision, baseline=baseline and baseline.name),
+        data=plan.data, models=reports, notes=[*dict.fromkeys(notes)], run=dict(run, seconds=seconds))

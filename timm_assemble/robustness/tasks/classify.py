@@ -1,74 +1,75 @@
-"""Errors, calibration and predictions of any callable from pictures to logits. Knows torch and torchmetrics.
+"""Errors, calibration and predictions of any callable from images to logits.
 
-The callable takes (N, 3, S, S) uint8 RGB pictures on their device and gives (N, C) logits; what it does about mean and
-deviation is its own affair.
+The callable takes (N, 3, S, S) uint8 RGB images on their device and returns (N, C) logits; it normalizes the images
+itself.
 """
-from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
 
 import torch
 
-__all__ = ['CALIBRATION_BINS', 'Classify', 'Errors', 'measure_errors', 'predict']
+__all__ = ['CALIBRATION_BINS', 'Classify', 'LogitsError', 'compute_logits', 'measure_errors', 'predict']
 
 Classify = Callable[[torch.Tensor], torch.Tensor]
 BELOW_1 = 1 - 2 ** -24  # the next float32
 CALIBRATION_BINS = 15  # Guo et al., "On Calibration of Modern Neural Networks", ICML 2017
 
 
-class Errors(NamedTuple):
-    """Counts of pictures and of wrong ones, the truth not predicted first or not among the first five; ECE in percent.
-
-    ECE is the mean over pictures of ``|accuracy - confidence|`` of their bin, 15 equal bins of the largest probability.
-    """
-
-    pictures: int
-    wrong_top1: int
-    wrong_top5: int
-    ece: float
-
-
-def _logits(classify: Classify, images: torch.Tensor) -> torch.Tensor:
-    logits = classify(images)
-    if logits.ndim != 2 or len(logits) != len(images):
-        raise ValueError(f'logits must be ({len(images)}, classes), got {tuple(logits.shape)}')
-    logits = logits.float()
-    wrong = ~logits.isfinite().all(1)
-    if wrong.any():
-        raise ValueError(f'logits must be finite, and those of {int(wrong.sum())} of {len(logits)} pictures are not')
-    return logits
+class LogitsError(ValueError):
+    """A callable returns something else than finite logits."""
 
 
 @torch.inference_mode()
+def compute_logits(classify: Classify, images: torch.Tensor) -> torch.Tensor:
+    """Return the logits of images as float32.
+
+    Raises:
+        LogitsError: They are not (N, C), or not finite.
+    """
+    logits = classify(images)
+    if logits.ndim != 2 or len(logits) != len(images):
+        raise LogitsError(f'logits must be ({len(images)}, classes), got {tuple(logits.shape)}')
+    logits = logits.float()
+    wrong = ~logits.isfinite().all(1)
+    if wrong.any():
+        raise LogitsError(f'logits must be finite, got others for {int(wrong.sum())} of {len(logits)} images')
+    return logits
+
+
 def predict(classify: Classify, images: torch.Tensor) -> torch.Tensor:
-    """(N,) predicted classes, on the CPU."""
-    return _logits(classify, images).argmax(1).cpu()
+    """Return (N,) predicted classes, on the CPU."""
+    return compute_logits(classify, images).argmax(1).cpu()
 
 
 @torch.inference_mode()
 def measure_errors(
         classify: Classify, batches: Iterable[Any], class_map: Optional[Sequence[int]] = None,
-) -> Errors:
-    """Classify every picture once.
+) -> Dict[str, Any]:
+    """Classify every image once and count errors.
 
     Args:
-        classify: Pictures to logits.
+        classify: Images to logits.
         batches: Pairs of images and (N,) classes, or longer tuples that begin so.
         class_map: The model's class of each class of the batches; None where they are the same.
 
+    Returns:
+        Counts ``images``, ``wrong_top1`` and ``wrong_top5``, and ``ece`` in percent: the mean over images of
+        ``|accuracy - confidence|`` of their bin, 15 equal bins of the largest probability.
+
     Raises:
-        ValueError: No pictures, logits that are not finite, or a class that there are no logits for.
+        ValueError: There are no images, logits are not finite, or a class has no logit.
     """
     from torchmetrics.classification import MulticlassCalibrationError
 
-    pictures = 0
+    count = 0
     wrong1: List[torch.Tensor] = []
     wrong5: List[torch.Tensor] = []
     calibration = None
     lookup = None if class_map is None else torch.as_tensor(class_map, dtype=torch.long)
     for images, classes, *_ in batches:
-        logits = _logits(classify, images)
+        logits = compute_logits(classify, images)
         target = (classes if lookup is None else lookup[classes]).to(logits.device, non_blocking=True)
         if calibration is None:
-            # of this process's pictures alone: with others about, torchmetrics would pool those of different cells
+            # torchmetrics would pool the ranks, which measure different tasks
             calibration = MulticlassCalibrationError(
                 logits.shape[1], n_bins=CALIBRATION_BINS, norm='l1', validate_args=False,
                 sync_on_compute=False).to(logits.device)
@@ -79,8 +80,8 @@ def measure_errors(
         wrong5.append((~top.any(1)).sum())
         # torchmetrics puts a confidence that rounds to 1 into a bin of its own, above the last
         calibration.update(logits.softmax(1).clamp(max=BELOW_1), target)
-        pictures += len(target)
+        count += len(target)
     if calibration is None:
-        raise ValueError('batches must have at least one picture, got none')
-    return Errors(
-        pictures, int(torch.stack(wrong1).sum()), int(torch.stack(wrong5).sum()), 100 * float(calibration.compute()))
+        raise ValueError('batches must have at least one image, got none')
+    return dict(images=count, wrong_top1=int(torch.stack(wrong1).sum()), wrong_top5=int(torch.stack(wrong5).sum()),
+                ece=100 * float(calibration.compute()))

@@ -1,0 +1,234 @@
+"""From files to the model's input: decoding, crops, corruptions, sequences."""
+import re
+import shutil
+
+import av
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from PIL import Image
+from torchvision.transforms import functional as vision
+
+from timm_assemble.robustness import metrics
+from timm_assemble.robustness.datasets import corruptions
+from timm_assemble.robustness.datasets.corruptions import Corruption
+from timm_assemble.robustness.datasets.files import Unreadable, batches, list_files
+from timm_assemble.robustness.datasets.images import (
+    ImageDataset, PerturbationDataset, ShiftDataset, read_frames, read_image, two_crops,
+)
+from timm_assemble.robustness.datasets.protocols import Preprocessing, center_crop, resize_short_side
+
+from ._samples import write_image, write_video
+
+
+def noise(height, width, seed=0):
+    return np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def write(path, pixels):
+    return write_image(path, Image.fromarray(pixels))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(20, 90), st.integers(20, 90), st.integers(20, 60), st.integers(1, 20))
+def test_resize_and_crop_are_torchvisions(height, width, side, crop):
+    image = Image.fromarray(noise(height, width))
+    ours = center_crop(resize_short_side(image, side), crop)
+    theirs = vision.center_crop(vision.resize(image, side, vision.InterpolationMode.BILINEAR), crop)
+    np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
+
+
+def test_published_images_are_cropped_and_never_resized(tmp_path):
+    pixels = noise(240, 300)
+    write(tmp_path / 'a' / 'x.png', pixels)
+    dataset = ImageDataset(list_files(tmp_path), Preprocessing(0, 224, 224))
+    images, target = dataset[0]
+    assert target == 0 and images.dtype == torch.uint8 and images.shape == (1, 3, 224, 224)
+    np.testing.assert_array_equal(images[0].permute(1, 2, 0), pixels[8:232, 38:262])
+
+
+def test_pixels_are_rgb_whatever_the_file_has(tmp_path):
+    red = np.zeros((32, 32, 3), np.uint8)
+    red[..., 0] = 255
+    for name, image in (('rgb.png', Image.fromarray(red)), ('palette.png', Image.fromarray(red).convert('P')),
+                          ('alpha.png', Image.fromarray(red).convert('RGBA'))):
+        image.save(tmp_path / name)
+        np.testing.assert_array_equal(np.asarray(read_image(tmp_path / name)), red)
+    Image.fromarray(red[..., 0]).save(tmp_path / 'grey.png')
+    assert (np.asarray(read_image(tmp_path / 'grey.png')) == 255).all()
+
+
+def test_file_list_is_sorted_and_covers_names_and_sizes(tmp_path):
+    for name in ('b/2.png', 'b/1.JPEG', 'a/9.jpg', 'b/.hidden.png', 'b/notes.txt', '.git/1.png'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b'x')
+    (tmp_path / 'c').mkdir()
+    files = list_files(tmp_path)
+    assert files.classes == ('a', 'b', 'c')
+    assert files.files == (('a/9.jpg', 0), ('b/1.JPEG', 1), ('b/2.png', 1))
+    same = list_files(shutil.copytree(tmp_path, tmp_path.with_name('copy')))
+    assert same.fingerprint == files.fingerprint
+    for change in (lambda: (tmp_path / 'a/9.jpg').write_bytes(b'xx'), lambda: (tmp_path / 'b/2.png').unlink()):
+        before = list_files(tmp_path).fingerprint
+        change()
+        assert list_files(tmp_path).fingerprint != before
+    with pytest.raises(ValueError, match='has none'):
+        list_files(tmp_path / 'b')
+
+
+@pytest.mark.parametrize('content', [b'', b'not an image', 'half', 'small'])
+def test_unreadable_images_are_named_and_the_rest_is_read(tmp_path, content):
+    write(tmp_path / 'a' / '0.png', noise(40, 40))
+    write(tmp_path / 'a' / '2.png', noise(40, 40))
+    bad = write(tmp_path / 'a' / '1.png', noise(40, 30) if content == 'small' else noise(40, 40))
+    if content != 'small':
+        bad.write_bytes(bad.read_bytes()[:900] if content == 'half' else content)
+    [batch] = batches(ImageDataset(list_files(tmp_path), Preprocessing(0, 32, 32)), 4)
+    assert len(batch.images) == len(batch.classes) == 2 and batch.counts == (1, 1)
+    [unreadable] = batch.unreadable
+    assert isinstance(unreadable, Unreadable) and unreadable.path == bad and '\n' not in unreadable.reason
+    if content == 'small':
+        assert unreadable.reason == 'image must be at least 32 x 32, as the protocol crops it, got 30 x 40'
+
+
+def smooth(side=48):
+    ramp = np.linspace(40, 200, side)
+    return np.stack([ramp[:, None] + 0 * ramp, ramp[None] + 0 * ramp[:, None], np.full((side, side), 90)], 2).astype(
+        np.uint8)
+
+
+# glass_blur has its loop compiled at the first call, which takes seconds: one severity of it is enough
+@pytest.mark.parametrize('name', [*metrics.ALEXNET_ERROR])
+def test_corruption_is_repeatable_and_leaves_numpy_alone(name):
+    image = smooth()
+    np.random.seed(5)
+    expected = np.random.rand()
+    np.random.seed(5)
+    first = corruptions.corrupt(image, name, 2, 77)
+    assert np.random.rand() == expected
+    assert first.dtype == np.uint8 and first.shape == image.shape and (first != image).any()
+    np.testing.assert_array_equal(corruptions.corrupt(image, name, 2, 77), first)
+    drawn = name not in ('defocus_blur', 'zoom_blur', 'brightness', 'contrast', 'pixelate', 'jpeg_compression',
+                         'gaussian_blur', 'saturate')
+    assert (corruptions.corrupt(image, name, 2, 78) != first).any() == drawn
+
+
+def test_corruptions_get_worse_and_colours_stay_in_their_order():
+    image = smooth(64)
+    for name in ('gaussian_noise', 'contrast', 'jpeg_compression'):
+        distances = [np.abs(corruptions.corrupt(image, name, s, 1).astype(int) - image).mean()
+                     for s in metrics.SEVERITIES]
+        assert distances == sorted(distances) and distances[0] > 0
+    red = np.zeros((64, 64, 3), np.uint8)
+    red[..., 0] = 200
+    for name in ('brightness', 'jpeg_compression', 'motion_blur', 'saturate'):
+        made = corruptions.corrupt(red, name, 1, 0).reshape(-1, 3).mean(0)
+        assert made[0] > made[1] + 50 and made[0] > made[2] + 50
+
+
+def test_spatter_without_drops_leaves_the_image():
+    """The library divides by the largest drop; without any, NaN would be black."""
+    image = np.full((32, 32, 3), 90, np.uint8)
+    made = [corruptions.corrupt(image, 'spatter', 1, seed) for seed in range(40)]
+    assert any((m == image).all() for m in made) and all(m.min() > 40 for m in made)
+
+
+def test_seed_depends_on_run_corruption_severity_and_name():
+    seeds = {corruptions.image_seed(*a) for a in (
+        (0, 'snow', 1, 'a/1.png'), (1, 'snow', 1, 'a/1.png'), (0, 'fog', 1, 'a/1.png'), (0, 'snow', 2, 'a/1.png'),
+        (0, 'snow', 1, 'a/2.png'))}
+    assert len(seeds) == 5 and all(0 <= seed < 2 ** 32 for seed in seeds)
+    assert corruptions.image_seed(0, 'snow', 1, 'a/1.png') == 1982300611  # a change invalidates all caches
+
+
+def test_generated_images_depend_neither_on_order_nor_on_the_others(tmp_path):
+    for i in range(3):
+        write(tmp_path / 'a' / f'{i}.png', noise(80, 70, i))
+    preprocessing = Preprocessing(48, 40, 36)
+    whole = ImageDataset(list_files(tmp_path), preprocessing, Corruption('gaussian_noise', 3, 0))
+    last = whole[2][0]
+    for i in (0, 1):
+        (tmp_path / 'a' / f'{i}.png').unlink()
+    alone = ImageDataset(list_files(tmp_path), preprocessing, Corruption('gaussian_noise', 3, 0))
+    assert torch.equal(alone[0][0], last)
+    # by hand: short side to 48, center crop 40, corrupted there, then to 36
+    image = Image.fromarray(noise(80, 70, 2)).resize((48, 54), Image.Resampling.BILINEAR).crop((4, 7, 44, 47))
+    seed = corruptions.image_seed(0, 'gaussian_noise', 3, 'a/2.png')
+    made = Image.fromarray(corruptions.corrupt(np.asarray(image), 'gaussian_noise', 3, seed))
+    np.testing.assert_array_equal(
+        last[0].permute(1, 2, 0), np.asarray(made.resize((36, 36), Image.Resampling.BILINEAR)))
+
+
+@pytest.mark.parametrize('call, message', [
+    (lambda: corruptions.corrupt(noise(40, 40), 'rain', 1, 0), "corruption must be one of .*'rain'"),
+    (lambda: corruptions.corrupt(noise(40, 40), 'snow', 6, 0), 'severity must be from 1 to 5, got 6'),
+    (lambda: corruptions.corrupt(noise(40, 31), 'snow', 1, 0), r'sides of 32 or more, got uint8 of \(40, 31, 3\)'),
+    (lambda: corruptions.corrupt(noise(40, 40) / 255, 'snow', 1, 0), 'got float64'),
+])
+def test_bad_corruptions_are_rejected(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_frames_are_rgb_and_in_the_order_of_presentation(tmp_path):
+    levels = [40, 200, 60, 180, 80, 160, 100]
+    path = write_video(tmp_path / 'a' / 'x.mp4', levels, (1.0, 0.5, 0.25))
+    with av.open(str(path)) as video:
+        stored = [packet.pts for packet in video.demux(video=0) if packet.pts is not None]
+    assert stored != sorted(stored)  # else nothing is tested here
+    frames = [np.asarray(frame).reshape(-1, 3).mean(0) for frame in read_frames(path)]
+    assert [round(frame[0] / 20) for frame in frames] == [level // 20 for level in levels]
+    for frame in frames:
+        np.testing.assert_allclose(frame, frame[0] * np.array([1, 0.5, 0.25]), atol=6)
+    images, target = PerturbationDataset(list_files(tmp_path, ['.mp4']), Preprocessing(0, 224, 64))[0]
+    assert images.shape == (7, 3, 64, 64) and target == 0
+
+
+def test_files_that_are_not_sequences_are_named(tmp_path):
+    (tmp_path / 'a').mkdir()
+    (tmp_path / 'a' / '0.mp4').write_bytes(b'nothing')
+    write_video(tmp_path / 'a' / '1.mp4', [90])
+    dataset = PerturbationDataset(list_files(tmp_path, ['.mp4']), Preprocessing(0, 224, 224))
+    assert dataset[0].path.name == '0.mp4' and 'not a video' in dataset[0].reason
+    assert dataset[1].reason == 'frames must be 2 or more, got 1'
+
+
+def test_truncated_video_is_named(tmp_path):
+    """With its index in front it is decoded without an error, as a shorter video."""
+    path = write_video(tmp_path / 'a' / '0.mp4', [90, 200] * 5, options=dict(movflags='faststart'))
+    assert len(read_frames(path)) == 10
+    path.write_bytes(path.read_bytes()[:-len(path.read_bytes()) // 4])
+    reason = PerturbationDataset(list_files(tmp_path, ['.mp4']), Preprocessing(0, 224, 224))[0].reason
+    assert re.fullmatch('it declares 10 frames, and [2-9] can be read', reason)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(8, 40), st.integers(8, 40), st.integers(4, 30), st.integers(1, 8), st.integers(0, 99))
+def test_two_crops_are_of_the_image_and_near_each_other(height, width, size, shift, seed):
+    rows, columns = np.mgrid[:height, :width]
+    first, second = two_crops(np.stack([rows, columns, 0 * rows], 2).astype(np.uint8), size, shift, seed)
+    assert first.shape == second.shape == (size, size, 3)
+    if min(height, width) >= size + shift:  # nothing is padded: the pixels are their positions
+        for axis, side in enumerate((height, width)):
+            positions = [int(crop[0, 0, axis]) for crop in (first, second)]
+            assert abs(positions[0] - positions[1]) <= shift
+            center = (side - size) / 2
+            assert all(abs(position - center) <= shift / 2 + 1 for position in positions)
+
+
+def test_positions_of_crops_are_uniform():
+    rows, columns = np.mgrid[:12, :12]
+    image = np.stack([rows, columns, 0 * rows], 2).astype(np.uint8)
+    positions = [tuple(crop[0, 0, :2]) for seed in range(400) for crop in two_crops(image, 10, 2, seed)]
+    counts = [positions.count((r, c)) for r in range(3) for c in range(3)]
+    assert sum(counts) == 800 and min(counts) > 800 / 9 / 2
+
+
+def test_shifted_crops_count_pixels_of_the_input(tmp_path):
+    write(tmp_path / 'a' / '0.png', noise(300, 400))
+    images, _ = ShiftDataset(list_files(tmp_path), Preprocessing(292, 256, 64), 4, seed=0)[0]
+    assert images.shape == (2, 3, 64, 64)  # of a image of 73 x 97
+    scaled = np.asarray(Image.fromarray(noise(300, 400)).resize((97, 73), Image.Resampling.BILINEAR))
+    windows = {scaled[r:r + 64, c:c + 64].tobytes() for r in range(10) for c in range(34)}
+    assert all(image.permute(1, 2, 0).numpy().tobytes() in windows for image in images)

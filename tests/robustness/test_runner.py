@@ -1,0 +1,131 @@
+"""Tasks measured with callables, and their cache."""
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from timm_assemble.robustness.metrics import ALEXNET_FLIP_RATE
+from timm_assemble.robustness.plan import Request, make_plan
+from timm_assemble.robustness.runner import Loading, run_tasks
+from timm_assemble.robustness.tasks.cache import TaskCache
+from timm_assemble.robustness.tasks.task import Classifier
+
+from ._samples import counting, red_over_half, write_image, write_video
+
+LOADING = Loading(4, 0, torch.device('cpu'))
+
+
+def test_sequences_are_batched_without_mixing_their_frames(tmp_path):
+    """One flips at frames 2 and 3 of 4: 1 pair with the first, 2 with the one before."""
+    root = tmp_path / 'imagenet-p'
+    flipping = write_video(tmp_path / 'flipping.mp4', [40, 210, 40, 40]).read_bytes()
+    still = write_video(tmp_path / 'still.mp4', [40, 40, 40]).read_bytes()
+    for name in ALEXNET_FLIP_RATE:
+        for path, content in ((root / name / 'a' / '0.mp4', flipping), (root / name / 'b' / '1.mp4', still)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    plan = make_plan(Request(imagenet_p=root, input_size=32))
+    cache = TaskCache(tmp_path / 'cache')
+    for batch_size, batches in ((4, [4, 3]), (62, [7])):  # a sequence counts as 31 images
+        counts = []
+        model = Classifier('red', counting(counts), dict(batch_size=batch_size))
+        run_tasks(plan.tasks, [model], cache, LOADING._replace(batch_size=batch_size))
+        assert counts == batches * 10
+        for task, metrics, _ in cache.collect(plan.tasks, model):
+            flips = 1 if task.name in ('gaussian_noise', 'shot_noise') else 2
+            assert metrics == dict(sequences=2, flips=flips, pairs=5)
+    (root / 'tilt' / 'b' / '1.mp4').unlink()
+    with pytest.raises(ValueError, match=r'same number of videos .* tilt has 1'):
+        make_plan(Request(imagenet_p=root))
+
+
+def test_finished_tasks_are_cached_and_an_unreadable_file_skips_only_its_folder(tree, tmp_path):
+    plan = make_plan(Request(imagenet_c=tree, input_size=32, corruptions=('fog', 'snow')))
+    bad = tree / 'snow' / '2' / 'a' / '0.JPEG'
+    content, counts = bad.read_bytes(), []
+    model = Classifier('red', counting(counts), dict(made_by='red'))
+    cache = TaskCache(tmp_path)
+    bad.write_bytes(b'x' * len(content))
+    try:
+        [failure] = run_tasks(plan.tasks, [model], cache, LOADING)
+        assert failure.task == 'snow/2' and [f.path for f in failure.files] == [bad]
+        assert len(counts) == 9 + 1  # its three readable files are a batch, which counts for nothing
+        with pytest.raises(ValueError, match='lacks snow/2'):
+            cache.collect(plan.tasks, model)
+    finally:
+        bad.write_bytes(content)
+    counts.clear()
+    assert run_tasks(plan.tasks, [model], cache, LOADING) == [] and counts == [4]
+    assert len(cache.collect(plan.tasks, model)) == 10
+    for other in (replace(model, identity=dict(made_by='green')), replace(model, class_map=[1, 0])):
+        counts.clear()
+        run_tasks(plan.tasks[:2], [other], cache, LOADING)
+        assert counts == [4, 4]
+
+
+def test_unreadable_clean_image_skips_all_corruptions_generated_from_it(tmp_path):
+    write_image(tmp_path / 'clean' / 'a' / '0.png', Image.new('RGB', (64, 64)))
+    (tmp_path / 'clean' / 'a' / '1.png').write_bytes(b'not an image')
+    plan = make_plan(Request(generate=tmp_path / 'clean', input_size=32))
+    assert len(plan.tasks) == 1 + 19 * 5 and plan.complete
+    cache = TaskCache(tmp_path / 'cache')
+    failures = run_tasks(plan.tasks, [Classifier('red', red_over_half, {})], cache, LOADING)
+    assert [failure.task for failure in failures] == ['clean'] and not [*cache.folder.iterdir()]
+
+
+def test_identity_covers_all_that_decides_the_metrics(tree, tmp_path):
+    def identities(**options):
+        return [task.identity for task in make_plan(Request(input_size=32, **options)).tasks]
+    clean = tree / 'fog' / '3'
+    found = [*identities(imagenet_c=tree, shift=2), *identities(imagenet_c=tree, shift=3)[75:],
+             *identities(imagenet_c=tree, shift=2, seed=1)[75:], *identities(clean=clean, shift=2),
+             *identities(clean=clean, protocol='assemble'), *identities(generate=clean)[1:],
+             *identities(generate=clean, seed=1)[1:],
+             *(task.identity for task in make_plan(Request(imagenet_c=tree, input_size=48)).tasks)]
+    assert all(found.count(identity) == 1 for identity in found)
+    write_image(tmp_path / 'a' / '0.png', Image.new('RGB', (64, 64)))
+    before = identities(clean=tmp_path)
+    write_image(tmp_path / 'a' / '0.png', Image.effect_noise((64, 64), 9))
+    assert identities(clean=tmp_path) != before
+
+
+@pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
+def test_batches_held_for_the_next_model_hold_no_files_open(tmp_path):
+    """A thousand batches from workers would be two thousand open files."""
+    for i in range(20):
+        write_image(tmp_path / 'clean' / 'a' / f'{i}.png', Image.new('RGB', (256, 256), (12 * i, 0, 0)))
+    plan = make_plan(Request(clean=tmp_path / 'clean', input_size=32))
+    opened = []
+
+    def classify(images):
+        opened.append(len(os.listdir('/proc/self/fd')))
+        return red_over_half(images)
+    models = [Classifier(name, classify, dict(made_by=name)) for name in ('red', 'same')]
+    before, cache = len(os.listdir('/proc/self/fd')), TaskCache(tmp_path / 'cache')
+    assert run_tasks(plan.tasks, models, cache, LOADING._replace(batch_size=1, workers=1)) == []
+    assert len(opened) == 40 and max(opened) - before < 20
+    for model in models:
+        [result] = cache.collect(plan.tasks, model)
+        assert result.metrics['wrong_top1'] == sum(12 * i > 127 for i in range(20))
+
+
+def test_too_large_batch_is_reported(tree, tmp_path):
+    def classify(images):
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate ...')
+    plan = make_plan(Request(imagenet_c=tree, input_size=32))
+    with pytest.raises(ValueError, match='batch_size must be below 4: cpu has too little memory for red on gaussian_n'):
+        run_tasks(plan.tasks, [Classifier('red', classify, {})], TaskCache(tmp_path), LOADING)
+
+
+def test_damaged_cached_result_counts_as_missing(tree, tmp_path):
+    [task, *_] = make_plan(Request(imagenet_c=tree)).tasks
+    model, cache = Classifier('red', red_over_half, dict(a=(1, 2))), TaskCache(tmp_path)
+    cache.put(task, model, dict(n=1), 0.5)
+    assert cache.get(task, model) == (task, dict(n=1), 0.5)
+    [path] = tmp_path.iterdir()
+    whole = path.read_text()
+    for damaged in ('', whole[:-20], '[]', whole.replace('[\n', '[3,\n')):
+        path.write_text(damaged)
+        assert cache.get(task, model) is None

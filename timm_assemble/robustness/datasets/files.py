@@ -1,0 +1,123 @@
+"""File lists of folders with one folder per class, and batches of their pixels."""
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Iterator, List, NamedTuple, Sequence, Tuple, Union
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from .protocols import Preprocessing
+
+__all__ = ['Batch', 'FileDataset', 'FileList', 'Unreadable', 'batches', 'class_folders', 'list_files', 'to_tensor']
+
+IMAGES = ('.jpeg', '.jpg', '.png', '.webp', '.bmp', '.ppm')
+
+
+class Unreadable(NamedTuple):
+    """A file that cannot be read, and why."""
+
+    path: Path
+    reason: str
+
+
+class Batch(NamedTuple):
+    """Images of B files: (N, 3, S, S) uint8 RGB, and (B,) class and image counts."""
+
+    images: torch.Tensor
+    classes: torch.Tensor
+    counts: Tuple[int, ...]
+    unreadable: Tuple[Unreadable, ...]
+
+
+class FileList(NamedTuple):
+    """Files of a folder, sorted; the fingerprint covers their names and sizes."""
+
+    folder: Path
+    classes: Tuple[str, ...]
+    files: Tuple[Tuple[str, int], ...]  # name relative to the folder, with /, and number of the class
+    fingerprint: str
+
+
+def class_folders(folder: Path) -> Tuple[str, ...]:
+    """Return the names of the folders in a folder, sorted, without hidden ones."""
+    return tuple(sorted(f.name for f in os.scandir(folder) if f.is_dir() and not f.name.startswith('.')))
+
+
+def list_files(folder: Path, extensions: Sequence[str] = IMAGES, parameter: str = 'folder') -> FileList:
+    """List ``folder/class/file``; errors call the folder ``parameter``.
+
+    Hidden files and other extensions are ignored.
+
+    Raises:
+        ValueError: It does not exist or has no such files.
+    """
+    if not folder.is_dir():
+        raise ValueError(f'{parameter} must be a folder with one folder per class, got {folder}')
+    classes = class_folders(folder)
+    files: List[Tuple[str, int]] = []
+    digest = hashlib.sha256()
+    for i, name in enumerate(classes):
+        found = sorted((f.name, f.stat().st_size) for f in os.scandir(folder / name)
+                       if f.name.lower().endswith(tuple(extensions)) and not f.name.startswith('.'))
+        for file, size in found:
+            files.append((f'{name}/{file}', i))
+            digest.update(f'{name}/{file}\t{size}\n'.encode())
+    if not files:
+        raise ValueError(
+            f'{parameter} must have one folder per class with {", ".join(extensions)} files, {folder} has none')
+    return FileList(folder, classes, tuple(files), digest.hexdigest())
+
+
+def to_tensor(images: Sequence[Any]) -> torch.Tensor:
+    """Stack images of one size, Pillow's or (H, W, 3) arrays, to (N, 3, H, W) uint8."""
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images]).transpose(0, 3, 1, 2).copy())
+
+
+class FileDataset(Dataset, ABC):
+    """Pixels (N, 3, S, S) uint8 and class of each file, or :class:`Unreadable`."""
+
+    def __init__(self, files: FileList, preprocessing: Preprocessing):
+        self.files = files
+        self.preprocessing = preprocessing
+
+    @abstractmethod
+    def load(self, path: Path) -> Any:
+        """Read a file.
+
+        Raises:
+            OSError, ValueError, SyntaxError: It cannot be read or used. Pillow has no single error for it.
+        """
+
+    @abstractmethod
+    def pixels(self, loaded: Any, name: str) -> torch.Tensor:
+        """Return what the model gets, from what :meth:`load` returned."""
+
+    def __len__(self) -> int:
+        return len(self.files.files)
+
+    def __getitem__(self, index: int) -> Union[Tuple[torch.Tensor, int], Unreadable]:
+        name, target = self.files.files[index]
+        path = self.files.folder / name
+        try:
+            loaded = self.load(path)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+            return Unreadable(path, ' '.join(str(e).split()) or type(e).__name__)
+        return self.pixels(loaded, name), target
+
+
+def _collate(items: Sequence[Any]) -> Batch:
+    read = [item for item in items if not isinstance(item, Unreadable)]
+    images = torch.cat([images for images, _ in read]) if read else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+    return Batch(
+        images, torch.tensor([target for _, target in read], dtype=torch.long),
+        tuple(len(images) for images, _ in read), tuple(item for item in items if isinstance(item, Unreadable)))
+
+
+def batches(dataset: Dataset, batch_size: int, workers: int = 0, pin_memory: bool = False) -> Iterator[Batch]:
+    """Return all files once, in order, whatever the number of workers."""
+    return iter(DataLoader(
+        dataset, batch_size=batch_size, num_workers=workers, collate_fn=_collate, pin_memory=pin_memory))

@@ -1,0 +1,187 @@
+"""The library's entry: measure models and return the results."""
+import os
+import sys
+import tempfile
+import warnings
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Dict, List, Mapping, Optional, Sequence, Union
+
+import torch
+from timm.data import ImageNetInfo
+from tqdm import tqdm
+
+from ..utils.distributed import Ranks
+from .models import Model, label_models, load_classifier
+from .plan import Plan, Request, make_plan
+from .results.report import Results
+from .results.summary import assemble
+from .runner import Failure, Loading, run_tasks
+from .tasks.cache import TaskCache
+
+__all__ = ['evaluate']
+
+PathLike = Union[str, Path]
+
+
+def _path(folder: Optional[PathLike]) -> Optional[Path]:
+    return None if folder is None else Path(folder)
+
+
+def _check_packages(*packages: str) -> None:
+    for package in packages:
+        try:
+            import_module(package)
+        except ModuleNotFoundError as e:
+            raise ValueError(f"robustness needs {e.name}: pip install 'timm-assemble[robustness]'") from e
+        except ImportError as e:  # OpenCV without a system's graphics library, say
+            raise ValueError(f'robustness cannot import {package}: {" ".join(str(e).split())}') from e
+
+
+def _device(name: Union[str, torch.device, None]) -> torch.device:
+    try:
+        device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        if device.type == 'cuda' and device.index is None:
+            device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as e:
+        raise ValueError(f'device must be one that torch has here, got {name!r}: {str(e).splitlines()[0]}') from e
+    return device
+
+
+def _check_identities(labelled: Mapping[str, Model], identities: Mapping[str, str], cached: bool) -> None:
+    callables = [label for label, model in labelled.items() if not isinstance(model, str)]
+    unknown = [label for label in identities if label not in callables]
+    if unknown:
+        raise ValueError(f'identities must be of callables, {callables or "none"} here, got {unknown}')
+    missing = [label for label in callables if label not in identities]
+    if cached and missing:
+        raise ValueError(f'identities must say which weights {", ".join(missing)} has, because `output` caches results')
+
+
+def _versions(plan: Plan) -> Dict[str, str]:
+    from .. import __version__
+
+    packages = ['timm', 'torch', 'torchmetrics', 'pillow', *(['av'] if plan.of_group('perturbation') else [])]
+    versions = dict(timm_assemble=__version__, python=sys.version.split()[0])
+    return {**versions, **{name: metadata.version(name) for name in packages}, **plan.libraries}
+
+
+def _raise_for(failures: List[Failure], cached: str) -> None:
+    files = list(dict.fromkeys(file for failure in failures for file in failure.files))
+    if files:
+        raise ValueError(
+            f'{len(files)} of the files cannot be read, and their folders were skipped: '
+            f'{", ".join(f"{file.path} ({file.reason})" for file in files[:3])}{", ..." if len(files) > 3 else ""}; '
+            f'{cached}')
+
+
+def evaluate(
+        models: Union[Model, Sequence[Model], Mapping[str, Model]],
+        *,
+        imagenet_c: Optional[PathLike] = None,
+        imagenet_p: Optional[PathLike] = None,
+        generate: Optional[PathLike] = None,
+        clean: Optional[PathLike] = None,
+        protocol: Optional[str] = None,
+        baseline: Optional[str] = None,
+        corruptions: Optional[Sequence[str]] = None,
+        input_size: Optional[int] = None,
+        shift: Optional[int] = None,
+        seed: Optional[int] = None,
+        output: Optional[PathLike] = None,
+        identities: Optional[Mapping[str, str]] = None,
+        batch_size: int = 64,
+        workers: int = 0,
+        device: Union[str, torch.device, None] = None,
+        amp: bool = False,
+        progress: bool = False,
+        command: str = 'timm_assemble.robustness.evaluate',
+) -> Results:
+    """Measure models on corrupted images, perturbation sequences and shifted crops.
+
+    Under torchrun the ranks share the work and all return the results; on several machines ``output`` must be a shared
+    folder.
+
+    Args:
+        models: One or several, or a mapping from labels. A model is a name that timm has weights for,
+            ``hf-hub:USER/NAME``, ``local-dir:FOLDER``, ``NAME=CHECKPOINT``, or a callable from (N, 3, S, S) uint8 RGB
+            images on the device to (N, classes) logits, which normalizes them itself.
+        imagenet_c: Folder ``corruption/severity/class/*.JPEG``.
+        imagenet_p: Folder ``perturbation/class/*.mp4``.
+        generate: Folder ``class/*`` of clean images, whose corruptions are generated on the fly.
+        clean: Folder ``class/*`` of the clean images of ``imagenet_c``.
+        protocol: ``'imagenet-c'``, 15 corruptions at 224, or ``'assemble'``, 19 at 256, the default with ``generate``.
+        baseline: Label or name of the model that errors are relative to, one of ``models`` or one more. The default is
+            AlexNet on ImageNet's classes, else none.
+        corruptions: Measure only these; then there is no mCE.
+        input_size: Side in pixels of the models' input; the protocol's if None.
+        shift: Measure shift consistency, of crops at most this many pixels apart.
+        seed: Of generated corruptions and crops; 0 if None.
+        output: Folder for results.json, results.csv, robustness.png and the cache. The same call continues where it
+            stopped. Without it nothing is written, and nothing is cached.
+        identities: Label of a callable to a text that says which weights it has: a checkpoint's checksum, for example.
+            ``output`` requires it, because a cached result is reused for the same identity.
+        batch_size: Images per batch.
+        workers: Processes that read and corrupt images; they change no metric.
+        device: Where the models run; CUDA if there is one, else the CPU, if None.
+        amp: Mixed precision for models by name: float16 on CUDA, else bfloat16.
+        progress: Show a progress bar.
+        command: What results.json says was called.
+
+    Raises:
+        ValueError: An argument is wrong, a folder or model does not fit, a file cannot be read, or a package of the
+            extra ``robustness`` is missing.
+    """
+    for name, value, least in (
+            ('input_size', input_size, 1), ('shift', shift, 1), ('batch_size', batch_size, 1), ('workers', workers, 0)):
+        if value is not None and value < least:
+            raise ValueError(f'{name} must be {least} or more, got {value}')
+    _check_packages('torchmetrics', *(['imagecorruptions'] if generate else []), *(['av'] if imagenet_p else []),
+                    *(['matplotlib', 'jsonschema'] if output else []))
+    if seed is not None and not (generate or shift):
+        warnings.warn('seed has no effect: without generate and shift nothing is random', stacklevel=2)
+    if baseline and not (imagenet_c or imagenet_p or generate):
+        warnings.warn('baseline has no effect but being measured too: without imagenet_c, imagenet_p and generate '
+                      'nothing is relative to it', stacklevel=2)
+    plan = make_plan(Request(
+        _path(imagenet_c), _path(imagenet_p), _path(generate), _path(clean), protocol, corruptions, input_size, shift,
+        seed or 0))
+    labelled, baseline = label_models(models, baseline)
+    identities = identities or {}
+    _check_identities(labelled, identities, output is not None)
+    device = _device(device)
+    classifiers = [load_classifier(label, model, plan, device, amp, identities.get(label))
+                   for label, model in labelled.items()]
+    precision = 'float32' if not amp else 'float16' if device.type == 'cuda' else 'bfloat16'
+    with ExitStack() as stack:
+        ranks = stack.enter_context(Ranks())
+        if output is None:
+            folder = Path(ranks.from_first(lambda: stack.enter_context(tempfile.TemporaryDirectory())))
+        else:
+            folder = Path(output)
+        cache = TaskCache(folder / 'cache', precision, _versions(plan))
+        bar = stack.enter_context(tqdm(
+            total=len(ranks.own(plan.tasks)) * len(classifiers), unit='task', disable=not progress or ranks.rank > 0,
+            dynamic_ncols=True))
+        failures = run_tasks(plan.tasks, classifiers, cache, Loading(batch_size, workers, device), ranks, bar)
+        _raise_for(failures, f'the rest is cached in {folder}' if output else 'with `output` the rest is cached')
+        measured = [(model, cache.collect(plan.tasks, model)) for model in classifiers]
+        others = {version for model in classifiers for version in cache.other_versions(plan.tasks, model)}
+        ranks.barrier()  # before the temporary folder goes
+
+    # sequences need no classes, but flips of models with other classes do not compare with AlexNet's
+    imagenet = set(plan.classes) == set(ImageNetInfo('imagenet-1k').label_names()) and all(
+        model.details['num_classes'] in (1000, 1001) for model in classifiers)
+    values = assemble(
+        plan, measured, baseline, imagenet, precision, cache.versions,
+        dict(date=datetime.now(timezone.utc).isoformat(timespec='seconds'), command=command, device=str(device),
+             batch_size=batch_size, workers=workers, world_size=ranks.world_size))
+    if others:
+        values['notes'].append(f'some results were cached earlier, with {", ".join(sorted(others))}')
+    results = Results(values)
+    if output is not None and ranks.rank == 0:
+        results.write(folder)
+    return results

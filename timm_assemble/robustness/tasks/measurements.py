@@ -1,0 +1,145 @@
+"""What tasks measure: errors, agreement on shifted crops, flips along sequences.
+
+Trees are ``corruption/severity/class/*.JPEG``, as in ImageNet-C, and ``perturbation/class/*.mp4``, as in ImageNet-P.
+"""
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Optional, Sequence
+
+from ..datasets.corruptions import Corruption, library_versions, warm_up
+from ..datasets.files import FileList, list_files
+from ..datasets.images import VIDEOS, ImageDataset, PerturbationDataset, ShiftDataset
+from ..datasets.protocols import Preprocessing
+from ..metrics import ALEXNET_FLIP_RATE, SEVERITIES, compares_with_first, count_flips
+from .classify import measure_errors, predict
+from .task import Classifier, Task
+
+__all__ = [
+    'ErrorTask', 'FlipTask', 'ShiftTask', 'clean_task', 'generated_tasks', 'imagenet_c_tasks', 'imagenet_p_tasks',
+    'shift_task']
+
+
+@dataclass(frozen=True)
+class ErrorTask(Task):
+    """Errors and calibration, on images or corruptions generated of them."""
+
+    corruption: Optional[Corruption] = None
+    libraries: Optional[Dict[str, str]] = None
+
+    def dataset(self) -> ImageDataset:
+        if self.corruption is not None:
+            warm_up(self.corruption.name, self.corruption.severity)
+        return ImageDataset(list_files(self.folder), self.preprocessing, self.corruption)
+
+    def measure(self, model: Classifier, batches: Iterable[Any]) -> Dict[str, Any]:
+        return measure_errors(model.classify, batches, model.class_map)
+
+
+def clean_task(files: FileList, preprocessing: Preprocessing) -> ErrorTask:
+    """Return the task of images as they are."""
+    return ErrorTask.of_files(files, preprocessing, group='clean', name='clean')
+
+
+def generated_tasks(
+        files: FileList, preprocessing: Preprocessing, corruptions: Sequence[str], seed: int,
+) -> List[ErrorTask]:
+    """Return one task for each corruption and severity, generated on the fly."""
+    libraries = library_versions()
+    return [ErrorTask.of_files(files, preprocessing, Corruption(name, severity, seed), libraries,
+                               group='corruption', name=name, severity=severity)
+            for name in corruptions for severity in SEVERITIES]
+
+
+def _list(values: Sequence[str], most: int = 5) -> str:
+    return ', '.join(values[:most]) + (f' and {len(values) - most} more' if len(values) > most else '')
+
+
+def imagenet_c_tasks(root: Path, preprocessing: Preprocessing, corruptions: Sequence[str]) -> List[ErrorTask]:
+    """Check a tree of images and return one task for each corruption and severity.
+
+    Raises:
+        ValueError: Folders are missing, or differ in classes or number of images; one message names all of them.
+    """
+    if not root.is_dir():
+        raise ValueError(f'imagenet_c must be a folder with one folder per corruption, got {root}')
+    wanted = [(name, severity) for name in corruptions for severity in SEVERITIES]
+    absent = [name for name in corruptions if not (root / name).is_dir()]
+    missing = absent + [f'{name}/{severity}' for name, severity in wanted
+                        if name not in absent and not (root / name / str(severity)).is_dir()]
+    if missing:
+        raise ValueError(f'imagenet_c must have {len(corruptions)} corruptions with severities 1 to 5, {root} lacks '
+                         f'{_list(missing)}; `corruptions` names those to measure, without an mCE')
+    tasks: List[ErrorTask] = []
+    contents = []
+    for name, severity in wanted:
+        files = list_files(root / name / str(severity), parameter='imagenet_c')
+        tasks.append(ErrorTask.of_files(files, preprocessing, group='corruption', name=name, severity=severity))
+        contents.append((len(files.files), files.classes))
+    count, classes = contents[0]
+    unlike = [f'{task.title} has {other} of {len(names)}' for task, (other, names) in zip(tasks, contents)
+              if (other, names) != contents[0]]
+    if unlike:
+        raise ValueError(f'imagenet_c must have the same classes and number of images in all folders of {root}: '
+                         f'{tasks[0].title} has {count} images of {len(classes)} classes, {_list(unlike)}')
+    return tasks
+
+
+@dataclass(frozen=True)
+class ShiftTask(Task):
+    """Shift consistency: equal predictions on shifted crops (Zhang, ICML 2019)."""
+
+    shift: int
+    seed: int
+    images_per_item = 2
+
+    def dataset(self) -> ShiftDataset:
+        return ShiftDataset(list_files(self.folder), self.preprocessing, self.shift, self.seed)
+
+    def measure(self, model: Classifier, batches: Iterable[Any]) -> Dict[str, Any]:
+        images = same = 0
+        for batch in batches:
+            first, second = predict(model.classify, batch.images).view(-1, 2).unbind(1)
+            images, same = images + len(first), same + int((first == second).sum())
+        return dict(images=images, same=same)
+
+
+def shift_task(task: ErrorTask, shift: int, seed: int) -> ShiftTask:
+    """Return the task of shift consistency on the images of another task."""
+    return ShiftTask(
+        'shift', task.name, task.severity, task.folder, task.items, task.data, task.preprocessing, shift, seed)
+
+
+class FlipTask(Task):
+    """Flips along sequences, of 31 frames like most of ImageNet-P's or others."""
+
+    images_per_item = 31
+
+    def dataset(self) -> PerturbationDataset:
+        return PerturbationDataset(list_files(self.folder, VIDEOS), self.preprocessing)
+
+    def measure(self, model: Classifier, batches: Iterable[Any]) -> Dict[str, Any]:
+        sequences = flips = pairs = 0
+        for batch in batches:
+            for classes in predict(model.classify, batch.images).split(list(batch.counts)):
+                changed, of = count_flips(classes.tolist(), compares_with_first(self.name))
+                sequences, flips, pairs = sequences + 1, flips + changed, pairs + of
+        return dict(sequences=sequences, flips=flips, pairs=pairs)
+
+
+def imagenet_p_tasks(root: Path, preprocessing: Preprocessing) -> List[FlipTask]:
+    """Check a tree of videos and return one task for each perturbation.
+
+    Raises:
+        ValueError: Folders are missing, or differ in their number of videos; one message names all of them.
+    """
+    perturbations = [*ALEXNET_FLIP_RATE]
+    missing = [name for name in perturbations if not (root / name).is_dir()]
+    if missing:
+        raise ValueError(f'imagenet_p must be a folder with the {len(perturbations)} perturbations '
+                         f'{", ".join(perturbations)}; {root} lacks {", ".join(missing)}')
+    lists = {name: list_files(root / name, VIDEOS, 'imagenet_p') for name in perturbations}
+    counts = {name: len(files.files) for name, files in lists.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f'imagenet_p must have the same number of videos in all perturbations of {root}: '
+                         f'{", ".join(f"{name} has {count}" for name, count in counts.items())}')
+    return [FlipTask.of_files(files, preprocessing, group='perturbation', name=name) for name, files in lists.items()]
