@@ -38,7 +38,8 @@ def test_losses_equal_the_official_ones(smoothing, temperature):
     weights = torch.from_numpy(oracle.smoothed(INPUTS['labels'].numpy(), 5, smoothing))
     for criterion, labels in ((LabelSmoothingCrossEntropy(smoothing) if smoothing else nn.CrossEntropyLoss(),
                                INPUTS['labels']), (SoftTargetCrossEntropy(), weights)):
-        task = StoredLogitsDistillationTask(FixedLogits(INPUTS['logits']), criterion, temperature=temperature, verbose=False)
+        task = StoredLogitsDistillationTask(
+            FixedLogits(INPUTS['logits']), criterion, temperature=temperature, verbose=False)
         result = task(torch.zeros(4, 3, 2, 2), pack_targets(labels, probs))
         assert result['task_loss'].item() == pytest.approx(expected['cross_entropy'], rel=1e-6)
         assert result['kd_loss'].item() == pytest.approx(expected['cross_entropy_kd'], rel=1e-6)

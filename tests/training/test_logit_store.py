@@ -99,10 +99,10 @@ def test_resumed_store_has_the_same_bytes(tmp_path):
     logits = logits_of(10)
     write(tmp_path / 'whole', info_of(), logits).finish()
     write(tmp_path / 'parts', info_of(), logits, [2])
-    with pytest.raises(ValueError, match='path must be a complete store, got .*parts with 1 of 3 chunks'):
+    with pytest.raises(ValueError, match=r'path must be a complete store, got .*parts with 1 of 3 chunks'):
         TeacherLogits(tmp_path / 'parts')
     writer = TeacherLogitsWriter(tmp_path / 'parts', info_of())
-    with pytest.raises(ValueError, match='output must have all chunks .* without 2 of 3'):
+    with pytest.raises(ValueError, match=r'output must have all chunks .* without 2 of 3'):
         writer.finish()
     assert writer.missing() == [0, 1]
     write(tmp_path / 'parts', info_of(), logits, [1])
@@ -134,7 +134,7 @@ def test_store_of_another_run_is_rejected(store, other):
 
 def test_folder_with_other_files_is_rejected(tmp_path):
     (tmp_path / 'thesis.txt').write_text('precious')
-    with pytest.raises(ValueError, match='output must be a new or empty folder or a store, .* with other files'):
+    with pytest.raises(ValueError, match=r'output must be a new or empty folder or a store, .* with other files'):
         TeacherLogitsWriter(tmp_path, info_of()).prepare()
     with pytest.raises(ValueError, match='output must be a folder, got the file'):
         TeacherLogitsWriter(tmp_path / 'thesis.txt', info_of()).prepare()
@@ -163,7 +163,7 @@ DAMAGES = {
     'empty': (lambda s: (s / 'logits.npy').write_bytes(b''), 'logits.npy must be a complete .npy file'),
     'no array': (lambda s: (s / 'logits.npy').unlink(), 'logits.npy is missing'),
     'other shape': (lambda s: np.save(s / 'logits.npy', np.zeros((9, 7), np.float16)), r'must have shape \(10, 7\)'),
-    'no store.json': (lambda s: (s / 'store.json').unlink(), 'path must be a store of teacher logits, got .* no store.json'),
+    'no store.json': (lambda s: (s / 'store.json').unlink(), 'path must be a store .* which has no store.json'),
     'no JSON': (lambda s: (s / 'store.json').write_text('{'), 'store.json must be JSON'),
     'other JSON': (lambda s: (s / 'store.json').write_text(json.dumps({'a': 1})), 'store.json must have the format')}
 
@@ -186,7 +186,7 @@ def test_plain_array_is_read_and_its_shape_checked(tmp_path, dtype):
     rows.check(SampleFingerprint(10, 'c', 'c', 2), CLASSES)
     with pytest.raises(ValueError, match='9 samples instead of 10'):
         rows.check(SampleFingerprint(9, 'c', 'c', 2), CLASSES)
-    with pytest.raises(ValueError, match='num_classes must be 7, .* got 3'):
+    with pytest.raises(ValueError, match=r'num_classes must be 7, .* got 3'):
         rows.check(SampleFingerprint(10, 'c', 'c', 2), 3)
 
 

@@ -6,7 +6,7 @@ HELP = "list the training recipes, for train.py's -c, or print one"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        'Prints the table of recipes, or the recipe NAME. Top-1 (%%) and mCE are those of the paper (arXiv 2001.06268).')
+        'Prints the table of recipes, or the recipe NAME. Top-1 (%%) and mCE are from the paper (arXiv 2001.06268).')
     parser.add_argument('name', nargs='?', metavar='NAME', help='recipe to print')
     parser.add_argument('--path', action='store_true', help='print the path of its file instead of its text')
 

@@ -128,7 +128,7 @@ def _bind_stored_logits(script: Any, args: Namespace) -> None:
     try:
         store = TeacherLogits(args.kd_model_name[len(STORED):])
     except ValueError as e:
-        raise ValueError(f'kd_model_name {args.kd_model_name}: {e}') from e
+        raise ValueError(f'kd_model_name must name stored logits: {e}') from e
     create_model, create_loader = script.create_model, script.create_loader
     num_classes: List[int] = []
 

@@ -19,7 +19,7 @@ class SampleFingerprint:
     Attributes:
         count: Number of samples.
         samples: SHA-256 of all names and labels in order; of all labels and some images if samples have no names.
-        names: SHA-256 of the sorted names, ``''`` without names. It tells another order or other labels from other
+        names: SHA-256 of the sorted names, ``''`` without names; equal for another order or other labels of the same
             images.
         classes: Number of classes of the data set; the highest label plus one if it does not say.
     """
