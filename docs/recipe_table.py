@@ -1,10 +1,10 @@
-"""Put the table of recipes into docs/recipes.md: ``python -m docs.recipe_table``. Knows the recipes."""
+"""Put the table of recipes into docs/recipes.md: ``python -m docs.recipe_table``."""
 import sys
 from pathlib import Path
 from typing import List
 
 from docs.generated_block import rewrite_block
-from timm_assemble.recipes import read_recipe, recipe_names, recipe_path
+from timm_assemble.recipes import read_recipe, recipe_names
 
 __all__ = ['PAGE', 'page', 'table']
 
@@ -16,14 +16,13 @@ NUMBERS = TITLES[4:]
 
 def _cells(name: str) -> List[str]:
     recipe = read_recipe(name)
-    words = recipe_path(name).read_text(encoding='utf-8').splitlines()[1].removeprefix('# ').rstrip('.')
-    cells = [f'`{name}`', recipe.row, f'`{recipe.model}`', words, str(recipe.epochs), recipe.top1, recipe.mce,
-             recipe.images_per_s, recipe.test_size]
+    cells = [f'`{name}`', recipe.row, f'`{recipe.model}`', recipe.description, str(recipe.epochs), recipe.top1,
+             recipe.mce, recipe.images_per_s, recipe.test_size]
     return [cell or '-' for cell in cells]
 
 
 def table() -> str:
-    """One line a recipe: what it is from its header, and what the paper publishes of it."""
+    """Return one line per recipe: its description and the paper's numbers."""
     grid = [list(TITLES)] + [_cells(name) for name in recipe_names()]
     widths = [max(map(len, column)) for column in zip(*grid)]
     rule = ['-' * (width - 1) + (':' if title in NUMBERS else '-') for title, width in zip(TITLES, widths)]
@@ -32,7 +31,7 @@ def table() -> str:
 
 
 def page() -> str:
-    """docs/recipes.md with the table of now."""
+    """Return docs/recipes.md with the current table."""
     return rewrite_block(PAGE.read_text(encoding='utf-8'), BEGIN, END, table())
 
 

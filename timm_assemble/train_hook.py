@@ -1,7 +1,8 @@
-"""For timm's train.py: ``--device-modules timm_assemble.train_hook`` registers the models and binds what we add.
+"""The hook for timm's train.py, given as ``timm_assemble.train_hook`` among its ``device_modules``.
 
-The script imports the modules named by that argument before it makes anything. Importing this one from elsewhere binds
-to whatever is the main module, and fails if that is no train.py; ``train_binding`` is without that effect.
+train.py imports these modules before it creates anything. The import registers the models and binds the DropBlock
+schedule and stored teacher logits into the main module; it fails if that is not train.py. Elsewhere import
+``timm_assemble.timm_scripts.bind``.
 """
 import sys
 

@@ -1,4 +1,4 @@
-"""What is bound into train.py, on a stand-in with its names and calls; test_train_script has the script itself."""
+"""What is bound into train.py, with a stand-in of its names and calls; test_train_script runs the script itself."""
 import logging
 import types
 from argparse import ArgumentParser, Namespace
@@ -14,6 +14,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.data import Dataset
 
 from timm_assemble.layers import DropBlock2d
+from timm_assemble.timm_scripts import HOOK
 from timm_assemble.timm_scripts.bind import NEEDED, bind
 from timm_assemble.training import (
     StoredLogitsDistillationTask, TeacherCollateMixup, TeacherMixup, drop_block_schedule, pack_targets,
@@ -22,7 +23,7 @@ from timm_assemble.training import (
 CLASSES = 5
 
 
-class Pictures(Dataset):
+class Images(Dataset):
     def __init__(self, count=8):
         self.transform = None
         self.targets = [0, 1, 2, 3, 4, 0, 1, 2][:count]
@@ -31,8 +32,8 @@ class Pictures(Dataset):
         return len(self.targets)
 
     def __getitem__(self, i):
-        picture = Image.fromarray(np.full((32, 32, 3), 20 * i, np.uint8))
-        return picture if self.transform is None else self.transform(picture), self.targets[i]
+        image = Image.fromarray(np.full((32, 32, 3), 20 * i, np.uint8))
+        return image if self.transform is None else self.transform(image), self.targets[i]
 
 
 class Scheduler:
@@ -46,7 +47,7 @@ class Scheduler:
 
 
 def train_one_epoch(epoch, model, loader, optimizer, args, lr_scheduler=None, num_updates_total=None, device=None):
-    """As the script's: an update after so many batches and after the last, counted from the epoch's first."""
+    """Count updates as the script does: one after ``grad_accum_steps`` batches and after the last batch."""
     rates, num_updates = [], epoch * -(-len(loader) // args.grad_accum_steps)
     for i in range(len(loader)):
         if i + 1 == len(loader) or (i + 1) % args.grad_accum_steps == 0:
@@ -59,7 +60,8 @@ def train_one_epoch(epoch, model, loader, optimizer, args, lr_scheduler=None, nu
 
 def script_of(config='', **args):
     script = types.ModuleType('train')
-    values = dict(kd_model_name=None, kd_distill_type='logit', kd_temperature=1.0, drop_block=None, model_kwargs={},
+    values = dict(model='test_assemble_resnet', dataset='', data=None, data_dir='.', device_modules=[HOOK],
+                  kd_model_name=None, kd_distill_type='logit', kd_temperature=1.0, drop_block=None, model_kwargs={},
                   num_classes=CLASSES, grad_accum_steps=1)
     script._parse_args = lambda: (Namespace(**{**values, **args}), '')
     script.config_parser = types.SimpleNamespace(parse_known_args=lambda: (Namespace(config=config), []))
@@ -80,7 +82,7 @@ def store(tmp_path):
     return f'logits:{tmp_path}/rows.npy'
 
 
-def refusal(capsys, script):
+def message_of(capsys, script):
     with pytest.raises(SystemExit) as stopped:
         bind(script)
     error = capsys.readouterr().err
@@ -88,7 +90,7 @@ def refusal(capsys, script):
     return error
 
 
-def test_nothing_is_bound_unasked():
+def test_nothing_is_bound_without_arguments_for_it():
     script = script_of(kd_model_name='resnet50')
     before = dict(vars(script))
     bind(script)
@@ -97,8 +99,8 @@ def test_nothing_is_bound_unasked():
 
 @pytest.mark.parametrize('accumulated', [1, 2, 3])
 @pytest.mark.parametrize('start', [None, 0.05])
-def test_schedule(accumulated, start):
-    """Every update has the rate of its number; an epoch run alone, as after a resume, has the same."""
+def test_every_update_has_its_rate(accumulated, start):
+    """In a resumed epoch as well."""
     script = script_of(drop_block=0.2, grad_accum_steps=accumulated,
                        model_kwargs={} if start is None else dict(drop_block_start_rate=start))
     bind(script)
@@ -115,7 +117,7 @@ def test_schedule(accumulated, start):
     assert script.train_one_epoch(2, again, loader, None, args, lr_scheduler=None, **keywords) == rates[2]
 
 
-def test_model_without_drop_block(caplog):
+def test_model_without_drop_block_warns_once(caplog):
     script = script_of(drop_block=0.2)
     bind(script)
     args, _ = script._parse_args()
@@ -123,47 +125,64 @@ def test_model_without_drop_block(caplog):
     with caplog.at_level(logging.WARNING, 'train'):
         for epoch in range(2):
             script.train_one_epoch(epoch, model, range(3), None, args, num_updates_total=6)
-    assert len(caplog.messages) == 1 and '--drop-block 0.2 has no schedule on ResNet' in caplog.text
+    assert len(caplog.messages) == 1 and 'drop_block has no schedule: ResNet has no set_drop_block_rate' in caplog.text
 
 
 @pytest.mark.parametrize('args, message', [
-    (dict(model_kwargs=dict(drop_block_start_rate=0.1)), 'needs --drop-block'),
+    (dict(model='assemble_resnet5'), "model must be a model name that timm knows, got 'assemble_resnet5'; did you mean "
+                                     "assemble_resnet50, "),
+    (dict(model_kwargs=dict(colour=1)), "model_kwargs must be arguments of test_assemble_resnet, got 'colour'"),
+    (dict(data_dir=None), 'data_dir must be the folder of the images, got none'),
+    (dict(data_dir=None, data='nowhere'), 'data_dir must exist, got nowhere'),
+    (dict(model_kwargs=dict(drop_block_start_rate=0.1)), 'model_kwargs drop_block_start_rate=0.1 needs `drop_block`'),
     (dict(model_kwargs=dict(drop_block_start_rate=1.5), drop_block=0.2), 'from 0 to 1, got 1.5'),
     (dict(model_kwargs=dict(drop_block_start_rate='x'), drop_block=0.2), "from 0 to 1, got 'x'"),
-    (dict(kd_model_name='logits:nowhere'), 'nowhere must be a store'),
-    (dict(kd_model_name='logits:STORE', kd_distill_type='token'), '--kd-distill-type must be logit'),
-    (dict(kd_model_name='logits:STORE', kd_temperature=0.0), '--kd-temperature must be positive, got 0.0'),
-    (dict(kd_model_name='logits:STORE', naflex_loader=True), '--naflex-loader')])
-def test_bad_arguments(args, message, store, capsys):
+    (dict(kd_model_name='logits:'), "kd_model_name must name stored logits: path must be a store of teacher logits "
+                                    "or an .npy file, got '', which is empty"),
+    (dict(kd_model_name='logits:nowhere'), "got 'nowhere', which does not exist"),
+    (dict(kd_model_name='logits:STORE', kd_distill_type='token'), 'kd_distill_type must be logit'),
+    (dict(kd_model_name='logits:STORE', kd_temperature=0.0), 'kd_temperature must be positive, got 0.0'),
+    (dict(kd_model_name='logits:STORE', naflex_loader=True), 'naflex_loader must be off')])
+def test_bad_arguments_are_one_line(args, message, store, capsys):
     if args.get('kd_model_name') == 'logits:STORE':
         args = dict(args, kd_model_name=store)
-    assert message in refusal(capsys, script_of(**args))
+    assert message in message_of(capsys, script_of(**args))
 
 
-def test_wrong_key(tmp_path, capsys):
+@pytest.mark.parametrize('args', [
+    dict(model='hf-hub:user/name', model_kwargs=dict(colour=1)), dict(model='local-dir:/nowhere'),
+    dict(model='mine', device_modules=[HOOK, 'registers.mine']), dict(model='resnet18.a1_in1k'),
+    dict(model_kwargs=dict(drop_block_start_rate=0.1, aa_size=0), drop_block=0.2),
+    dict(dataset='torch/cifar10', data_dir='not/yet/downloaded'), dict(dataset='hfds/user/name', data_dir=None),
+    dict(data_dir='', data='.'), dict(data_dir=__file__)])
+def test_arguments_that_train_py_accepts_are_accepted(args):
+    bind(script_of(**args))
+
+
+def test_unknown_key_of_the_configuration_names_the_nearest(tmp_path, capsys):
     (tmp_path / 'mine.yaml').write_text('drop_blok: 0.1\n')
-    error = refusal(capsys, script_of(config=str(tmp_path / 'mine.yaml')))
-    assert "mine.yaml: 'drop_blok' is no argument of the script; did you mean 'drop_block'?" in error
+    error = message_of(capsys, script_of(config=str(tmp_path / 'mine.yaml')))
+    assert "mine.yaml has the unknown argument 'drop_blok'; did you mean drop_block?" in error
 
 
 @pytest.mark.parametrize('name', NEEDED)
-def test_other_scripts(name, capsys):
+def test_script_without_a_name_is_rejected(name, capsys):
     script = script_of()
     delattr(script, name)
-    assert f'lacks {name}: the train hook needs the train.py of timm 1.0.25' in refusal(capsys, script)
+    assert f'must be the train.py of timm 1.0.25 or newer, got train without {name}' in message_of(capsys, script)
 
 
 @pytest.mark.parametrize('mixed', [True, False])
 @pytest.mark.parametrize('prefetcher', [True, False])
-def test_stored_logits(store, mixed, prefetcher):
-    """From the script's calls, as it makes them, to a loss that can be followed back."""
+def test_stored_logits_reach_the_loss(store, mixed, prefetcher):
+    """Through the script's calls."""
     script = script_of(kd_model_name=store)
     bind(script)
     model = script.create_model('test_assemble_resnet', num_classes=CLASSES)
     mixup_args = dict(mixup_alpha=0.4, mode='elem', label_smoothing=0.1, num_classes=CLASSES)
     mixup_fn = script.Mixup(**mixup_args) if mixed and not prefetcher else None
     loader = script.create_loader(
-        Pictures(), input_size=(3, 32, 32), batch_size=4, is_training=True, no_aug=True, num_workers=0,
+        Images(), input_size=(3, 32, 32), batch_size=4, is_training=True, no_aug=True, num_workers=0,
         collate_fn=script.FastCollateMixup(**mixup_args) if mixed and prefetcher else None, use_prefetcher=prefetcher,
         device=torch.device('cpu'))
     assert not mixed or not prefetcher or loader.mixup_enabled
@@ -178,25 +197,24 @@ def test_stored_logits(store, mixed, prefetcher):
         result = task(x, target)
         assert set(result) == {'loss', 'output', 'task_loss', 'kd_loss'} and result['loss'].isfinite()
         result['loss'].backward()
-    validation = script.create_loader(Pictures(), input_size=(3, 32, 32), batch_size=4, device=torch.device('cpu'))
-    assert isinstance(validation.dataset, Pictures)
+    validation = script.create_loader(Images(), input_size=(3, 32, 32), batch_size=4, device=torch.device('cpu'))
+    assert isinstance(validation.dataset, Images)
     assert (script.Mixup, script.FastCollateMixup) == (TeacherMixup, TeacherCollateMixup)
 
 
 @pytest.mark.parametrize('change, message', [
-    (dict(num_classes=6), 'logits of 5 classes, the model has 6'), (dict(count=7), '7 samples, not 8')])
-def test_other_data(store, change, message, capsys):
+    (dict(num_classes=6), 'num_classes must be 5, '), (dict(count=7), 'got 7 samples instead of 8')])
+def test_other_training_data_is_rejected(store, change, message, capsys):
     script = script_of(kd_model_name=store, num_classes=change.get('num_classes'))
     bind(script)
     script.create_model('test_assemble_resnet', num_classes=change.get('num_classes', CLASSES))
-    data = Pictures(change.get('count', 8))
+    data = Images(change.get('count', 8))
     with pytest.raises(SystemExit):
         script.create_loader(data, input_size=(3, 32, 32), batch_size=4, is_training=True)
     assert message in capsys.readouterr().err
 
 
-def test_compiled():
-    """20 updates with a rate that moves and mixed batches: one graph, compiled once."""
+def test_changing_rate_and_mixup_compile_one_graph_once():
     torch._dynamo.reset()
     counter = CompileCounterWithBackend('eager')
     model = timm.create_model('test_assemble_resnet', num_classes=CLASSES, drop_block_rate=0.2)

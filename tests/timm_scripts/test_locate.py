@@ -1,4 +1,4 @@
-"""Where timm's scripts are found: named, in a folder, in the cache, or cloned into it from a repository made here."""
+"""Finding timm's scripts: a given file, a folder, the cache, and cloning a repository made here."""
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,13 +7,13 @@ import timm
 
 from timm_assemble.timm_scripts.locate import SCRIPTS, cache_folder, find_script
 
-WAYS = (r'name the file with --script, or a folder that has it in the environment variable TIMM_SCRIPTS, or run this '
-        r'once with a network, which keeps it$')
+WAYS = (r'give the file with `script`, or set the environment variable TIMM_SCRIPTS to its folder, or run this once '
+        r'with a network connection$')
 
 
 @pytest.fixture(autouse=True)
 def no_scripts(monkeypatch, tmp_path):
-    """A machine where nothing is at hand and git reaches nothing."""
+    """No scripts on this machine, and git without a network."""
     monkeypatch.delenv('TIMM_SCRIPTS', raising=False)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     monkeypatch.setenv('GIT_ALLOW_PROTOCOL', 'file')
@@ -21,7 +21,7 @@ def no_scripts(monkeypatch, tmp_path):
 
 @pytest.fixture
 def repository(tmp_path):
-    """A repository like timm's, with a tag of the installed version, by its address."""
+    """Address of a repository like timm's, with a tag of the installed version."""
     work = tmp_path / 'work'
     (work / 'timm').mkdir(parents=True)
     for name in SCRIPTS:
@@ -34,18 +34,18 @@ def repository(tmp_path):
     return f'file://{tmp_path / "timm.git"}'
 
 
-def test_scripts_are_cloned_once(repository, capsys):
-    with ThreadPoolExecutor(4) as pool:  # as several ranks do that start together
+def test_scripts_are_cloned_once_by_several_ranks(repository, capsys):
+    with ThreadPoolExecutor(4) as pool:
         paths = set(pool.map(lambda _: find_script('train', repository=repository), range(4)))
     assert paths == {cache_folder() / 'train.py'} and paths.pop().read_text() == '# train\n'
-    told = capsys.readouterr().err
-    assert told.count('\n') == 1 and repository in told and str(cache_folder()) in told
+    message = capsys.readouterr().err
+    assert message.count('\n') == 1 and repository in message and str(cache_folder()) in message
     assert {f.name for f in cache_folder().iterdir()} == {f'{name}.py' for name in SCRIPTS}
     assert {f.name for f in cache_folder().parent.iterdir()} <= {cache_folder().name, f'{cache_folder().name}.lock'}
     assert find_script('validate', repository='nowhere').is_file() and not capsys.readouterr().err
 
 
-def test_what_is_named_comes_first(repository, tmp_path, monkeypatch):
+def test_file_comes_before_folder_before_cache(repository, tmp_path, monkeypatch):
     find_script('train', repository=repository)
     folder, script = tmp_path / 'folder', tmp_path / 'mine.py'
     folder.mkdir()
@@ -56,32 +56,32 @@ def test_what_is_named_comes_first(repository, tmp_path, monkeypatch):
     assert find_script('train', script) == script
     with pytest.raises(ValueError, match=r'TIMM_SCRIPTS must be a folder with validate.py, got'):
         find_script('validate')
-    with pytest.raises(ValueError, match='--script must be a file, got'):
+    with pytest.raises(ValueError, match='script must be a file, got'):
         find_script('train', folder)
 
 
-def test_tag_that_is_not_there(repository, monkeypatch):
+def test_missing_tag_is_reported(repository, monkeypatch):
     monkeypatch.setattr(timm, '__version__', '9.9.9')
-    message = rf'train.py of timm 9.9.9 is not at hand \(.*v9.9.9 not found.*\): {WAYS}'
+    message = rf'train.py of timm 9.9.9 was not found \(cloning failed: .*v9.9.9 not found.*\): {WAYS}'
     with pytest.raises(ValueError, match=message) as e:
         find_script('train', repository=repository)
     assert '\n' not in str(e.value) and not cache_folder().exists()
 
 
-def test_no_git(monkeypatch, tmp_path):
+def test_missing_git_is_reported(monkeypatch, tmp_path):
     monkeypatch.setenv('PATH', str(tmp_path))
-    with pytest.raises(ValueError, match=rf'\(could not be cloned: git is not installed\): {WAYS}'):
+    with pytest.raises(ValueError, match=rf'\(cloning failed: git is not installed\): {WAYS}'):
         find_script('train')
 
 
-def test_cache_that_cannot_be_written(monkeypatch, tmp_path):
+def test_cache_that_cannot_be_written_is_reported(monkeypatch, tmp_path):
     (tmp_path / 'file').touch()
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
     with pytest.raises(ValueError, match=rf'\(the cache .* cannot be written: Not a directory\): {WAYS}'):
         find_script('train')
 
 
-def test_script_that_the_tag_has_not(monkeypatch):
+def test_script_missing_from_the_tag_is_reported():
     cache_folder().mkdir(parents=True)
-    with pytest.raises(ValueError, match=rf'train.py of .* \(is not in .*\): {WAYS}'):
+    with pytest.raises(ValueError, match=rf'train.py of .* \(.* does not have it\): {WAYS}'):
         find_script('train')

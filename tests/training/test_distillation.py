@@ -1,4 +1,4 @@
-"""The distillation loss and task: the official figures, a loop, and the gradient of timm's own distillation."""
+"""The distillation loss and task against the official losses, a loop, and the gradient of timm's own distillation."""
 import numpy as np
 import pytest
 import torch
@@ -18,8 +18,8 @@ from .._official import TRAINING
 INPUTS = {name: torch.tensor(TRAINING['loss_inputs'][name]) for name in ('logits', 'labels', 'teacher_logits')}
 
 
-class Given(nn.Module):
-    """A student whose logits are known."""
+class FixedLogits(nn.Module):
+    """A student with given logits."""
 
     def __init__(self, logits):
         super().__init__()
@@ -31,32 +31,34 @@ class Given(nn.Module):
 
 @pytest.mark.parametrize('smoothing', [0, 0.1])
 @pytest.mark.parametrize('temperature', [1, 2])
-def test_official_losses(smoothing, temperature):
-    """Through the task, with class indices and with class weights: the official cross entropy and its distillation."""
-    figures = TRAINING['losses'][f'ls{smoothing}_T{temperature}']
+def test_losses_equal_the_official_ones(smoothing, temperature):
+    """The task's losses, for class indices and for class weights."""
+    expected = TRAINING['losses'][f'ls{smoothing}_T{temperature}']
     probs = (INPUTS['teacher_logits'] / temperature).softmax(1)
     weights = torch.from_numpy(oracle.smoothed(INPUTS['labels'].numpy(), 5, smoothing))
     for criterion, labels in ((LabelSmoothingCrossEntropy(smoothing) if smoothing else nn.CrossEntropyLoss(),
                                INPUTS['labels']), (SoftTargetCrossEntropy(), weights)):
-        task = StoredLogitsDistillationTask(Given(INPUTS['logits']), criterion, temperature=temperature, verbose=False)
+        task = StoredLogitsDistillationTask(
+            FixedLogits(INPUTS['logits']), criterion, temperature=temperature, verbose=False)
         result = task(torch.zeros(4, 3, 2, 2), pack_targets(labels, probs))
-        assert result['task_loss'].item() == pytest.approx(figures['cross_entropy'], rel=1e-6)
-        assert result['kd_loss'].item() == pytest.approx(figures['cross_entropy_kd'], rel=1e-6)
-        assert result['loss'].item() == pytest.approx(figures['cross_entropy'] + figures['cross_entropy_kd'], rel=1e-6)
+        assert result['task_loss'].item() == pytest.approx(expected['cross_entropy'], rel=1e-6)
+        assert result['kd_loss'].item() == pytest.approx(expected['cross_entropy_kd'], rel=1e-6)
+        assert result['loss'].item() == pytest.approx(
+            expected['cross_entropy'] + expected['cross_entropy_kd'], rel=1e-6)
         assert torch.equal(result['output'], INPUTS['logits'])
 
 
 @given(seed=st.integers(0, 2 ** 16), batch=st.integers(1, 5), classes=st.integers(2, 9), temperature=st.floats(0.5, 9))
 @settings(deadline=None, max_examples=50)
-def test_loss(seed, batch, classes, temperature):
+def test_cross_entropy_equals_a_loop(seed, batch, classes, temperature):
     rng = np.random.default_rng(seed)
     logits, probs = 5 * rng.standard_normal((batch, classes)), rng.dirichlet(np.ones(classes), batch)
     loss = distillation_cross_entropy(torch.tensor(logits).float(), torch.tensor(probs).float(), temperature)
     assert loss.item() == pytest.approx(oracle.cross_entropy(logits, probs, temperature), rel=1e-4)
 
 
-def test_same_gradient_as_timm():
-    """timm runs the teacher and takes a KL divergence, which differs by the teacher's entropy alone."""
+def test_gradient_equals_that_of_timms_task():
+    """timm minimizes the KL divergence, which differs by the teacher's entropy."""
     from timm.task import LogitDistillationTask
 
     torch.manual_seed(0)
@@ -77,8 +79,7 @@ def test_same_gradient_as_timm():
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_half_logits(dtype):
-    """Logits of mixed precision: the loss is taken in float32."""
+def test_loss_of_half_precision_logits_is_float32(dtype):
     logits, probs = INPUTS['logits'].to(dtype), INPUTS['teacher_logits'].softmax(1)
     loss = distillation_cross_entropy(logits, probs)
     assert loss.dtype == torch.float32
@@ -86,7 +87,7 @@ def test_half_logits(dtype):
 
 
 @given(labels=st.lists(st.integers(0, 2 ** 24 - 1), min_size=1, max_size=5), classes=st.integers(2, 6))
-def test_pack_indices(labels, classes):
+def test_unpacking_returns_packed_class_indices(labels, classes):
     probs = torch.rand(len(labels), classes)
     packed = pack_targets(torch.tensor(labels), probs)
     assert packed.shape == (len(labels), 1 + classes)
@@ -96,22 +97,21 @@ def test_pack_indices(labels, classes):
     assert one_label.item() == labels[0] and torch.equal(one_row, probs[0])
 
 
-def test_pack_weights():
+def test_unpacking_returns_packed_class_weights():
     weights, probs = torch.rand(4, 3), torch.rand(4, 3)
     for unpacked, original in zip(unpack_targets(pack_targets(weights, probs), 3), (weights, probs)):
         assert torch.equal(unpacked, original)
 
 
 @pytest.mark.parametrize('shape', [(5,), (4, 3), (4, 5), (4, 7)])
-def test_targets_without_rows(shape):
-    with pytest.raises(ValueError, match='4 or 6 columns'):
+def test_targets_of_another_width_are_rejected(shape):
+    with pytest.raises(ValueError, match='targets must have 4 or 6 columns'):
         unpack_targets(torch.zeros(shape), 3)
 
 
 @pytest.mark.parametrize('flags, weights', [
     ((None, None), (1, 1)), ((0.3, None), (0.3, 0.7)), ((None, 0.5), (1, 0.5)), ((0.3, 0.5), (0.3, 0.5))])
-def test_weights(flags, weights):
-    """As timm's task reads the same flags."""
+def test_loss_weights_default_as_in_timm(flags, weights):
     from timm.task import LogitDistillationTask
 
     model = create_model('test_assemble_resnet', num_classes=3)
@@ -121,10 +121,10 @@ def test_weights(flags, weights):
     assert (task.task_loss_weight, task.distill_loss_weight) == pytest.approx(weights)
 
 
-def test_bad_arguments():
+def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match='temperature must be positive, got 0'):
         distillation_cross_entropy(torch.zeros(2, 3), torch.zeros(2, 3), 0)
     with pytest.raises(ValueError, match='temperature must be positive, got -1'):
-        StoredLogitsDistillationTask(Given(INPUTS['logits']), nn.CrossEntropyLoss(), temperature=-1)
+        StoredLogitsDistillationTask(FixedLogits(INPUTS['logits']), nn.CrossEntropyLoss(), temperature=-1)
     with pytest.raises(ValueError, match=r'shape of logits, \(2, 3\), got \(2, 4\)'):
         distillation_cross_entropy(torch.zeros(2, 3), torch.zeros(2, 4))

@@ -1,4 +1,4 @@
-"""The store of teacher logits: what comes out is what went in, to half precision, and what does not fit is refused."""
+"""The store of teacher logits: rows in half precision, resuming, and what is rejected."""
 import json
 import multiprocessing
 import pickle
@@ -42,7 +42,7 @@ def store(tmp_path):
 
 
 @pytest.mark.parametrize('temperature', [1.0, 3.0])
-def test_round_trip(store, temperature):
+def test_rows_are_those_written(store, temperature):
     rows, logits = TeacherLogits(store), logits_of(10)
     assert (len(rows), rows.num_classes) == (10, CLASSES)
     assert sorted(path.name for path in store.iterdir()) == ['logits.npy', 'store.json']
@@ -55,8 +55,8 @@ def test_round_trip(store, temperature):
 
 @given(seed=st.integers(0, 2 ** 16), classes=st.integers(2, 12), data=st.data())
 @settings(deadline=None, max_examples=60)
-def test_top_k(seed, classes, data):
-    """The k largest as they are and the rest of the probability spread evenly, against a loop."""
+def test_top_k_spreads_the_rest_evenly(seed, classes, data):
+    """Against a loop."""
     k = data.draw(st.integers(1, classes - 1))
     logits = np.random.default_rng(seed).standard_normal((3, classes)) * 3
     arrays = shrink(torch.from_numpy(logits), k)
@@ -68,7 +68,7 @@ def test_top_k(seed, classes, data):
 
 
 @pytest.mark.parametrize('classes, index_type', [(CLASSES, np.uint16), (70_000, np.uint32)])
-def test_top_k_store(tmp_path, classes, index_type):
+def test_top_k_store_has_rows_and_index_type(tmp_path, classes, index_type):
     logits = logits_of(5, classes)
     write(tmp_path / 's', info_of(3, classes, 5), logits).finish()
     assert sorted(p.name for p in (tmp_path / 's').iterdir()) == [
@@ -82,27 +82,27 @@ def test_top_k_store(tmp_path, classes, index_type):
 
 
 def test_large_logits_keep_their_probabilities(tmp_path):
-    """Near 1000, float16 steps by 0.5; less the row's largest the probabilities stay exact to a thousandth."""
+    """float16 near 1000 has steps of 0.5; with the maximum subtracted, probabilities are exact to 0.002."""
     logits = 1000 + logits_of(10, scale=1.0)
     write(tmp_path / 's', info_of(), logits).finish()
     torch.testing.assert_close(
         TeacherLogits(tmp_path / 's').probabilities(3).double(), logits[3].softmax(0), rtol=2e-3, atol=0)
 
 
-def test_extreme_logits():
+def test_stored_logits_are_finite_for_extreme_ones():
     arrays = shrink(torch.tensor([[0.0, -1e9, 5.0]]))
     assert np.isfinite(arrays['logits']).all()
 
 
-def test_goes_on(tmp_path):
-    """Chunks in any order, the writer made anew between them; bytes equal those of one that was not stopped."""
+def test_resumed_store_has_the_same_bytes(tmp_path):
+    """Chunks in any order, from several writers."""
     logits = logits_of(10)
     write(tmp_path / 'whole', info_of(), logits).finish()
     write(tmp_path / 'parts', info_of(), logits, [2])
-    with pytest.raises(ValueError, match='parts is not complete, 1 of 3 chunks'):
+    with pytest.raises(ValueError, match=r'path must be a complete store, got .*parts with 1 of 3 chunks'):
         TeacherLogits(tmp_path / 'parts')
     writer = TeacherLogitsWriter(tmp_path / 'parts', info_of())
-    with pytest.raises(ValueError, match='not complete, 2 chunks are missing'):
+    with pytest.raises(ValueError, match=r'output must have all chunks .* without 2 of 3'):
         writer.finish()
     assert writer.missing() == [0, 1]
     write(tmp_path / 'parts', info_of(), logits, [1])
@@ -110,44 +110,45 @@ def test_goes_on(tmp_path):
     for name in ('logits.npy', 'store.json'):
         assert (tmp_path / 'parts' / name).read_bytes() == (tmp_path / 'whole' / name).read_bytes()
     assert writer.missing() == []
-    (tmp_path / 'parts' / 'chunks').mkdir()  # as a kill leaves it, between the last two steps
+    (tmp_path / 'parts' / 'chunks').mkdir()  # as a kill between the last two steps leaves it
     writer.finish()
     assert not (tmp_path / 'parts' / 'chunks').exists()
 
 
-def test_killed_before_it_began(tmp_path):
-    """Arrays without a store.json: a kill while they were made."""
+def test_resumes_after_a_kill_before_store_json_was_written(tmp_path):
     (tmp_path / 's' / 'chunks').mkdir(parents=True)
     (tmp_path / 's' / 'logits.npy').write_bytes(b'')
+    (tmp_path / 's' / '.store.123.tmp.json').write_text('{')
     write(tmp_path / 's', info_of(), logits_of(10)).finish()
     assert len(TeacherLogits(tmp_path / 's')) == 10
+    assert sorted(path.name for path in (tmp_path / 's').iterdir()) == ['logits.npy', 'store.json']
 
 
 @pytest.mark.parametrize('other', [
     dict(teacher={'name': 'u'}), dict(preprocessing={}), dict(num_classes=8), dict(top_k=2), dict(chunk_size=5)])
-def test_another_run(store, other):
+def test_store_of_another_run_is_rejected(store, other):
     info = StoreInfo(**{**info_of().__dict__, **other})
-    with pytest.raises(ValueError, match=f'another run, with {next(iter(other))} .*choose another folder'):
+    with pytest.raises(ValueError, match=f'output must be a new folder or .* with `{next(iter(other))}` .* instead of'):
         TeacherLogitsWriter(store, info).prepare()
 
 
-def test_folder_of_something_else(tmp_path):
+def test_folder_with_other_files_is_rejected(tmp_path):
     (tmp_path / 'thesis.txt').write_text('precious')
-    with pytest.raises(ValueError, match='it holds other things'):
+    with pytest.raises(ValueError, match=r'output must be a new or empty folder or a store, .* with other files'):
         TeacherLogitsWriter(tmp_path, info_of()).prepare()
-    with pytest.raises(ValueError, match='must be a folder, and is a file'):
+    with pytest.raises(ValueError, match='output must be a folder, got the file'):
         TeacherLogitsWriter(tmp_path / 'thesis.txt', info_of()).prepare()
     assert (tmp_path / 'thesis.txt').read_text() == 'precious'
 
 
-def test_check(store):
+def test_check_rejects_other_samples_and_classes(store):
     rows = TeacherLogits(store)
     rows.check(SAMPLES, CLASSES)
     for samples, classes, message in (
-            (SAMPLES, 8, 'has logits of 7 classes, the model has 8'),
-            (SampleFingerprint(11, 'c', 'c', CLASSES), CLASSES, '11 samples, not 10'),
-            (SampleFingerprint(10, 'c', 'b' * 64, CLASSES), CLASSES, 'same pictures in another order or with other la'),
-            (SampleFingerprint(10, 'c', 'c', CLASSES), CLASSES, 'other pictures or labels')):
+            (SAMPLES, 8, 'num_classes must be 7, .* got 8'),
+            (SampleFingerprint(11, 'c', 'c', CLASSES), CLASSES, 'samples must be .* got 11 samples instead of 10'),
+            (SampleFingerprint(10, 'c', 'b' * 64, CLASSES), CLASSES, 'same images in another order or with other lab'),
+            (SampleFingerprint(10, 'c', 'c', CLASSES), CLASSES, 'other images or labels')):
         with pytest.raises(ValueError, match=message):
             rows.check(samples, classes)
 
@@ -158,55 +159,53 @@ def truncate(store):
 
 
 DAMAGES = {
-    'truncated': (truncate, 'logits.npy is truncated'),
-    'empty': (lambda s: (s / 'logits.npy').write_bytes(b''), 'logits.npy is truncated'),
+    'truncated': (truncate, 'logits.npy must be a complete .npy file'),
+    'empty': (lambda s: (s / 'logits.npy').write_bytes(b''), 'logits.npy must be a complete .npy file'),
     'no array': (lambda s: (s / 'logits.npy').unlink(), 'logits.npy is missing'),
     'other shape': (lambda s: np.save(s / 'logits.npy', np.zeros((9, 7), np.float16)), r'must have shape \(10, 7\)'),
-    'no store.json': (lambda s: (s / 'store.json').unlink(), 'no store of teacher logits'),
-    'no JSON': (lambda s: (s / 'store.json').write_text('{'), 'store.json cannot be read: it is not JSON'),
-    'other JSON': (lambda s: (s / 'store.json').write_text(json.dumps({'a': 1})), 'must be of the format')}
+    'no store.json': (lambda s: (s / 'store.json').unlink(), 'path must be a store .* which has no store.json'),
+    'no JSON': (lambda s: (s / 'store.json').write_text('{'), 'store.json must be JSON'),
+    'other JSON': (lambda s: (s / 'store.json').write_text(json.dumps({'a': 1})), 'store.json must have the format')}
 
 
 @pytest.mark.parametrize('damage', DAMAGES)
-def test_damaged(store, damage):
-    spoil, message = DAMAGES[damage]
-    spoil(store)
+def test_damaged_store_is_reported_in_one_line(store, damage):
+    do_damage, message = DAMAGES[damage]
+    do_damage(store)
     with pytest.raises(ValueError, match=message) as error:
         TeacherLogits(store)
     assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
-def test_plain_array(tmp_path, dtype):
-    """Of other origin: no more than numbers of samples and classes can be checked."""
+def test_plain_array_is_read_and_its_shape_checked(tmp_path, dtype):
     logits = logits_of(10).numpy().astype(dtype)
     np.save(tmp_path / 'plain.npy', logits)
     rows = TeacherLogits(tmp_path / 'plain.npy')
     assert torch.equal(rows.logits(3), torch.from_numpy(logits[3].astype(np.float32)))
     rows.check(SampleFingerprint(10, 'c', 'c', 2), CLASSES)
-    with pytest.raises(ValueError, match='9 samples, not 10'):
+    with pytest.raises(ValueError, match='9 samples instead of 10'):
         rows.check(SampleFingerprint(9, 'c', 'c', 2), CLASSES)
-    with pytest.raises(ValueError, match='logits of 7 classes, the model has 3'):
+    with pytest.raises(ValueError, match=r'num_classes must be 7, .* got 3'):
         rows.check(SampleFingerprint(10, 'c', 'c', 2), 3)
 
 
-def test_no_array(tmp_path):
+def test_files_without_logits_are_rejected(tmp_path):
     np.save(tmp_path / 'labels.npy', np.arange(10))
-    with pytest.raises(ValueError, match=r'must hold floats of shape \(N, C\), got int64 of shape \(10,\)'):
-        TeacherLogits(tmp_path / 'labels.npy')
     np.savez(tmp_path / 'many.npz', np.zeros((10, 7)))
-    with pytest.raises(ValueError, match='must be one array'):
-        TeacherLogits(tmp_path / 'many.npz')
-    with pytest.raises(ValueError, match='there is nothing'):
-        TeacherLogits(tmp_path / 'missing')
+    for path, message in (
+            (tmp_path / 'labels.npy', r'must hold floats of shape \(N, C\), got int64 of shape \(10,\)'),
+            (tmp_path / 'many.npz', 'must hold one array'), (tmp_path / 'missing', "missing', which does not exist"),
+            ('', "got '', which is empty")):
+        with pytest.raises(ValueError, match=message):
+            TeacherLogits(path)
 
 
 def probability_of(rows, queue):
     queue.put(rows.probabilities(4).tolist())
 
 
-def test_to_another_process(store):
-    """Pickled without the rows: a process maps the files itself."""
+def test_pickle_has_no_rows_and_another_process_maps_them(store):
     rows = TeacherLogits(store)
     rows.probabilities(0)
     assert len(pickle.dumps(rows)) < 2000

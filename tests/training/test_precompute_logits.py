@@ -1,6 +1,7 @@
-"""A teacher over a data set, as the command line does it: rows, kills, processes that share, and what is refused."""
+"""Storing a teacher's logits with the command line: rows, kills, torchrun, and what is rejected."""
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from timm import create_model
 from timm.data import create_dataset, create_transform, resolve_data_config
+from torchvision.datasets import ImageFolder
 
 from timm_assemble.__main__ import main
 from timm_assemble.training import TeacherLogits, fingerprint, store_teacher_logits
@@ -62,21 +64,21 @@ def store(command, tmp_path_factory):
     folder = tmp_path_factory.mktemp('store') / 'teacher'
     done = call(*command, '--output', folder)
     assert done.returncode == 0, done.stderr
-    assert f'logits of {CLASSES * PER_CLASS} pictures in {CLASSES} classes' in done.stdout
-    assert 'image/s' in done.stderr  # the bar
+    assert f'logits of {CLASSES * PER_CLASS} images in {CLASSES} classes' in done.stdout
+    assert 'image/s' in done.stderr
     return folder
 
 
-def test_rows(store, data, checkpoint):
-    """Each row is that of the picture alone, through the teacher's own preprocessing."""
+def test_rows_are_those_of_single_images(store, data, checkpoint):
+    """With the teacher's own preprocessing."""
     model = create_model('test_assemble_resnet', num_classes=CLASSES, checkpoint_path=str(checkpoint)).eval()
     config = resolve_data_config({'img_size': 64}, model=model, use_test_size=True)
     dataset, transform = create_dataset('', root=str(data), split='train'), create_transform(**config)
     rows = TeacherLogits(store)
     with torch.inference_mode():
         for i, name in enumerate(dataset.filenames(absolute=True)):
-            with Image.open(name) as picture:
-                expected = model(transform(picture).unsqueeze(0))[0].softmax(0)
+            with Image.open(name) as image:
+                expected = model(transform(image).unsqueeze(0))[0].softmax(0)
             torch.testing.assert_close(rows.probabilities(i), expected, rtol=5e-3, atol=1e-4)
     rows.check(fingerprint(create_dataset('', root=str(data), split='train')), CLASSES)
     info = json.loads((store / 'store.json').read_text())
@@ -84,7 +86,7 @@ def test_rows(store, data, checkpoint):
     assert str(data) not in (store / 'store.json').read_text()
 
 
-def test_again_does_nothing(store, command, capsys):
+def test_second_run_changes_nothing(store, command, capsys):
     before = files_of(store)
     assert main([*command, '--output', str(store)]) == 0
     assert files_of(store) == before and 'image/s' not in capsys.readouterr().err
@@ -100,7 +102,7 @@ import tqdm
 output, command = Path(sys.argv[1]), sys.argv[2:]
 
 def run(folder, seconds=None):
-    """In a process of its own, killed after so many seconds if it still lives; gives the seconds, or None if killed."""
+    """Run in a process, killed after so many seconds; return the seconds, or None if killed."""
     start, pid = time.monotonic(), os.fork()
     if pid == 0:
         null = os.open(os.devnull, os.O_WRONLY)
@@ -128,19 +130,18 @@ print(killed)
 '''
 
 
-def test_kill_9(command, tmp_path):
-    """Ten stores, each killed at two random moments, and each at the end bit-equal to the unbroken one."""
+def test_resumed_stores_are_bit_equal_after_kills(command, tmp_path):
+    """Ten stores, each killed at two random moments."""
     done = call(tmp_path, *command, launcher=('-c', KILLS))
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 8, 'the kills came too late to test anything'
+    assert int(done.stdout) >= 8, 'the kills came too late'
     whole = files_of(tmp_path / 'whole')
     assert sorted(whole) == ['logits.npy', 'store.json']
     for i in range(10):
         assert files_of(tmp_path / f'killed{i}') == whole
 
 
-def test_processes_share(store, command, tmp_path):
-    """Two processes of torchrun: the same bytes, each having done its share."""
+def test_two_ranks_write_the_same_bytes(store, command, tmp_path):
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
@@ -148,7 +149,7 @@ def test_processes_share(store, command, tmp_path):
                 *command, '--output', tmp_path / 's', launcher=('-m', 'torch.distributed.run'))
     assert done.returncode == 0, done.stderr[-2000:]
     assert files_of(tmp_path / 's') == files_of(store)
-    assert 'share 1 of 2' in done.stderr and done.stdout.count('logits of 27 pictures') == 1
+    assert 'rank 0 of 2' in done.stderr and done.stdout.count('logits of 27 images') == 1
 
 
 def store_in_process(data, output, **arguments):
@@ -156,73 +157,114 @@ def store_in_process(data, output, **arguments):
     model = create_model('test_assemble_resnet', num_classes=arguments.pop('num_classes', CLASSES))
     dataset = arguments.pop('dataset', None) or create_dataset('', root=str(data), split='train')
     return store_teacher_logits(model, 'teacher', dataset, output, workers=0, chunk_size=8, progress=False,
-                                preprocessing={'img_size': 64}, **arguments)
+                                **{'preprocessing': {'img_size': 64}, **arguments})
 
 
-def test_top_k_and_amp(data, tmp_path):
+def test_top_k_in_mixed_precision_is_near_the_full_rows(data, tmp_path):
     assert store_in_process(data, tmp_path / 's', top_k=2, amp=True).top_k == 2
-    plain, few = store_in_process(data, tmp_path / 'p'), TeacherLogits(tmp_path / 's')
-    assert plain.num_classes == few.num_classes
+    store_in_process(data, tmp_path / 'p')
+    few, full = TeacherLogits(tmp_path / 's'), TeacherLogits(tmp_path / 'p')
     for i in range(len(few)):
-        torch.testing.assert_close(
-            few.probabilities(i), TeacherLogits(tmp_path / 'p').probabilities(i), rtol=0.1, atol=0.02)
+        torch.testing.assert_close(few.probabilities(i), full.probabilities(i), rtol=0.1, atol=0.02)
 
 
-def test_batch_larger_than_chunk(data, tmp_path):
+def test_batch_may_be_larger_than_a_chunk(data, tmp_path):
     assert store_in_process(data, tmp_path / 's', batch_size=100).count == 27
 
 
-def test_torchvisions_folder(data, tmp_path):
-    """The same pictures by torchvision's data set have the same identity, in the order of their names."""
-    from torchvision.datasets import ImageFolder
-
-    dataset = ImageFolder(str(data / 'train'))
-    assert fingerprint(dataset) == fingerprint(create_dataset('', root=str(data), split='train'))
-    store_in_process(data, tmp_path / 's', dataset=dataset)
+def test_store_of_a_torchvision_folder_fits_timms(data, tmp_path):
+    store_in_process(data, tmp_path / 's', dataset=ImageFolder(str(data / 'train')))
     TeacherLogits(tmp_path / 's').check(fingerprint(create_dataset('', root=str(data), split='train')), CLASSES)
 
 
-def test_fewer_classes_in_the_data(data, tmp_path):
+def test_fewer_classes_in_the_data_warn(data, tmp_path):
     with pytest.warns(UserWarning, match='3 classes, the teacher 5'):
         store_in_process(data, tmp_path / 's', num_classes=5)
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (dict(num_classes=2), 'has 3 classes, the teacher teacher has 2'),
-    (dict(top_k=3), 'top_k must be from 0 to 2'), (dict(top_k=-1), 'top_k must be from 0 to 2')])
-def test_bad_arguments(data, tmp_path, arguments, message):
+    (dict(num_classes=2), 'dataset must have at most 2 classes, those of teacher, got 3'),
+    (dict(top_k=3), 'top_k must be from 0 to 2, .* got 3'), (dict(top_k=-1), 'top_k must be from 0 to 2'),
+    (dict(device='nonsense'), "device must be available, got 'nonsense'"),
+    (dict(device='meta'), "device must be available, got 'meta'"),
+    (dict(preprocessing=dict(mean=(0.5, 0.5))), 'mean must have one value or 3, got 2')])
+def test_bad_arguments_are_named(data, tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         store_in_process(data, tmp_path / 's', **arguments)
     assert not (tmp_path / 's').exists()
 
 
-def test_unreadable_picture(data, tmp_path):
-    """Named, where timm's data set would take the next picture; what was stored before stays."""
-    for c in range(CLASSES):
-        (tmp_path / 'train' / f'class{c}').mkdir(parents=True)
-        for i in range(PER_CLASS):
-            content = (data / 'train' / f'class{c}' / f'{i}.png').read_bytes()
-            (tmp_path / 'train' / f'class{c}' / f'{i}.png').write_bytes(content[:200] if (c, i) == (2, 3) else content)
-    with pytest.raises(ValueError, match=r'picture class2/3\.png cannot be read'):
-        store_in_process(tmp_path, tmp_path / 's')
-    assert len(list((tmp_path / 's' / 'chunks').iterdir())) == 2
+@pytest.mark.parametrize('options', [
+    ['--in-chans', '1'], ['--model-kwargs', 'in_chans=1'], ['--input-size', '1', '64', '64', '--mean', '0.4']])
+def test_one_channel_teacher_gets_grey_images(data, command, tmp_path, options):
+    torch.manual_seed(0)
+    model = create_model('test_assemble_resnet', num_classes=CLASSES, in_chans=1).eval()
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'grey.pth')
+    options = [*options, '--checkpoint', str(tmp_path / 'grey.pth'), '--output', str(tmp_path / 's')]
+    assert main([*command, *options]) == 0
+    config = json.loads((tmp_path / 's' / 'store.json').read_text())['preprocessing']
+    assert config['input_size'] == [1, 64, 64] and len(config['mean']) == len(config['std']) == 1
+    image = create_transform(**config)(Image.open(data / 'train' / 'class1' / '0.png').convert('L'))
+    with torch.inference_mode():
+        expected = model(image.unsqueeze(0))[0].softmax(0)
+    torch.testing.assert_close(TeacherLogits(tmp_path / 's').probabilities(9), expected, rtol=5e-3, atol=1e-4)
 
 
-def test_logits_that_are_not_finite(data, tmp_path):
+def test_input_img_mode_is_that_of_the_option(data, checkpoint, command, tmp_path):
+    assert main([*command, '--input-img-mode', 'HSV', '--output', str(tmp_path / 's')]) == 0
+    model = create_model('test_assemble_resnet', num_classes=CLASSES, checkpoint_path=str(checkpoint)).eval()
+    transform = create_transform(**resolve_data_config({'img_size': 64}, model=model, use_test_size=True))
+    with torch.inference_mode():
+        image = Image.open(data / 'train' / 'class0' / '0.png').convert('HSV')
+        expected = model(transform(image).unsqueeze(0))[0].softmax(0)
+    torch.testing.assert_close(TeacherLogits(tmp_path / 's').probabilities(0), expected, rtol=5e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('workers', ['0', '2'])
+def test_unreadable_image_is_named_and_finished_chunks_stay(data, command, tmp_path, capfd, workers):
+    shutil.copytree(data / 'train', tmp_path / 'train')
+    damaged = tmp_path / 'train' / 'class2' / '3.png'
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    assert main([*command, '--data-dir', str(tmp_path), '--workers', workers, '--output', str(tmp_path / 's')]) == 2
+    [line] = [line for line in capfd.readouterr().err.splitlines() if line and '| ' not in line]  # without the bar
+    assert line.startswith('timm-assemble: --data-dir must have readable images, got class2/3.png: ')
+    assert len(list((tmp_path / 's' / 'chunks').iterdir())) == 5
+
+
+def test_logits_that_are_not_finite_are_rejected(data, tmp_path):
     model = create_model('test_assemble_resnet', num_classes=CLASSES)
     torch.nn.init.constant_(model.get_classifier().bias, float('nan'))
-    with pytest.raises(ValueError, match='not finite for sample 0'):
+    with pytest.raises(ValueError, match='model must give finite logits, got others for sample 0'):
         store_teacher_logits(model, 't', create_dataset('', root=str(data), split='train'), tmp_path / 's', workers=0)
 
 
+BAD_CONFIGS = {
+    'null': 'null', 'no JSON': '{', 'no architecture': '{}', 'unknown model': '{"architecture": "no_such_model"}',
+    'wrong type': '{"architecture": "test_assemble_resnet", "num_classes": "three"}',
+    'unknown argument': '{"architecture": "test_assemble_resnet", "model_args": {"colour": 1}}'}
+
+
 @pytest.mark.parametrize('change, message', [
-    (('--model', 'no_such_model'), 'no_such_model'), (('--data-dir', 'nowhere'), '--data-dir nowhere does not exist'),
+    (('--model', 'test_asemble_resnet'), "--model must be a model name that timm knows, got 'test_asemble_resnet'; "
+                                         'did you mean test_assemble_resnet, '),
+    (('--model', 'no/such'), "--model no/such: ValueError: Model name 'no/such' has no source prefix"),
+    (('--data-dir', 'nowhere'), '--data-dir must exist, got nowhere'),
     (('--data-dir', str(Path(__file__).parents[1] / 'golden')), 'Found 0 images'),
     (('--dataset', 'torch/none'), 'none'),
     (('--checkpoint', 'nothing.pth'), '--checkpoint must be a file, got nothing.pth'),
-    (('--num-classes', '4'), 'size mismatch'), (('--top-k', '-1'), 'whole number from 0'),
-    (('--model-kwargs', 'colour=3'), 'colour')])
-def test_bad_command_line(command, tmp_path, change, message, capsys):
+    (('--num-classes', '4'), 'size mismatch'), (('--top-k', '-1'), 'must be an integer of 0 or more'),
+    (('--model-kwargs', 'colour=3'), "--model-kwargs must be arguments of test_assemble_resnet, got 'colour'"),
+    (('--device', 'nonsense'), "--device must be available, got 'nonsense'"),
+    pytest.param(('--device', 'cuda', '--workers', '2'), "--device must be available, got 'cuda'",
+                 marks=pytest.mark.skipif(torch.cuda.is_available(), reason='CUDA is available')),
+    (('--input-img-mode', 'L'), "--input-img-mode must be a mode with 3 channels, those of test_assemble_resnet, got "),
+    (('--input-img-mode', 'XYZ'), '--input-img-mode must be a mode with 3 channels'),
+    *((('--model', f'local-dir:{name}'), f'--model local-dir:{name}: ') for name in BAD_CONFIGS)])
+def test_bad_use_is_one_line(command, tmp_path, change, message, capsys, monkeypatch):
+    for name, text in BAD_CONFIGS.items() if 'local-dir' in change[1] else ():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'config.json').write_text(text)
+        monkeypatch.chdir(tmp_path)
     try:
         status = main([*command, *change, '--output', str(tmp_path / 's')])
     except SystemExit as e:
@@ -230,44 +272,3 @@ def test_bad_command_line(command, tmp_path, change, message, capsys):
     error = capsys.readouterr().err
     assert status == 2 and message in error and error.count('\n') == 1, error
     assert not (tmp_path / 's').exists()
-
-
-def test_identity_of_samples(data, tmp_path):
-    """Names and labels, not the place; another order and other pictures are told apart; streams are refused."""
-    class Stream(torch.utils.data.IterableDataset):
-        def __iter__(self):
-            return iter(())
-
-    here = fingerprint(create_dataset('', root=str(data), split='train'))
-    (tmp_path / 'moved').symlink_to(data)
-    assert fingerprint(create_dataset('', root=str(tmp_path / 'moved'), split='train')) == here
-    turned = create_dataset('', root=str(data), split='train')
-    turned.reader.samples = turned.reader.samples[::-1]
-    assert 'another order' in here.difference(fingerprint(turned))
-    other = create_dataset('', root=str(data), split='train')
-    other.reader.samples[0] = (str(data / 'train' / 'class0' / 'other.png'), 0)
-    assert here.difference(fingerprint(other)) == 'other pictures or labels'
-    assert 'samples, not 27' in here.difference(fingerprint(create_dataset('', root=str(data), split='validation')))
-    with pytest.raises(ValueError, match='which streams'):
-        fingerprint(Stream())
-
-
-def test_identity_without_names(tmp_path):
-    """torchvision's arrays: targets and some of the pictures tell them apart."""
-    class Arrays(torch.utils.data.Dataset):
-        transform = None
-
-        def __init__(self, pictures, targets):
-            self.pictures, self.targets = pictures, targets
-
-        def __len__(self):
-            return len(self.targets)
-
-        def __getitem__(self, i):
-            return Image.fromarray(self.pictures[i]), self.targets[i]
-
-    pictures = np.random.default_rng(0).integers(0, 255, (5, 8, 8, 3), np.uint8)
-    here = fingerprint(Arrays(pictures, [0, 1, 2, 0, 1]))
-    assert (here.classes, here.difference(fingerprint(Arrays(pictures, [0, 1, 2, 0, 1])))) == (3, None)
-    assert here.difference(fingerprint(Arrays(255 - pictures, [0, 1, 2, 0, 1]))) == 'other pictures or labels'
-    assert here.difference(fingerprint(Arrays(pictures, [0, 1, 2, 1, 0]))) == 'other pictures or labels'

@@ -1,4 +1,4 @@
-"""Labels and teacher rows in every mode of timm's mixup, against a loop with the shares that timm drew."""
+"""Labels and teacher rows in every mode of timm's mixup, against a loop with the weights that timm drew."""
 import multiprocessing
 import pickle
 
@@ -24,7 +24,7 @@ KINDS = {
     'seldom': dict(mixup_alpha=0.4, prob=0.4)}
 LABELS = torch.tensor([0, 4, 2, 2, 1, 3, 0, 4])
 PROBS = torch.from_numpy(np.random.default_rng(0).dirichlet(np.ones(CLASSES), BATCH)).float()
-PICTURES = torch.from_numpy(np.random.default_rng(1).integers(0, 255, (BATCH, 3, SIZE, SIZE), np.uint8))
+IMAGES = torch.from_numpy(np.random.default_rng(1).integers(0, 255, (BATCH, 3, SIZE, SIZE), np.uint8))
 
 
 class Samples(Dataset):
@@ -34,7 +34,7 @@ class Samples(Dataset):
         return BATCH
 
     def __getitem__(self, i):
-        return PICTURES[i], int(LABELS[i])
+        return IMAGES[i], int(LABELS[i])
 
 
 class Rows:
@@ -43,8 +43,8 @@ class Rows:
 
 
 @pytest.fixture
-def shares(monkeypatch):
-    """What timm's mixup drew, one list a call: a share for each picture, corrected where a cut was clipped."""
+def weights(monkeypatch):
+    """What timm's mixup drew, one list per call: a weight for each image, corrected for clipped cuts."""
     drawn = []
 
     def recording(mix):
@@ -62,71 +62,71 @@ def shares(monkeypatch):
 
 
 def check(targets, lam, smoothing):
-    weights, probs = unpack_targets(targets, CLASSES)
+    class_weights, probs = unpack_targets(targets, CLASSES)
     expected = oracle.mixed_with_reverse(oracle.smoothed(LABELS.numpy(), CLASSES, smoothing), lam)
-    np.testing.assert_allclose(weights.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(class_weights.numpy(), expected, atol=1e-6)
     np.testing.assert_allclose(probs.numpy(), oracle.mixed_with_reverse(PROBS.double().numpy(), lam), atol=1e-6)
 
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('mode', ['batch', 'pair', 'elem'])
-def test_mixup(mode, kind, smoothing, shares):
-    """Pictures and labels are to the bit what timm makes of them, and the rows are mixed by the same shares."""
+def test_mixup_is_timms_for_images_and_labels(mode, kind, smoothing, weights):
+    """Bit-equal images; rows mixed with the same weights."""
     arguments = dict(KINDS[kind], mode=mode, label_smoothing=smoothing, num_classes=CLASSES)
     for seed in range(4):
         np.random.seed(seed)
-        x, targets = TeacherMixup(**arguments)(PICTURES.float(), pack_targets(LABELS, PROBS))
-        check(targets, shares.pop(), smoothing)
+        x, targets = TeacherMixup(**arguments)(IMAGES.float(), pack_targets(LABELS, PROBS))
+        check(targets, weights.pop(), smoothing)
         np.random.seed(seed)
-        timm_x, timm_weights = Mixup(**arguments)(PICTURES.float(), LABELS)
+        timm_x, timm_weights = Mixup(**arguments)(IMAGES.float(), LABELS)
         assert torch.equal(x, timm_x)
         torch.testing.assert_close(targets[:, :CLASSES], timm_weights, rtol=0, atol=1e-7)
-        shares.clear()
+        weights.clear()
 
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('mode', ['batch', 'pair', 'elem', 'half'])
-def test_collate_mixup(mode, kind, smoothing, shares):
+def test_collate_mixup_is_timms_for_images_and_labels(mode, kind, smoothing, weights):
     arguments = dict(KINDS[kind], mode=mode, label_smoothing=smoothing, num_classes=CLASSES)
     count = BATCH // 2 if mode == 'half' else BATCH
     for seed in range(4):
         np.random.seed(seed)
-        batch = [(PICTURES[i].numpy().copy(), pack_targets(LABELS[i], PROBS[i])) for i in range(BATCH)]
+        batch = [(IMAGES[i].numpy().copy(), pack_targets(LABELS[i], PROBS[i])) for i in range(BATCH)]
         x, targets = TeacherCollateMixup(**arguments)(batch)
         assert targets.shape == (count, 2 * CLASSES)
-        check(targets, shares.pop()[:count], smoothing)
+        check(targets, weights.pop()[:count], smoothing)
         np.random.seed(seed)
         timm_x, timm_weights = FastCollateMixup(**arguments)(
-            [(PICTURES[i].numpy().copy(), int(LABELS[i])) for i in range(BATCH)])
+            [(IMAGES[i].numpy().copy(), int(LABELS[i])) for i in range(BATCH)])
         assert torch.equal(x, timm_x)
         torch.testing.assert_close(targets[:, :CLASSES], timm_weights, rtol=0, atol=1e-7)
-        shares.clear()
+        weights.clear()
 
 
-def test_switched_off():
-    """train.py switches mixup off by this attribute in the last epochs."""
+def test_disabled_mixup_smooths_labels_alone():
+    """train.py disables mixup by this attribute in the last epochs."""
     mixup = TeacherMixup(mixup_alpha=0.4, mode='elem', num_classes=CLASSES, label_smoothing=0.1)
     mixup.mixup_enabled = False
-    x, targets = mixup(PICTURES.float(), pack_targets(LABELS, PROBS))
-    assert torch.equal(x, PICTURES.float())
+    x, targets = mixup(IMAGES.float(), pack_targets(LABELS, PROBS))
+    assert torch.equal(x, IMAGES.float())
     check(targets, np.ones(BATCH), 0.1)
 
 
-def test_usable_alone():
-    """The matrix of any mixup of timm's, unchanged by being asked, for rows of any kind."""
+def test_matrix_mixes_images_and_rows_alike():
+    """The mixup itself does not change."""
     mixup = Mixup(mixup_alpha=1.0, mode='elem', num_classes=CLASSES, label_smoothing=0.1)
-    x, matrix = mix_with_matrix(mixup, PICTURES.float())
+    x, matrix = mix_with_matrix(mixup, IMAGES.float())
     assert (mixup.num_classes, mixup.label_smoothing) == (CLASSES, 0.1)
     torch.testing.assert_close(matrix.sum(1), torch.ones(BATCH))
     rows = torch.randn(BATCH, 3)
     torch.testing.assert_close(mix_rows(matrix, rows), matrix @ rows)
-    torch.testing.assert_close(x.flatten(1), matrix @ PICTURES.float().flatten(1), rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(x.flatten(1), matrix @ IMAGES.float().flatten(1), rtol=1e-4, atol=1e-2)
 
 
 @pytest.mark.parametrize('prefetcher', [True, False])
-def test_loader_without_mixup(prefetcher):
+def test_loader_without_mixup_gives_packed_targets(prefetcher):
     collate = TeacherCollate(fast_collate if prefetcher else torch.utils.data.default_collate)
     loader = create_loader(
         TeacherDataset(Samples(), Rows(), 2.0), (3, SIZE, SIZE), BATCH, num_workers=0, collate_fn=collate,
@@ -138,8 +138,7 @@ def test_loader_without_mixup(prefetcher):
     assert len(x) == BATCH
 
 
-def test_augmentation_splits():
-    """timm's loader puts the splits one after the other, and repeats the targets."""
+def test_augmentation_splits_repeat_the_targets():
     dataset = AugMixDataset(Samples(), num_splits=2)
     dataset.augmentation = lambda x: x
     loader = DataLoader(TeacherDataset(dataset, Rows()), BATCH, collate_fn=TeacherCollate(fast_collate))
@@ -149,8 +148,7 @@ def test_augmentation_splits():
 
 
 @pytest.mark.parametrize('method', ['fork', 'spawn'])
-def test_workers(method):
-    """Data set, rows and mixing go to worker processes of either kind."""
+def test_worker_processes_mix_rows(method):
     mixup = TeacherCollateMixup(mixup_alpha=0.4, mode='elem', num_classes=CLASSES)
     loader = DataLoader(
         TeacherDataset(Samples(), Rows()), 4, num_workers=1, collate_fn=mixup,
@@ -160,7 +158,7 @@ def test_workers(method):
         torch.testing.assert_close(targets.sum(1), torch.full((4,), 2.0))
 
 
-def test_dataset_is_transparent():
+def test_dataset_forwards_attributes_and_pickles():
     inner = Samples()
     dataset = pickle.loads(pickle.dumps(TeacherDataset(inner, Rows())))
     assert len(dataset) == BATCH and dataset.transform is None

@@ -6,9 +6,9 @@ HELP = "list the training recipes, for train.py's -c, or print one"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        'Without a NAME a table of all: top-1 (%%) and mCE are those that the paper (arXiv 2001.06268) publishes.')
-    parser.add_argument('name', nargs='?', metavar='NAME', help='recipe to print, as train.py and you can read it')
-    parser.add_argument('--path', action='store_true', help="print the path of NAME's file in the place of its text")
+        'Prints the table of recipes, or the recipe NAME. Top-1 (%%) and mCE are from the paper (arXiv 2001.06268).')
+    parser.add_argument('name', nargs='?', metavar='NAME', help='recipe to print')
+    parser.add_argument('--path', action='store_true', help='print the path of its file instead of its text')
 
 
 def run(args: argparse.Namespace) -> None:
@@ -21,9 +21,8 @@ def run(args: argparse.Namespace) -> None:
     if args.path:
         raise ValueError('--path needs the NAME of a recipe')
     rows = [('name', 'row', 'model', 'epochs', 'top-1', 'mCE')]
-    for name in recipe_names():
-        recipe = read_recipe(name)
-        rows.append((name, recipe.row, recipe.model, str(recipe.epochs), recipe.top1, recipe.mce or '-'))
+    for recipe in map(read_recipe, recipe_names()):
+        rows.append((recipe.name, recipe.row, recipe.model, str(recipe.epochs), recipe.top1, recipe.mce or '-'))
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print('  '.join(cell.ljust(width) if i < 3 else cell.rjust(width)

@@ -7,7 +7,7 @@ HELP = "run another of timm's scripts with this package's models: validate.py, b
 
 
 def split_arguments(argv: List[str]) -> Tuple[List[str], List[str]]:
-    """The script, which comes first, and all that goes on to it as it is."""
+    """Split off the script, which comes first; the rest is passed on as it is."""
     first = 2 if argv[:1] == ['--script'] else 1
     return argv[:first], argv[first:]
 
@@ -17,26 +17,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.usage = 'timm-assemble run [-h] {SCRIPT | --script FILE} [ARGUMENT ...]'
     parser.description = (
-        "Runs one of timm's scripts, which cannot import this package by themselves. Every ARGUMENT goes on to it, "
-        '--help too. The script is in the folder of the environment variable TIMM_SCRIPTS; else it is that of the '
-        'installed timm, cloned once into the cache.')
+        "Runs one of timm's scripts, which cannot import this package by themselves. Every ARGUMENT is passed on to "
+        'it, --help too. The script comes from the folder in the environment variable TIMM_SCRIPTS, or from the '
+        'version of timm that is installed, whose scripts are cloned once into the cache.')
     parser.epilog = (
         'Example: timm-assemble run validate.py --model assemble_resnet50 --checkpoint model_best.pth.tar '
         '--data-dir /imagenet')
     parser.add_argument('name', nargs='?', metavar='SCRIPT',
                         help=f'{", ".join(s for s in SCRIPTS if s != "train")}, with or without .py')
-    parser.add_argument('--script', type=Path, metavar='FILE', help='a script of your own')
+    parser.add_argument('--script', type=Path, metavar='FILE', help='another script')
 
 
 def run(args: argparse.Namespace) -> None:
     from ..timm_scripts.launch import run_script
     from ..timm_scripts.locate import SCRIPTS, find_script
 
+    name = (args.name or '').removesuffix('.py')
     if args.script is None:
         allowed = [script for script in SCRIPTS if script != 'train']
-        name = (args.name or '').removesuffix('.py')
         if name == 'train':
-            raise ValueError('train.py is run by `timm-assemble train`')
+            raise ValueError('SCRIPT must be another script, got train.py, which `timm-assemble train` runs')
         if name not in allowed:
             raise ValueError(f'SCRIPT must be one of {", ".join(allowed)}, got {args.name or "none"}')
-    run_script(find_script('' if args.script else name, args.script), args.passed)
+    run_script(find_script(name, args.script), args.passed)

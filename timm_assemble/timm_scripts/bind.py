@@ -1,9 +1,7 @@
-"""Binds DropBlock's schedule and stored teacher logits into timm's train.py, unmodified, by the names it calls.
+"""Bind the DropBlock schedule and stored teacher logits into timm's unmodified train.py.
 
-The script looks names up in its own module when it calls them; those bound here are replaced there, in no other place.
-Nothing is replaced that the arguments do not ask for, so that the rest is timm's own.
-
-Knows the parts in ``training``, how a configuration is read, and the names and arguments in the script, not the models.
+The script looks up functions in its own module when it calls them, so they are replaced there and nowhere else, and
+only if its arguments ask for it.
 """
 import functools
 import logging
@@ -21,13 +19,15 @@ from ..training import (
     StoredLogitsDistillationTask, TeacherCollate, TeacherCollateMixup, TeacherDataset, TeacherLogits, TeacherMixup,
     drop_block_schedule, fingerprint,
 )
+from . import HOOK
+from .check import check_data, check_model
 
 __all__ = ['NEEDED', 'START_RATE', 'bind']
 
 _logger = logging.getLogger('train')
 
-# Names of train.py that are called or replaced. TokenDistillationTask is not: it came with the train.py, timm 1.0.25's,
-# that leaves it to the task to make a teacher of its name.
+# Names of train.py that are called or replaced. TokenDistillationTask is neither: it identifies timm 1.0.25 and newer,
+# whose distillation task creates the teacher from its name.
 NEEDED = (
     '_parse_args', 'parser', 'config_parser', 'create_model', 'create_loader', 'Mixup', 'FastCollateMixup',
     'LogitDistillationTask', 'TokenDistillationTask', 'train_one_epoch',
@@ -37,19 +37,19 @@ START_RATE = 'drop_block_start_rate'
 
 
 def _one_line(function: Callable) -> Callable:
-    """End the script as its own argument errors do, where it would print a traceback."""
+    """Report a ValueError in one line and exit with status 2, as argparse does."""
     @functools.wraps(function)
-    def told(*args: Any, **kwargs: Any) -> Any:
+    def reporting(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
         except ValueError as e:
             print(f'timm_assemble: {e}', file=sys.stderr, flush=True)
             raise SystemExit(2) from e
-    return told
+    return reporting
 
 
 class _ScheduledUpdates:
-    """Takes the place of the learning rate's scheduler in an epoch, and sets the DropBlock rate of the next update."""
+    """Wraps the learning rate scheduler and sets the DropBlock rate of the next update."""
 
     def __init__(self, scheduler: Any, set_rate: Callable[[int], None]) -> None:
         self._scheduler = scheduler
@@ -65,7 +65,7 @@ class _ScheduledUpdates:
 
 
 class _ScheduledEpochs:
-    """train.py's ``train_one_epoch`` with the DropBlock rate going from ``start`` to ``end`` over all its updates."""
+    """Wraps ``train_one_epoch`` so that the DropBlock rate goes from ``start`` to ``end`` over all updates."""
 
     def __init__(self, train_one_epoch: Callable, start: float, end: float) -> None:
         self._train_one_epoch = train_one_epoch
@@ -86,8 +86,8 @@ class _ScheduledEpochs:
             lr_scheduler = _ScheduledUpdates(lr_scheduler, set_rate)
         elif not self._warned:
             self._warned = True
-            _logger.warning(f'--drop-block {self._end} has no schedule on {type(student).__name__}, which has no '
-                            f'set_drop_block_rate: the rate stays as the model was made')
+            _logger.warning(f'drop_block has no schedule: {type(student).__name__} has no set_drop_block_rate, so the '
+                            f'rate {self._end} is constant')
         return self._train_one_epoch(
             epoch, model, loader, optimizer, args, num_updates_total=num_updates_total, lr_scheduler=lr_scheduler,
             **kwargs)
@@ -97,9 +97,9 @@ def _bind_drop_block(script: Any, args: Namespace) -> None:
     start = (args.model_kwargs or {}).get(START_RATE)
     if start is not None:
         if isinstance(start, bool) or not isinstance(start, (int, float)) or not 0.0 <= start <= 1.0:
-            raise ValueError(f'--model-kwargs {START_RATE} must be from 0 to 1, got {start!r}')
+            raise ValueError(f'model_kwargs {START_RATE} must be from 0 to 1, got {start!r}')
         if not args.drop_block:
-            raise ValueError(f'--model-kwargs {START_RATE}={start} needs --drop-block, the rate at the end')
+            raise ValueError(f'model_kwargs {START_RATE}={start} needs `drop_block`, the final rate')
         create_model = script.create_model
 
         def create_without_start_rate(*model_args: Any, **kwargs: Any) -> Any:
@@ -112,7 +112,7 @@ def _bind_drop_block(script: Any, args: Namespace) -> None:
 
 
 def _innermost(dataset: Any) -> Any:
-    """The data set that has the samples, below wrappers such as timm's for AugMix."""
+    """Return the data set inside wrappers such as timm's AugMixDataset."""
     while not hasattr(dataset, 'reader') and not hasattr(dataset, 'samples') and hasattr(dataset, 'dataset'):
         dataset = dataset.dataset
     return dataset
@@ -120,12 +120,15 @@ def _innermost(dataset: Any) -> Any:
 
 def _bind_stored_logits(script: Any, args: Namespace) -> None:
     if args.kd_distill_type != 'logit':
-        raise ValueError(f'--kd-distill-type must be logit with stored logits, got {args.kd_distill_type}')
+        raise ValueError(f'kd_distill_type must be logit with stored logits, got {args.kd_distill_type}')
     if getattr(args, 'naflex_loader', False):
-        raise ValueError('--naflex-loader has pictures in patches, which stored logits do not go with')
+        raise ValueError('naflex_loader must be off with stored logits: it splits images into patches')
     if not args.kd_temperature > 0:
-        raise ValueError(f'--kd-temperature must be positive, got {args.kd_temperature}')
-    store = TeacherLogits(args.kd_model_name[len(STORED):])
+        raise ValueError(f'kd_temperature must be positive, got {args.kd_temperature}')
+    try:
+        store = TeacherLogits(args.kd_model_name[len(STORED):])
+    except ValueError as e:
+        raise ValueError(f'kd_model_name must name stored logits: {e}') from e
     create_model, create_loader = script.create_model, script.create_loader
     num_classes: List[int] = []
 
@@ -164,20 +167,23 @@ def bind(script: ModuleType) -> None:
     """Bind what the script's arguments ask for.
 
     Args:
-        script: Module of timm's train.py, before it makes model, data and task.
+        script: Module of timm's train.py, before it creates the model, the data and the task.
 
     Raises:
-        SystemExit: Status 2 after one line, where the script or an argument does not fit.
+        SystemExit: With status 2 after a one-line message, if the script lacks a name or an argument is wrong.
     """
     missing = [name for name in NEEDED if not hasattr(script, name)]
     if missing:
-        raise ValueError(f'{getattr(script, "__file__", script.__name__)} lacks {", ".join(missing)}: the train hook '
-                         f'needs the train.py of timm 1.0.25 or newer')
+        raise ValueError(f'script must be the train.py of timm 1.0.25 or newer, got '
+                         f'{getattr(script, "__file__", script.__name__)} without {", ".join(missing)}')
     module: Any = script
     file = module.config_parser.parse_known_args()[0].config
-    if file:  # the script itself may pass over a key that it does not know
+    if file:  # argparse accepts defaults for arguments that do not exist
         check_keys(read_config(file), [action.dest for action in module.parser._actions], file)
     args, _ = module._parse_args()
+    if args.device_modules and args.device_modules[-1] == HOOK:  # a later module may register the model
+        check_model(args.model, {k: v for k, v in (args.model_kwargs or {}).items() if k != START_RATE})
+    check_data(args.dataset, args.data_dir or args.data)
     _bind_drop_block(module, args)
     if (args.kd_model_name or '').startswith(STORED):
         _bind_stored_logits(module, args)

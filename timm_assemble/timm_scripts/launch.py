@@ -1,25 +1,21 @@
-"""Run one of timm's scripts in this process, where the models are registered; train.py with the hook in it.
+"""Run one of timm's scripts in this process, where the models are registered; train.py with the hook.
 
-The scripts import no plugin by themselves, but for the modules of train.py's ``--device-modules``. Knows the recipes,
-and of train.py how it reads its arguments.
+The scripts do not import plugins by themselves, except train.py, which imports its ``device_modules``.
 """
 import argparse
-import ast
 import os
 import runpy
-import symtable
 import sys
-import tokenize
 import traceback
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NoReturn, Optional, Sequence
 
-from ..recipes import check_keys, read_config, recipe_path
+from ..recipes import find_config, read_config
+from . import HOOK
 
-__all__ = ['HOOK', 'argument_names', 'check_config', 'check_names', 'run_script', 'train_arguments']
+__all__ = ['run_script', 'train_arguments']
 
-HOOK = 'timm_assemble.train_hook'
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -28,74 +24,21 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(message)
 
 
-def _source(path: Path) -> str:
-    try:
-        with tokenize.open(path) as file:
-            source = file.read()
-        ast.parse(source, str(path))
-    except (SyntaxError, UnicodeDecodeError, ValueError) as e:
-        raise ValueError(f'{path} must be a Python script: {" ".join(str(e).split())}') from e
-    return source
+def train_arguments(arguments: Sequence[str]) -> List[str]:
+    """Replace a recipe's name by its file and add the hook to the device modules.
 
-
-def check_names(path: Path, needed: Sequence[str]) -> None:
-    """Refuse a train.py without the names that the hook binds, before it is run.
+    Args:
+        arguments: Arguments of train.py, where ``-c`` may name a recipe. A file of that name comes first.
 
     Raises:
-        ValueError: The file is no Python, or lacks a name at its top level: which, and which versions have them.
+        ValueError: The recipe does not exist or the configuration cannot be read.
     """
-    top = symtable.symtable(_source(path), str(path), 'exec')
-    there = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
-    missing = [name for name in needed if name not in there]
-    if missing:
-        raise ValueError(f'{path} lacks {", ".join(missing)}, which the hook binds; train.py of timm 1.0.25 and newer '
-                         f'has them')
-
-
-def argument_names(path: Path) -> Optional[List[str]]:
-    """Names (argparse's ``dest``) of the arguments that a script adds to its parsers, in order.
-
-    They are read from the calls of ``add_argument`` in its source, since running it would run all of it. None where
-    there are none, or one is not written out.
-    """
-    names = []
-    for node in ast.walk(ast.parse(_source(path))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == 'add_argument':
-            given = [ast.unparse(k.value) for k in node.keywords if k.arg == 'dest'] or [
-                ast.unparse(a) for a in node.args]
-            try:
-                texts = [str(ast.literal_eval(text)) for text in given]
-                names.append(next((t for t in texts if t.startswith('--')), texts[0]).lstrip('-').replace('-', '_'))
-            except (ValueError, IndexError):
-                return None
-    return names or None
-
-
-def _split_config(arguments: Sequence[str]) -> Tuple[str, List[str]]:
-    """The value of train.py's ``-c`` and the other arguments, by a parser of its own as in train.py: it takes the same
-    abbreviations, and the last of several holds.
-    """
-    parser = _Parser(add_help=False)
+    parser = _Parser(add_help=False)  # as in train.py: it accepts abbreviations, and the last of several values wins
     parser.add_argument('-c', '--config', default='')
     found, rest = parser.parse_known_args(arguments)
-    return found.config, rest
-
-
-def train_arguments(arguments: Sequence[str]) -> List[str]:
-    """train.py's arguments with a recipe's name replaced by its file, and the hook among the device modules.
-
-    ``-c`` is a file or, where there is none, the name of a recipe. Device modules of the user's are kept.
-
-    Raises:
-        ValueError: Unknown recipe, or a configuration that cannot be read.
-    """
-    named, rest = _split_config(arguments)
     config: Dict[str, Any] = {}
-    if named:
-        try:
-            path = Path(named) if Path(named).is_file() else recipe_path(named)
-        except ValueError as e:
-            raise ValueError(f'--config must be a file or a recipe: {e}') from e
+    if found.config:
+        path = find_config(found.config)
         config = read_config(path)
         rest = ['--config', str(path), *rest]
 
@@ -107,53 +50,43 @@ def train_arguments(arguments: Sequence[str]) -> List[str]:
     return rest if HOOK in modules else [*rest, '--device-modules', *modules, HOOK]
 
 
-def check_config(path: Path, arguments: Sequence[str]) -> None:
-    """Refuse a configuration with a key that is no argument of the script; nothing where its arguments are not plain.
+def run_script(script: Path, arguments: Sequence[str]) -> None:
+    """Run a script in this process as ``python script arguments`` would, with its exit status.
+
+    The script's folder is searched last for modules, in worker processes too, so that a folder ``timm`` beside the
+    script, as in a checkout of timm, does not replace the installed timm.
 
     Raises:
-        ValueError: See :func:`~timm_assemble.recipes.check_keys`.
-    """
-    config, _ = _split_config(arguments)
-    known = argument_names(path)
-    if config and known is not None:
-        check_keys(read_config(config), known, config)
-
-
-def run_script(path: Path, arguments: Sequence[str]) -> None:
-    """Run a script as ``python path arguments`` would, with its exit status, but in this process; says which it is.
-
-    A folder ``timm`` beside the script, as in a checkout of timm, is not imported in the place of the installed timm:
-    the script's folder is the last place to look for modules and not the first. Worker processes look in the same
-    places.
-
-    Raises:
-        ValueError, OSError: Raised by this package, for the user to mend.
+        ValueError, OSError: Raised by this package for a user's mistake, or because ``script`` is not Python.
         SystemExit: As the script raises it; with status 1 after any other error, whose traceback is printed.
     """
-    if os.environ.get('RANK', '0') == '0':  # of torchrun's processes the first
-        print(f'timm-assemble: running {path}', file=sys.stderr, flush=True)
-    argv, places = sys.argv, list(sys.path)
-    sys.argv = [str(path), *arguments]
-    sys.path.append(str(path.parent))
+    if os.environ.get('RANK', '0') == '0':
+        print(f'timm-assemble: running {script}', file=sys.stderr, flush=True)
+    argv, search_path = sys.argv, list(sys.path)
+    sys.argv = [str(script), *arguments]
+    sys.path.append(str(script.parent))
     try:
-        runpy.run_path(str(path), run_name='__main__')
+        runpy.run_path(str(script), run_name='__main__')
     except Exception as e:
+        trace = _from(script, e.__traceback__)
+        if trace is None and isinstance(e, (SyntaxError, ValueError)):
+            raise ValueError(f'script must be a Python file, got {script}: {" ".join(str(e).split())}') from e
         if isinstance(e, (ValueError, OSError)) and _is_ours(e.__traceback__):
             raise
-        traceback.print_exception(type(e), e, _from(path, e.__traceback__))
+        traceback.print_exception(type(e), e, trace or e.__traceback__)
         sys.exit(1)
     finally:
-        sys.argv, sys.path[:] = argv, places
+        sys.argv, sys.path[:] = argv, search_path
 
 
 def _is_ours(trace: Optional[TracebackType]) -> bool:
+    """Whether this package raised the error: it is the user's mistake then, any other is the script's own."""
     frames = [Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(trace)]
     return PACKAGE in frames[-1].parents
 
 
-def _from(path: Path, trace: Optional[TracebackType]) -> Optional[TracebackType]:
-    """The part of a traceback that begins in the script."""
-    part = trace
-    while part is not None and part.tb_frame.f_code.co_filename != str(path):
-        part = part.tb_next
-    return part or trace
+def _from(script: Path, trace: Optional[TracebackType]) -> Optional[TracebackType]:
+    """Return the traceback without this launcher's frames; None if the script did not start."""
+    while trace is not None and trace.tb_frame.f_code.co_filename != str(script):
+        trace = trace.tb_next
+    return trace

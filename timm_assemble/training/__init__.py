@@ -1,7 +1,6 @@
-"""What this package adds to a training: DropBlock's schedule and distillation from stored teacher logits.
+"""Training parts: the DropBlock schedule and distillation from stored teacher logits.
 
-Each part is usable alone in a loop of one's own; ``train_hook`` binds them into timm's train.py. Knows torch, timm and
-nothing of the models.
+Each part works alone in a custom training loop; ``train_hook`` binds them into timm's train.py.
 """
 from .dataset_fingerprint import SampleFingerprint, fingerprint
 from .distillation import (

@@ -1,9 +1,7 @@
-"""Distillation from stored teacher logits: the loss, the targets that carry the teacher's row, and timm's task of both.
+"""Distillation from stored teacher logits: the loss, packed targets and a task for timm's train.py.
 
-A target is one tensor, because loaders, prefetchers and training loops of timm move exactly one: a row is the picture's
-label and its teacher probabilities, ``[label, p_1 .. p_C]``, or after mixing, both mixed, ``[y_1 .. y_C, p_1 .. p_C]``.
-
-Knows torch and timm's tasks, neither the store nor how rows are mixed.
+A target is one tensor, because timm's loaders, prefetchers and training loops move exactly one. Its row for an image is
+``[label, p_1 .. p_C]``, the label and the teacher's probabilities; after mixup ``[y_1 .. y_C, p_1 .. p_C]``.
 """
 from typing import Any, Callable, Dict, Optional, Tuple, Union
 
@@ -23,36 +21,36 @@ def distillation_cross_entropy(
         teacher_probs: torch.Tensor,
         temperature: float = 1.0,
 ) -> torch.Tensor:
-    r"""Cross entropy between a teacher's softened probabilities and the student's.
+    r"""Compute the cross entropy between a teacher's softened probabilities and the student's.
 
     .. math:: L = -\frac{T^2}{B} \sum_b \sum_c p_{bc} \log \mathrm{softmax}(z_b / T)_c
 
-    Its gradient is that of the KL divergence, from which it differs by the teacher's entropy.
+    It differs from the KL divergence by the teacher's entropy and has the same gradient.
 
     Args:
         logits: ``(B, C)`` student logits z, any floating dtype; the loss is computed in float32.
-        teacher_probs: ``(B, C)`` probabilities p of the teacher at the same temperature, rows of sum 1.
+        teacher_probs: ``(B, C)`` probabilities p of the teacher at the same temperature; rows sum to 1.
         temperature: Temperature T, positive.
 
     Returns:
         0-d float32 tensor.
 
     Raises:
-        ValueError: Shapes differ, or the temperature is not positive.
+        ValueError: The shapes differ or the temperature is not positive.
 
     Source: arXiv 1503.02531 section 2; arXiv 2001.06268 section 3.2.
     """
     if not temperature > 0:
-        raise ValueError(f'temperature must be positive, got {temperature!r}.')
+        raise ValueError(f'temperature must be positive, got {temperature!r}')
     if logits.shape != teacher_probs.shape:
         raise ValueError(
-            f'teacher_probs must have the shape of logits, {tuple(logits.shape)}, got {tuple(teacher_probs.shape)}.')
+            f'teacher_probs must have the shape of logits, {tuple(logits.shape)}, got {tuple(teacher_probs.shape)}')
     log_probs = F.log_softmax(logits.float() / temperature, dim=-1)
     return -(teacher_probs * log_probs).sum(-1).mean() * temperature ** 2
 
 
 def pack_targets(labels: torch.Tensor, teacher_probs: torch.Tensor) -> torch.Tensor:
-    """Labels and teacher probabilities as one tensor.
+    """Concatenate labels and teacher probabilities into one tensor.
 
     Args:
         labels: ``(...,)`` class indices below 2^24, which float32 holds exactly, or ``(..., C)`` class weights.
@@ -67,30 +65,35 @@ def pack_targets(labels: torch.Tensor, teacher_probs: torch.Tensor) -> torch.Ten
 
 
 def unpack_targets(targets: torch.Tensor, num_classes: int) -> Tuple[torch.Tensor, torch.Tensor]:
-    """The inverse of :func:`pack_targets`: labels, int64 ``(...,)`` or float32 ``(..., C)``, and probabilities.
+    """Split packed targets into labels and probabilities; the inverse of :func:`pack_targets`.
 
     Args:
         targets: float32 ``(..., 1 + C)`` or ``(..., 2C)``.
         num_classes: C, 2 or more.
 
+    Returns:
+        Labels, int64 ``(...,)`` or float32 ``(..., C)``, and probabilities, float32 ``(..., C)``.
+
     Raises:
-        ValueError: The last side is neither.
+        ValueError: The last dimension has another size.
     """
     width = targets.shape[-1] if targets.ndim else 0
     if width not in (1 + num_classes, 2 * num_classes) or num_classes < 2:
         raise ValueError(
-            f'targets must carry a label or {num_classes} class weights and {num_classes} teacher probabilities: '
-            f'{1 + num_classes} or {2 * num_classes} columns, got shape {tuple(targets.shape)}.')
+            f'targets must have {1 + num_classes} or {2 * num_classes} columns, a label or {num_classes} class weights '
+            f'and {num_classes} teacher probabilities, got shape {tuple(targets.shape)}')
     labels, teacher_probs = targets.split((width - num_classes, num_classes), dim=-1)
     return (labels if width == 2 * num_classes else labels.squeeze(-1).long()), teacher_probs
 
 
 def distillation_weights(task_weight: Optional[float], distill_weight: Optional[float]) -> Tuple[float, float]:
-    """Weights of the two losses as timm reads its flags: both 1 if unset; the task's alone makes the other 1 minus it.
+    """Return the weights of both losses with timm's defaults.
+
+    Both are 1 if unset; the task's weight alone makes the other 1 minus it.
 
     Args:
-        task_weight: ``--task-loss-weight``.
-        distill_weight: ``--distill-loss-weight``.
+        task_weight: train.py's ``task_loss_weight``.
+        distill_weight: train.py's ``distill_loss_weight``.
 
     Source: the argument help of timm's train.py.
     """
@@ -100,16 +103,16 @@ def distillation_weights(task_weight: Optional[float], distill_weight: Optional[
 
 
 class StoredLogitsDistillationTask(ClassificationTask):
-    r"""timm's classification task with a teacher whose probabilities come with the targets: no teacher is run.
+    r"""timm's classification task with the teacher's probabilities in the targets; no teacher runs.
 
     .. math:: L = w_t \, \mathrm{criterion}(z, y) + w_d \, T^2 \, \mathrm{CE}(p, z / T)
 
     Args:
-        model: Student, of 2 or more classes.
-        criterion: Loss of the labels: of ``(B, C)`` class weights after mixing, of class indices without.
-        task_loss_weight: Weight w_t, with the other as in :func:`distillation_weights`.
+        model: Student with 2 or more classes.
+        criterion: Loss of the labels, which are ``(B, C)`` class weights after mixup and class indices otherwise.
+        task_loss_weight: Weight w_t; defaults as in :func:`distillation_weights`.
         distill_loss_weight: Weight w_d.
-        temperature: Temperature T at which the targets' probabilities were taken.
+        temperature: Temperature T of the probabilities in the targets.
         device: Device for task tensors.
         dtype: Dtype for task tensors.
         verbose: Log the weights.
@@ -118,7 +121,7 @@ class StoredLogitsDistillationTask(ClassificationTask):
         ValueError: The temperature is not positive.
 
     Source: arXiv 2001.06268 section 3.2. Departures: timm's LogitDistillationTask runs the teacher on the augmented
-    picture in every step and has a KL divergence, of the same gradient.
+    image in every step and minimizes the KL divergence, which has the same gradient.
     """
 
     def __init__(
@@ -133,17 +136,20 @@ class StoredLogitsDistillationTask(ClassificationTask):
             verbose: bool = True,
     ) -> None:
         if not temperature > 0:
-            raise ValueError(f'temperature must be positive, got {temperature!r}.')
+            raise ValueError(f'temperature must be positive, got {temperature!r}')
         super().__init__(model, criterion=criterion, device=device, dtype=dtype, verbose=verbose)
         self.task_loss_weight, self.distill_loss_weight = distillation_weights(task_loss_weight, distill_loss_weight)
         self.temperature = temperature
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> Dict[str, Any]:
-        """``loss``, its parts ``task_loss`` and ``kd_loss`` without their weights, and the logits as ``output``.
+        """Run the student and compute the loss.
 
         Args:
-            input: ``(B, C, H, W)`` pictures.
+            input: ``(B, C, H, W)`` images.
             target: Packed targets, see :func:`pack_targets`.
+
+        Returns:
+            ``loss``, its parts ``task_loss`` and ``kd_loss`` before weighting, and the logits as ``output``.
         """
         output = self.trainable_module(input)
         labels, teacher_probs = unpack_targets(target, output.shape[-1])

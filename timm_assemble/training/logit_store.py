@@ -2,16 +2,14 @@
 
 A folder ``STORE`` holds
 
-- ``store.json``: what it is of, see :class:`StoreInfo`, and whether it is complete;
+- ``store.json``: what the logits belong to, see :class:`StoreInfo`, and whether the store is complete;
 - ``logits.npy``: float16 ``(N, C)``, row i for sample i of the data set; or with ``top_k``
-  ``values.npy`` float16 ``(N, k)``, ``indices.npy`` uint16 (uint32 from 65,536 classes) ``(N, k)`` and ``rest.npy``
-  float16 ``(N,)``, the logit that each other class has;
-- ``chunks/``, only while it is not complete: an empty file for each finished chunk of rows.
+  ``values.npy`` float16 ``(N, k)``, ``indices.npy`` uint16 (uint32 from 65,537 classes) ``(N, k)`` and ``rest.npy``
+  float16 ``(N,)``, the logit of every other class;
+- ``chunks/``, until the store is complete: an empty file for each finished chunk of rows.
 
-Each row is less its largest logit: the softmax does not see it, and float16 is finest near 0, where the probability is.
-A plain ``.npy`` of shape ``(N, C)`` is read as well, without a check of what it is of but for N and C.
-
-Knows numpy and torch alone.
+The largest logit of each row is subtracted: the softmax does not change, and float16 is finest near 0, where most of
+the probability is. A plain ``.npy`` file of shape ``(N, C)`` can be read as well; only N and C can be checked then.
 """
 import json
 import os
@@ -23,6 +21,7 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 
+from ..utils.atomic import atomic_file
 from .dataset_fingerprint import SampleFingerprint
 
 __all__ = ['StoreInfo', 'TeacherLogits', 'TeacherLogitsWriter', 'shrink']
@@ -33,15 +32,15 @@ LOWEST = float(np.finfo(np.float16).min)
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """What a store is of; all of it must be equal for a run to go on with it.
+    """What the logits of a store belong to. A run resumes a store only if all of it is equal.
 
     Attributes:
-        teacher: Name of the teacher, SHA-256 of its weights, precision it ran in.
-        preprocessing: Input size, mean, std, interpolation, crop of its pictures.
+        teacher: Name of the teacher, SHA-256 of its weights, whether it ran in mixed precision.
+        preprocessing: Input size, mean, std, interpolation and crop of the teacher's images.
         samples: Data set, a :class:`SampleFingerprint` as a dict.
-        num_classes: Logits of a sample, C.
-        top_k: Largest logits kept of each row; 0 keeps all.
-        chunk_size: Rows that are written as one.
+        num_classes: Logits per sample, C.
+        top_k: Number of largest logits stored per row; 0 stores all.
+        chunk_size: Rows written at once.
     """
 
     teacher: Dict[str, Any]
@@ -60,11 +59,11 @@ class StoreInfo:
         return -(-self.count // self.chunk_size)
 
     def chunk(self, index: int) -> range:
-        """The samples of a chunk."""
+        """Return the sample indices of a chunk."""
         return range(index * self.chunk_size, min((index + 1) * self.chunk_size, self.count))
 
     def arrays(self) -> Dict[str, Tuple[Tuple[int, ...], Any]]:
-        """Shape and dtype of each array of the store."""
+        """Return the shape and dtype of each array of the store."""
         if not self.top_k:
             return {'logits': ((self.count, self.num_classes), np.float16)}
         index_type = np.uint16 if self.num_classes <= 1 << 16 else np.uint32
@@ -73,17 +72,17 @@ class StoreInfo:
 
 
 def shrink(logits: torch.Tensor, top_k: int = 0) -> Dict[str, np.ndarray]:
-    r"""Logits to the arrays of a store.
+    r"""Convert logits to the arrays of a store.
 
-    Each row is less its maximum. With ``top_k`` the other :math:`C - k` classes share their probability evenly: each
-    has the logit :math:`\log \frac{1}{C - k} \sum_{c \notin top} e^{z_c}`.
+    The maximum of each row is subtracted. With ``top_k`` the probability of the other :math:`C - k` classes is spread
+    evenly: each has the logit :math:`\log \frac{1}{C - k} \sum_{c \notin top} e^{z_c}`.
 
     Args:
         logits: ``(B, C)``, finite.
-        top_k: Logits to keep of each row, below C; 0 for all.
+        top_k: Number of largest logits to store per row, below C; 0 stores all.
 
     Returns:
-        Arrays by name, as in the module's text, float16.
+        Arrays by name, float16, see the module's docstring.
     """
     logits = logits.double()
     logits = logits - logits.amax(1, keepdim=True)
@@ -100,13 +99,13 @@ def _read_json(folder: Path) -> Dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:
-        raise ValueError(f'{folder} is no store of teacher logits: it has no store.json; '
-                         f'timm-assemble teacher-logits makes one') from None
+        raise ValueError(f'path must be a store of teacher logits, got {folder}, which has no store.json; '
+                         f'`timm-assemble teacher-logits` writes a store') from None
     except (json.JSONDecodeError, UnicodeDecodeError):
-        raise ValueError(f'{path} cannot be read: it is not JSON') from None
+        raise ValueError(f'{path} must be JSON') from None
     names = {field.name for field in fields(StoreInfo)}
     if not isinstance(content, dict) or content.get('format') != FORMAT or not names <= content.keys():
-        raise ValueError(f'{path} must be of the format {FORMAT!r} with {", ".join(sorted(names))}')
+        raise ValueError(f'{path} must have the format {FORMAT!r} with {", ".join(sorted(names))}')
     return content
 
 
@@ -120,36 +119,36 @@ def _open_array(path: Path, shape: Optional[Tuple[int, ...]], mode: Any = 'r') -
     except FileNotFoundError:
         raise ValueError(f'{path} is missing') from None
     except (ValueError, EOFError, OSError) as e:
-        raise ValueError(f'{path} is truncated or no .npy file: {str(e).splitlines()[0]}') from None
+        raise ValueError(f'{path} must be a complete .npy file: {str(e).splitlines()[0]}') from None
     if not isinstance(array, np.ndarray):
-        raise ValueError(f'{path} must be one array, an .npy file')
+        raise ValueError(f'{path} must hold one array, as an .npy file does')
     if shape is not None and array.shape != shape:
         raise ValueError(f'{path} must have shape {shape}, got {array.shape}')
     return array
 
 
 class TeacherLogits:
-    """Rows of a complete store, or of a plain ``.npy``, memory-mapped; safe to send to worker processes.
+    """Rows of a complete store or of a plain ``.npy`` file, memory-mapped. Worker processes can unpickle it.
 
     Args:
-        path: Folder of a store, or a file of shape ``(N, C)``, float16, float32 or float64.
+        path: Folder of a store, or a file of shape ``(N, C)`` in float16, float32 or float64.
 
     Raises:
-        ValueError: No store there, or not a whole one.
+        ValueError: ``path`` is not a store, or the store is incomplete or damaged.
     """
 
     def __init__(self, path: Union[str, Path]) -> None:
         self.path = Path(path)
         self.info: Optional[StoreInfo] = None
-        if not self.path.exists():
-            raise ValueError(f'{self.path} must be a store of teacher logits or an .npy file; there is nothing')
+        if not str(path) or not self.path.exists():
+            raise ValueError(f'path must be a store of teacher logits or an .npy file, got {str(path)!r}, '
+                             f'which {"does not exist" if str(path) else "is empty"}')
         if self.path.is_dir():
             content = _read_json(self.path)
             self.info = _info(content)
             if not content['complete']:
-                done = len(_finished(self.path))
-                raise ValueError(f'{self.path} is not complete, {done} of {self.info.num_chunks} chunks are there: '
-                                 f'run the teacher-logits command that began it again')
+                raise ValueError(f'path must be a complete store, got {self.path} with {len(_finished(self.path))} of '
+                                 f'{self.info.num_chunks} chunks; resume the teacher-logits command that began it')
         self._arrays: Optional[Dict[str, np.ndarray]] = None
         arrays = self._open()
         if self.info is None:
@@ -171,13 +170,13 @@ class TeacherLogits:
         return self._arrays
 
     def __getstate__(self) -> Dict[str, Any]:
-        return {**self.__dict__, '_arrays': None}  # a worker maps the files itself; pickled, a map is a whole copy
+        return {**self.__dict__, '_arrays': None}  # pickle copies a memory map; a worker maps the files itself
 
     def __len__(self) -> int:
         return self.count
 
     def logits(self, index: int) -> torch.Tensor:
-        """float32 ``(C,)``: the logits of a sample up to a constant."""
+        """Return the logits of a sample up to a constant, float32 ``(C,)``."""
         arrays = self._open()
         if 'logits' in arrays:
             return torch.from_numpy(arrays['logits'][index].astype(np.float32))
@@ -187,27 +186,27 @@ class TeacherLogits:
         return row
 
     def probabilities(self, index: int, temperature: float = 1.0) -> torch.Tensor:
-        """float32 ``(C,)``: softmax of a sample's logits over the temperature."""
+        """Return the softmax of a sample's logits over the temperature, float32 ``(C,)``."""
         return (self.logits(index) / temperature).softmax(0)
 
     def check(self, samples: SampleFingerprint, num_classes: int) -> None:
-        """Whether the rows are those of a data set and a student.
+        """Check that the rows belong to a data set and fit a student.
 
         Args:
-            samples: The data set's.
+            samples: Fingerprint of the training data set.
             num_classes: Classes of the student.
 
         Raises:
-            ValueError: They are not; the message says in what.
+            ValueError: They do not; the message says how they differ.
         """
         if self.num_classes != num_classes:
-            raise ValueError(f'{self.path} has logits of {self.num_classes} classes, the model has {num_classes}')
+            raise ValueError(f'num_classes must be {self.num_classes}, the classes of {self.path}, got {num_classes}')
         if self.info is not None:
             difference = SampleFingerprint(**self.info.samples).difference(samples)
         else:
-            difference = None if samples.count == self.count else f'{samples.count} samples, not {self.count}'
+            difference = None if samples.count == self.count else f'{samples.count} samples instead of {self.count}'
         if difference is not None:
-            raise ValueError(f'{self.path} was made from another data set: the training data has {difference}')
+            raise ValueError(f'samples must be those of {self.path}, got {difference}')
 
 
 def _finished(folder: Path) -> List[int]:
@@ -216,79 +215,85 @@ def _finished(folder: Path) -> List[int]:
     return sorted(int(name) for name in os.listdir(folder / 'chunks') if name.isdecimal())
 
 
-def _replace_json(folder: Path, info: StoreInfo, complete: bool) -> None:
-    text = json.dumps({'format': FORMAT, 'complete': complete, **asdict(info)}, indent=1)
-    new = folder / 'store.json.new'
-    with open(new, 'w') as f:
-        f.write(text + '\n')
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(new, folder / 'store.json')
-
-
 class TeacherLogitsWriter:
-    """Makes a store, or goes on with one, by chunks in any order and from any number of processes.
+    """Writes a store by chunks, in any order and from any number of processes, and resumes one.
 
-    A chunk counts as finished when its rows are on the disk, so that a kill at any moment loses those of the chunks in
-    work. :meth:`prepare` and :meth:`finish` are for one process while the others wait.
+    A chunk counts as finished when its rows are on the disk, so that a kill at any moment loses only the chunks in
+    progress. One process calls :meth:`prepare` and :meth:`finish` while the others wait.
 
     Args:
-        folder: Folder of the store.
-        info: What it is of.
+        output: Folder of the store.
+        info: What its logits belong to.
     """
 
-    def __init__(self, folder: Union[str, Path], info: StoreInfo) -> None:
-        self.folder = Path(folder)
+    def __init__(self, output: Union[str, Path], info: StoreInfo) -> None:
+        self.output = Path(output)
         self.info = info
 
     def prepare(self) -> None:
-        """Make the files, if they are not there yet.
+        """Create the files of a new store; check those of an existing one.
 
         Raises:
-            ValueError: The folder holds something else, or a store of something else.
+            ValueError: The folder holds other files, or the store of another run.
         """
-        if (self.folder / 'store.json').exists():
-            content = _read_json(self.folder)
-            there, wanted = asdict(_info(content)), json.loads(json.dumps(asdict(self.info)))
-            other = [name for name in wanted if there[name] != wanted[name]]
+        if (self.output / 'store.json').exists():
+            content = _read_json(self.output)
+            existing, wanted = asdict(_info(content)), json.loads(json.dumps(asdict(self.info)))
+            other = [name for name in wanted if existing[name] != wanted[name]]
             if other:
-                raise ValueError(f'{self.folder} holds logits of another run, with {other[0]} {there[other[0]]}, not '
-                                 f'{wanted[other[0]]}: choose another folder')
+                raise ValueError(f'output must be a new folder or the store of the same run, got {self.output} with '
+                                 f'`{other[0]}` {existing[other[0]]} instead of {wanted[other[0]]}')
             return
-        if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f'{self.folder} must be a folder, and is a file')
-        allowed = {f'{name}.npy' for name in self.info.arrays()} | {'chunks', 'store.json.new'}
-        if self.folder.is_dir() and not set(os.listdir(self.folder)) <= allowed:
-            raise ValueError(f'{self.folder} must be new, empty, or a store of teacher logits; it holds other things')
-        (self.folder / 'chunks').mkdir(parents=True, exist_ok=True)
+        if self.output.exists() and not self.output.is_dir():
+            raise ValueError(f'output must be a folder, got the file {self.output}')
+        allowed = {f'{name}.npy' for name in self.info.arrays()} | {'chunks', *map(os.path.basename, self._leftovers())}
+        if self.output.is_dir() and not set(os.listdir(self.output)) <= allowed:
+            raise ValueError(f'output must be a new or empty folder or a store, got {self.output} with other files')
+        (self.output / 'chunks').mkdir(parents=True, exist_ok=True)
         for name, (shape, dtype) in self.info.arrays().items():
-            open_memmap(self.folder / f'{name}.npy', 'w+', dtype=dtype, shape=shape).flush()
-        _replace_json(self.folder, self.info, complete=False)
+            open_memmap(self.output / f'{name}.npy', 'w+', dtype=dtype, shape=shape).flush()
+        self._write_json(complete=False)
+
+    def _leftovers(self) -> List[Path]:
+        """Return what killed processes left of writing store.json."""
+        return list(self.output.glob('.store.*.tmp.json'))
+
+    def _write_json(self, complete: bool) -> None:
+        text = json.dumps({'format': FORMAT, 'complete': complete, **asdict(self.info)}, indent=1)
+        with atomic_file(self.output / 'store.json') as file:
+            file.write_text(text + '\n')
 
     @property
     def complete(self) -> bool:
-        return bool(_read_json(self.folder)['complete'])
+        return bool(_read_json(self.output)['complete'])
 
     def missing(self) -> List[int]:
-        """Chunks that are not finished."""
-        return [] if self.complete else sorted(set(range(self.info.num_chunks)) - set(_finished(self.folder)))
+        """Return the chunks that are not finished."""
+        return [] if self.complete else sorted(set(range(self.info.num_chunks)) - set(_finished(self.output)))
 
     def write(self, chunk: int, arrays: Dict[str, np.ndarray]) -> None:
-        """Write the rows of a chunk, and count it as finished."""
+        """Write the rows of a chunk and mark it as finished."""
         rows = self.info.chunk(chunk)
         for name, (shape, _) in self.info.arrays().items():
-            array: Any = _open_array(self.folder / f'{name}.npy', shape, 'r+')
+            array: Any = _open_array(self.output / f'{name}.npy', shape, 'r+')
             array[rows.start:rows.stop] = arrays[name]
             array.flush()
-        (self.folder / 'chunks' / str(chunk)).touch()
+        (self.output / 'chunks' / str(chunk)).touch()
 
     def finish(self) -> None:
-        """Declare the store complete, when no chunk is missing."""
-        missing = self.missing()  # none in a store that a kill has left complete with its chunks/ there
+        """Mark the store as complete.
+
+        Raises:
+            ValueError: Chunks are missing.
+        """
+        missing = self.missing()  # none if a kill left chunks/ in a complete store
         if missing:
-            raise ValueError(f'{self.folder} is not complete, {len(missing)} chunks are missing')
-        _replace_json(self.folder, self.info, complete=True)
-        if (self.folder / 'chunks').is_dir():
-            for chunk in _finished(self.folder):
-                (self.folder / 'chunks' / str(chunk)).unlink()
-            (self.folder / 'chunks').rmdir()
+            raise ValueError(f'output must have all chunks before it is complete, got {self.output} without '
+                             f'{len(missing)} of {self.info.num_chunks}')
+        self._write_json(complete=True)
+        for leftover in self._leftovers():
+            leftover.unlink()
+        if (self.output / 'chunks').is_dir():
+            for chunk in _finished(self.output):
+                (self.output / 'chunks' / str(chunk)).unlink()
+            (self.output / 'chunks').rmdir()

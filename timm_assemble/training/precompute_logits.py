@@ -1,39 +1,29 @@
-"""A teacher over a whole data set into a store: its own preprocessing, in one process or in those of torchrun.
-
-Knows torch, timm's models and transforms, and the store.
-"""
-import hashlib
-import os
+"""Run a teacher over a data set and store its logits, in one process or under torchrun."""
 import warnings
 from contextlib import nullcontext
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, ContextManager, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, ContextManager, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
-import torch.distributed as dist
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
+from ..models.pretrained_cfg import input_channels
+from ..utils.checksum import weights_sha256
+from ..utils.distributed import Ranks
 from .dataset_fingerprint import fingerprint
 from .logit_store import StoreInfo, TeacherLogitsWriter, shrink
 
-__all__ = ['store_teacher_logits', 'weights_sha256']
+__all__ = ['available_device', 'store_teacher_logits']
 
 
-def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 of a model's parameters and buffers with their names."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(f'{name} {tuple(tensor.shape)} {tensor.dtype}\n'.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+class _Images(Dataset):
+    """Images preprocessed for the teacher, or the error of one that cannot be read; timm would skip to the next.
 
-
-class _Pictures(Dataset):
-    """Pictures as the teacher wants them; one that cannot be read is an error, where timm would take the next."""
+    The error is returned because a worker process that raises it puts its traceback into the message.
+    """
 
     def __init__(self, dataset: Any, transform: Any) -> None:
         dataset.transform = None
@@ -43,17 +33,22 @@ class _Pictures(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> torch.Tensor:
+    def __getitem__(self, index: int) -> Union[torch.Tensor, str]:
         reader = getattr(self.dataset, 'reader', None)
-        if reader is None:
-            picture = self.dataset[index][0]
-        else:
-            try:
+        try:
+            if reader is None:
+                image = self.dataset[index][0]
+            else:
                 with reader[index][0] as file:
-                    picture = Image.open(file).convert(self.dataset.input_img_mode or 'RGB')
-            except (OSError, SyntaxError) as e:
-                raise ValueError(f'picture {self.dataset.filename(index)} cannot be read: {e}') from e
-        return self.transform(picture)
+                    image = Image.open(file).convert(self.dataset.input_img_mode or 'RGB')
+        except Exception as e:  # Pillow raises errors of many kinds for damaged files
+            name = f'sample {index}' if reader is None else self.dataset.filename(index)
+            return f'dataset must have readable images, got {name}: {" ".join(str(e).split())}'
+        return self.transform(image)
+
+
+def _collate(samples: List[Union[torch.Tensor, str]]) -> Union[torch.Tensor, str]:
+    return next((sample for sample in samples if isinstance(sample, str)), None) or default_collate(samples)
 
 
 def _autocast(device: torch.device, amp: bool) -> ContextManager:
@@ -63,61 +58,62 @@ def _autocast(device: torch.device, amp: bool) -> ContextManager:
 
 
 def _compute(
-        model: nn.Module, pictures: _Pictures, info: StoreInfo, chunks: List[int], batch_size: int, workers: int,
+        model: nn.Module, images: _Images, info: StoreInfo, chunks: Sequence[int], batch_size: int, workers: int,
         device: torch.device, amp: bool,
 ) -> Iterator[Tuple[int, Dict[str, Any]]]:
-    """Chunks with their rows. No batch reaches over a chunk's end: a row does not depend on where a run began."""
+    """Yield chunks and their rows. No batch crosses a chunk's end, so that rows do not depend on where a run began."""
     batches = [(chunk, list(info.chunk(chunk))[i:i + batch_size])
                for chunk in chunks for i in range(0, len(info.chunk(chunk)), batch_size)]
     loader: DataLoader = DataLoader(
-        pictures, batch_sampler=[batch for _, batch in batches], num_workers=workers, pin_memory=device.type == 'cuda')
+        images, batch_sampler=[batch for _, batch in batches], num_workers=workers, collate_fn=_collate,
+        pin_memory=device.type == 'cuda')
     rows: List[torch.Tensor] = []
     with torch.inference_mode():
         for i, ((chunk, batch), x) in enumerate(zip(batches, loader)):
+            if isinstance(x, str):
+                raise ValueError(x)
             with _autocast(device, amp):
                 logits = model(x.to(device, non_blocking=True)).float().cpu()
             if not bool(logits.isfinite().all()):
                 bad = batch[int((~logits.isfinite()).any(1).nonzero()[0])]
-                raise ValueError(f'the teacher gives logits that are not finite for sample {bad}'
-                                 + ('; leave out --amp' if amp else ''))
+                raise ValueError(f'model must give finite logits, got others for sample {bad}'
+                                 + ('; try without `amp`' if amp else ''))
             rows.append(logits)
             if i + 1 == len(batches) or batches[i + 1][0] != chunk:
                 yield chunk, shrink(torch.cat(rows), info.top_k)
                 rows = []
 
 
-class _Ranks:
-    """The processes of torchrun, which share the work; one process where there are none."""
+def available_device(device: Union[str, torch.device]) -> torch.device:
+    """Return a device of this machine.
 
-    def __init__(self) -> None:
-        self.size, self.rank = int(os.environ.get('WORLD_SIZE', 1)), int(os.environ.get('RANK', 0))
+    Raises:
+        ValueError: The machine does not have it, or torch does not know it.
+    """
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found).cpu()
+    except (RuntimeError, AssertionError) as e:
+        raise ValueError(f'device must be available, got {str(device)!r}: {str(e).splitlines()[0]}') from e
+    return found
 
-    def __enter__(self) -> '_Ranks':
-        if self.size > 1:
-            dist.init_process_group('gloo', timeout=timedelta(days=7))  # the fastest waits for the slowest
-        return self
 
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        if self.size > 1:
-            dist.destroy_process_group()
+def _bands(mode: str) -> int:
+    try:
+        return Image.getmodebands(mode)
+    except KeyError:
+        return 0
 
-    def from_first(self, make: Any) -> Any:
-        """What ``make()`` gives in the first process, in all; its ValueError as well."""
-        result: List[Any] = [None, None]
-        if self.rank == 0:
-            try:
-                result = [make(), None]
-            except ValueError as e:
-                result = [None, str(e)]
-        if self.size > 1:
-            dist.broadcast_object_list(result)
-        if result[1] is not None:
-            raise ValueError(result[1])
-        return result[0]
 
-    def wait(self) -> None:
-        if self.size > 1:
-            dist.barrier()
+def _data_config(model: nn.Module, preprocessing: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the teacher's test preprocessing, for the model's own number of input channels."""
+    channels = getattr(model, 'in_chans', None) or resolve_data_config(preprocessing, model=model)['input_size'][0]
+    for key in ('mean', 'std'):
+        if len(preprocessing.get(key) or (0,)) not in (1, channels):
+            raise ValueError(f'{key} must have one value or {channels}, got {len(preprocessing[key])}')
+    config = resolve_data_config({'in_chans': channels, **preprocessing}, model=model, use_test_size=True)
+    adapted = input_channels(config, channels)
+    return {**config, **{key: adapted[key] for key in ('input_size', 'mean', 'std')}}
 
 
 def store_teacher_logits(
@@ -134,66 +130,67 @@ def store_teacher_logits(
         preprocessing: Optional[Dict[str, Any]] = None,
         progress: bool = True,
 ) -> StoreInfo:
-    """Run a teacher over a data set's pictures, unaugmented, as its own configuration says, and store the logits.
+    """Run a teacher over the unaugmented images of a data set and store the logits.
 
-    Killed at any moment and called again with the same arguments, it goes on with the chunks that are missing, and the
-    finished store is bit-equal to that of an unbroken run.
+    After a kill at any moment, a call with the same arguments computes the missing chunks; the finished store is
+    bit-equal to that of an uninterrupted run.
 
     Args:
         model: Teacher, a timm model.
-        name: What the store calls it.
-        dataset: Data set of timm or torchvision by index. Its transform is replaced.
+        name: Name of the teacher in the store.
+        dataset: Map-style data set of timm or torchvision. Its transform is replaced.
         output: Folder of the store.
-        top_k: Largest logits to keep of each row, below the classes; 0 keeps all.
-        batch_size: Pictures run at once; at most a chunk.
-        chunk_size: Pictures whose rows are written at once, and lost by a kill in their midst.
-        workers: Processes that read pictures.
+        top_k: Number of largest logits to store per row, below the number of classes; 0 stores all.
+        batch_size: Images per batch, at most a chunk.
+        chunk_size: Images whose rows are written at once; a kill loses the chunk in progress.
+        workers: Worker processes that read images.
         device: Device of the teacher.
         amp: Mixed precision: float16 on CUDA, bfloat16 elsewhere.
-        preprocessing: What of it shall not be the teacher's own: arguments of timm's ``resolve_data_config``.
-        progress: Show a bar with pictures/s and the time left, of this process's share.
+        preprocessing: Arguments of timm's ``resolve_data_config`` that override the teacher's own test preprocessing.
+        progress: Show a bar with images/s and the remaining time of rank 0.
 
     Returns:
-        What the store is of.
+        What the logits belong to.
 
     Raises:
-        ValueError: Class counts do not match, the folder holds something else, a picture cannot be read, logits are not
-            finite.
+        ValueError: The device does not exist, class counts or channels do not match, the folder holds other files, an
+            image cannot be read, or logits are not finite.
 
-    Source: arXiv 2001.06268 section 3.2: logits of each training picture are computed once.
+    Source: arXiv 2001.06268 section 3.2: logits of each training image are computed once.
     """
     from tqdm import tqdm
 
-    device = torch.device(device)
+    device = available_device(device)
     samples = fingerprint(dataset)
-    config = resolve_data_config(preprocessing or {}, model=model, use_test_size=True)
+    config = _data_config(model, preprocessing or {})
     num_classes: Any = model.num_classes
     if samples.classes > num_classes:
-        raise ValueError(f'the data set has {samples.classes} classes, the teacher {name} has {num_classes}')
+        raise ValueError(f'dataset must have at most {num_classes} classes, those of {name}, got {samples.classes}')
     if not 0 <= top_k < num_classes:
-        raise ValueError(f'top_k must be from 0 to {num_classes - 1}, one less than the classes, got {top_k}')
+        raise ValueError(f'top_k must be from 0 to {num_classes - 1}, below the number of classes, got {top_k}')
+    channels, mode = config['input_size'][0], getattr(dataset, 'input_img_mode', None)
+    if mode and _bands(mode) != channels:
+        raise ValueError(f'input_img_mode must be a mode with {channels} channels, those of {name}, got {mode!r}')
     if samples.classes < num_classes:
         warnings.warn(f'the data set has {samples.classes} classes, the teacher {num_classes}: '
                       f'a student needs {num_classes} outputs', stacklevel=2)
     info = StoreInfo(
-        teacher={'name': name, 'weights_sha256': weights_sha256(model), 'amp': amp},
+        teacher={'name': name, 'weights_sha256': weights_sha256(model.state_dict()), 'amp': amp},
         preprocessing={key: list(value) if isinstance(value, tuple) else value for key, value in config.items()},
         samples=samples.as_dict(), num_classes=num_classes, top_k=top_k, chunk_size=chunk_size)
     writer = TeacherLogitsWriter(output, info)
-    pictures = _Pictures(dataset, create_transform(**config, is_training=False))
+    images = _Images(dataset, create_transform(**config, is_training=False))
     model = model.eval().to(device)
-    with _Ranks() as ranks:
+    with Ranks() as ranks:
         ranks.from_first(writer.prepare)
-        missing: List[int] = ranks.from_first(writer.missing)
-        mine = missing[ranks.rank::ranks.size]
-        share = sum(len(info.chunk(chunk)) for chunk in mine)
-        bar = tqdm(total=share, unit='image', unit_scale=True, disable=not (progress and ranks.rank == 0 and share),
-                   desc=f'{name}' + (f', share 1 of {ranks.size}' if ranks.size > 1 else ''))
-        for chunk, arrays in _compute(
-                model, pictures, info, mine, min(batch_size, chunk_size), workers, device, amp):
-            writer.write(chunk, arrays)
-            bar.update(len(info.chunk(chunk)))
-        bar.close()
-        ranks.wait()
+        chunks = ranks.own(ranks.from_first(writer.missing))
+        total = sum(len(info.chunk(chunk)) for chunk in chunks)
+        with tqdm(total=total, unit='image', unit_scale=True, disable=not (progress and ranks.rank == 0 and total),
+                  desc=f'{name}' + (f', rank 0 of {ranks.world_size}' if ranks.world_size > 1 else '')) as bar:
+            for chunk, arrays in _compute(
+                    model, images, info, chunks, min(batch_size, chunk_size), workers, device, amp):
+                writer.write(chunk, arrays)
+                bar.update(len(info.chunk(chunk)))
+        ranks.barrier()
         ranks.from_first(writer.finish)
     return info

@@ -1,10 +1,8 @@
-"""Teacher rows on the way from the data set to the task: joined to the labels, collated, and mixed like them.
+"""Teacher rows between the data set and the task: joined to the labels, collated, and mixed like the labels.
 
-timm's mixup is called with positions in the batch as the labels, as many classes as positions and no smoothing. What
-it gives back as targets is then the mixing matrix, whatever its mode: applied to labels and teacher rows alike, it
-needs no copy of timm's mixup, nor knowledge of which picture it mixes with which.
-
-Knows torch, timm's mixup and how targets are packed; a store is anything with ``probabilities(index, temperature)``.
+timm's mixup is called with the positions in the batch as labels, as many classes as positions and no smoothing. The
+targets it returns are then the mixing matrix, in every mode. Applied to labels and teacher rows, it saves a copy of
+timm's mixup and does not depend on which images timm mixes.
 """
 import copy
 from typing import Any, Callable, List, Protocol, Sequence, Tuple
@@ -22,25 +20,25 @@ __all__ = [
 
 
 class TeacherRows(Protocol):
-    """What is needed of a store."""
+    """The part of a store that a data set uses."""
 
     def probabilities(self, index: int, temperature: float) -> torch.Tensor: ...
 
 
 class TeacherDataset(Dataset):
-    """A data set whose targets carry the teacher's probabilities: packed ``[label, p_1 .. p_C]``, float32.
+    """A data set whose targets carry the teacher's probabilities, packed as ``[label, p_1 .. p_C]``, float32.
 
-    Any collation that stacks tensors takes them; ``transform`` and all else is the inner data set's.
+    Any collate function that stacks tensors works. ``transform`` and other attributes are those of the inner data set.
 
     Args:
-        dataset: Data set of ``(picture, label)`` by index.
-        store: Teacher's rows in the same order.
+        dataset: Map-style data set of ``(image, label)``.
+        store: Teacher rows in the same order.
         temperature: Temperature of the softmax, positive.
     """
 
     def __init__(self, dataset: Any, store: TeacherRows, temperature: float = 1.0) -> None:
         if not temperature > 0:
-            raise ValueError(f'temperature must be positive, got {temperature!r}.')
+            raise ValueError(f'temperature must be positive, got {temperature!r}')
         self.dataset = dataset
         self.store = store
         self.temperature = temperature
@@ -57,48 +55,48 @@ class TeacherDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Tuple[Any, torch.Tensor]:
-        picture, label = self.dataset[index]
-        return picture, pack_targets(torch.as_tensor(label), self.store.probabilities(index, self.temperature))
+        image, label = self.dataset[index]
+        return image, pack_targets(torch.as_tensor(label), self.store.probabilities(index, self.temperature))
 
     def __getattr__(self, name: str) -> Any:
-        if name == 'dataset':  # not yet there while it is unpickled
+        if name == 'dataset':  # not set yet during unpickling
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
 
-def mix_with_matrix(mixup: Mixup, pictures: Any) -> Tuple[torch.Tensor, torch.Tensor]:
-    """Mix pictures with timm's mixup and learn how they were mixed.
+def mix_with_matrix(mixup: Mixup, images: Any) -> Tuple[torch.Tensor, torch.Tensor]:
+    """Mix images with timm's mixup and return the mixing matrix as well.
 
     Args:
-        mixup: timm's ``Mixup``, or ``FastCollateMixup``, of any mode.
-        pictures: ``(B, C, H, W)``; for ``FastCollateMixup`` a list of B uint8 ``(C, H, W)``. B is even.
+        mixup: timm's ``Mixup`` or ``FastCollateMixup``, in any mode.
+        images: ``(B, C, H, W)``; for ``FastCollateMixup`` a list of B uint8 ``(C, H, W)``. B is even.
 
     Returns:
-        The mixed pictures, and the mixing matrix, float32 ``(B', B)``, whose rows are the shares of the B pictures in
-        each mixed one. B' is B, or half of it in mode half.
+        The mixed images, and the mixing matrix, float32 ``(B', B)``: each row has the weights of the B images in one
+        mixed image. B' is B, or B / 2 in mode ``half``.
     """
     positions_mixup: Any = copy.copy(mixup)
-    positions_mixup.num_classes = len(pictures)
+    positions_mixup.num_classes = len(images)
     positions_mixup.label_smoothing = 0.0
     if isinstance(mixup, FastCollateMixup):
-        return FastCollateMixup.__call__(positions_mixup, [(x, i) for i, x in enumerate(pictures)])
-    return Mixup.__call__(positions_mixup, pictures, torch.arange(len(pictures), device=pictures.device))
+        return FastCollateMixup.__call__(positions_mixup, [(x, i) for i, x in enumerate(images)])
+    return Mixup.__call__(positions_mixup, images, torch.arange(len(images), device=images.device))
 
 
 def mix_rows(matrix: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Mix rows as pictures were mixed, in full float32.
+    """Mix rows as the images were mixed, in full float32.
 
-    Not a matrix product: on CUDA that is TF32 where the training allows it, and nearly all of the matrix is 0.
+    It avoids a matrix product, which would use TF32 on CUDA if the training allows it, for a matrix that is mostly 0.
 
     Args:
-        matrix: ``(B', B)`` of :func:`mix_with_matrix`; two pictures at most have a share in a mixed one.
+        matrix: ``(B', B)`` from :func:`mix_with_matrix`; a mixed image has at most two sources.
         rows: ``(B, C)``.
 
     Returns:
         ``(B', C)``.
     """
-    shares, sources = matrix.topk(2, dim=1)
-    return rows[sources[:, 0]] * shares[:, :1] + rows[sources[:, 1]] * shares[:, 1:]
+    weights, sources = matrix.topk(2, dim=1)
+    return rows[sources[:, 0]] * weights[:, :1] + rows[sources[:, 1]] * weights[:, 1:]
 
 
 def _mixed_targets(mixup: Mixup, matrix: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -108,10 +106,10 @@ def _mixed_targets(mixup: Mixup, matrix: torch.Tensor, targets: torch.Tensor) ->
 
 
 class TeacherMixup(Mixup):
-    """timm's ``Mixup``, called with pictures and packed targets ``(B, 1 + C)``; gives ``(B, 2C)``.
+    """timm's ``Mixup`` for images and packed targets ``(B, 1 + C)``; returns targets ``(B, 2C)``.
 
-    The labels are smoothed and mixed as timm does it, the teacher's probabilities mixed by the same shares, never
-    smoothed. Arguments are those of timm's class.
+    Labels are smoothed and mixed as in timm. The teacher's probabilities are mixed with the same weights and never
+    smoothed. The arguments are those of timm's class.
     """
 
     def __call__(self, x: torch.Tensor, target: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
@@ -120,25 +118,25 @@ class TeacherMixup(Mixup):
 
 
 class TeacherCollateMixup(FastCollateMixup):
-    """timm's ``FastCollateMixup`` over samples with packed targets; otherwise as :class:`TeacherMixup`."""
+    """timm's ``FastCollateMixup`` for samples with packed targets; targets are as in :class:`TeacherMixup`."""
 
     def __call__(self, batch: Sequence[Tuple[Any, torch.Tensor]], _: Any = None) -> Tuple[torch.Tensor, torch.Tensor]:
-        x, matrix = mix_with_matrix(self, [picture for picture, _ in batch])
+        x, matrix = mix_with_matrix(self, [image for image, _ in batch])
         return x, _mixed_targets(self, matrix, torch.stack([target for _, target in batch]))
 
 
 class TeacherCollate:
-    """A collation for class indices, such as timm's ``fast_collate``, made to carry packed targets.
+    """Extends a collate function for class indices, such as timm's ``fast_collate``, to packed targets.
 
-    timm before 1.0.31 turns targets into integers there, and the parts of an augmentation split repeat them.
+    ``fast_collate`` before timm 1.0.31 converts targets to integers, and augmentation splits repeat them.
 
     Args:
-        collate: Collation of samples with an integer as the target.
+        collate: Collate function for samples with integer targets.
     """
 
     def __init__(self, collate: Callable[[List[Tuple[Any, int]]], Tuple[torch.Tensor, torch.Tensor]]) -> None:
         self.collate = collate
 
     def __call__(self, batch: Sequence[Tuple[Any, torch.Tensor]]) -> Tuple[torch.Tensor, torch.Tensor]:
-        x, positions = self.collate([(picture, i) for i, (picture, _) in enumerate(batch)])
+        x, positions = self.collate([(image, i) for i, (image, _) in enumerate(batch)])
         return x, torch.stack([target for _, target in batch])[positions]
