@@ -178,11 +178,11 @@ CONFIG = 'path must have a config.json'
     (lambda f: _change_weights(f, lambda w: w.pop('head.fc.bias')),
      r'1 differing entries, such as head.fc.bias: missing in model.safetensors, \[7\] in the model'),
     (lambda f: _change_weights(f, lambda w: w['head.fc.bias'].fill_(float('nan'))),
-     'path must have a model.safetensors of finite weights, .*head.fc.bias has values that are not finite'),
+     'path must have a model.safetensors of finite weights, .*head.fc.bias must be finite'),
     (lambda f: (f / 'model.safetensors').write_bytes((f / 'model.safetensors').read_bytes()[:-100]),
      'path must have a model.safetensors'),
     (lambda f: _change_config(f, architecture='resnet18'), "one of this package's models, got 'resnet18'"),
-    (lambda f: _change_config(f, architecture=[3]), r"one of this package's models, got \[3\]"),
+    (lambda f: _change_config(f, architecture=[3]), rf'{CONFIG}.*architecture must be .*, got \[3\]'),
     (lambda f: _change_config(f, pretrained_cfg=dict(input_size=[4, 160, 160])),
      r"input_size must have the model's 3 channels, got \[4, 160, 160\]"),
     (lambda f: _change_config(f, pretrained_cfg=dict(input_size=3)), CONFIG),
@@ -193,7 +193,7 @@ CONFIG = 'path must have a config.json'
     (lambda f: _change_config(f, model_args=5), CONFIG),
     (lambda f: _change_config(f, model_args=dict(width='wide')), CONFIG),
     (lambda f: _change_config(f, model_args=dict(layers='many')), CONFIG),
-    (lambda f: _change_config(f, model_args=dict(layers=[20000, 1, 1, 1])), f'{CONFIG}.*more layers than'),
+    (lambda f: _change_config(f, model_args=dict(layers=[20000, 1, 1, 1])), f'{CONFIG}.*at most 500 in total'),
     (lambda f: (f / 'config.json').write_text('null'), CONFIG),
     (lambda f: (f / 'config.json').write_text('{'), CONFIG),
     (lambda f: (f / 'README.md').write_bytes(b'\xff'), 'path must have a README.md in UTF-8'),
@@ -224,7 +224,7 @@ def test_a_checkpoint_with_nan_is_rejected(tmp_path, cache):
         if tensor.is_floating_point():
             tensor.fill_(float('nan'))
     torch.save(checkpoint, path)
-    _rejected('path must be a checkpoint .* has values that are not finite', path, 'user/name')
+    _rejected('must be finite', path, 'user/name')
     assert not cache.exists()
 
 

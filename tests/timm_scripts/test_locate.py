@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import timm
 
-from timm_assemble.timm_scripts.locate import SCRIPTS, cache_folder, find_script
+from timm_assemble.timm_scripts.locate import SCRIPTS, find_script, scripts_folder
 
 WAYS = (r'give the file with `script`, or set the environment variable TIMM_SCRIPTS to its folder, or run this once '
         r'with a network connection$')
@@ -37,11 +37,12 @@ def repository(tmp_path):
 def test_scripts_are_cloned_once_by_several_ranks(repository, capsys):
     with ThreadPoolExecutor(4) as pool:
         paths = set(pool.map(lambda _: find_script('train', repository=repository), range(4)))
-    assert paths == {cache_folder() / 'train.py'} and paths.pop().read_text() == '# train\n'
+    assert paths == {scripts_folder() / 'train.py'} and paths.pop().read_text() == '# train\n'
     message = capsys.readouterr().err
-    assert message.count('\n') == 1 and repository in message and str(cache_folder()) in message
-    assert {f.name for f in cache_folder().iterdir()} == {f'{name}.py' for name in SCRIPTS}
-    assert {f.name for f in cache_folder().parent.iterdir()} <= {cache_folder().name, f'{cache_folder().name}.lock'}
+    assert message.count('\n') == 1 and repository in message and str(scripts_folder()) in message
+    assert {f.name for f in scripts_folder().iterdir()} == {f'{name}.py' for name in SCRIPTS}
+    name = scripts_folder().name
+    assert {f.name for f in scripts_folder().parent.iterdir()} <= {name, f'{name}.lock'}
     assert find_script('validate', repository='nowhere').is_file() and not capsys.readouterr().err
 
 
@@ -65,7 +66,7 @@ def test_missing_tag_is_reported(repository, monkeypatch):
     message = rf'train.py of timm 9.9.9 was not found \(cloning failed: .*v9.9.9 not found.*\): {WAYS}'
     with pytest.raises(ValueError, match=message) as e:
         find_script('train', repository=repository)
-    assert '\n' not in str(e.value) and not cache_folder().exists()
+    assert '\n' not in str(e.value) and not scripts_folder().exists()
 
 
 def test_missing_git_is_reported(monkeypatch, tmp_path):
@@ -82,6 +83,6 @@ def test_cache_that_cannot_be_written_is_reported(monkeypatch, tmp_path):
 
 
 def test_script_missing_from_the_tag_is_reported():
-    cache_folder().mkdir(parents=True)
+    scripts_folder().mkdir(parents=True)
     with pytest.raises(ValueError, match=rf'train.py of .* \(.* does not have it\): {WAYS}'):
         find_script('train')

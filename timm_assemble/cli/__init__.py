@@ -1,1 +1,1 @@
-"""One file a command of ``timm-assemble``: its arguments and what it calls, the parts imported when it runs."""
+"""The command line, one module per command; what a command needs is imported when it runs."""

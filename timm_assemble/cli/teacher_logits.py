@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
     from timm.data import create_dataset
 
+    from ..models.validation import check_model_source, check_weights
     from ..timm_scripts.check import check_data, check_model
     from ..training import store_teacher_logits
     from ..training.precompute_logits import available_device
@@ -81,9 +82,11 @@ def run(args: argparse.Namespace) -> None:
     available_device(device)
     check_data(args.dataset, args.data_dir)
     check_model(args.model, dict(args.model_kwargs))
+    check_model_source(args.model)
     if args.checkpoint is not None and not args.checkpoint.is_file():
         raise ValueError(f'--checkpoint must be a file, got {args.checkpoint}')
     model = _create_teacher(args)
+    check_weights(model.state_dict(), f'model {args.model}')
     mode = args.input_img_mode or ('RGB' if getattr(model, 'in_chans', 3) == 3 else 'L')
     try:
         dataset = create_dataset(

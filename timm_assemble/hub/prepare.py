@@ -3,18 +3,18 @@
 timm's ``save_for_hf`` writes the folder, in safetensors only. The user's own folder is only read.
 """
 import json
-import os
 import re
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
 
 import timm
-import torch
 from timm.models import save_for_hf
 
 from ..models.train_checkpoint import TrainedModel, read_train_checkpoint
+from ..models.validation import check_model_folder, check_weights
 from ..utils.atomic import MODEL_FILES, atomic_folder
+from ..utils.cache import cache_folder
 from ..utils.checksum import file_sha256
 from .model_card import Result, fold, is_registered_here, model_card
 
@@ -65,17 +65,6 @@ def _as_value_error(message: str, keep: Tuple[Type[Exception], ...] = ()) -> Ite
     except Exception as e:
         name = '' if isinstance(e, ValueError) else f'{type(e).__name__}: '
         raise ValueError(f'{message}: {name}{fold(e)[:300]}') from e
-
-
-def _check_finite(tensors: Iterable[Tuple[str, torch.Tensor]]) -> None:
-    for name, tensor in tensors:
-        if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
-            raise ValueError(f'{name} has values that are not finite')
-
-
-def _cache_folder(repo: str) -> Path:
-    base = os.environ.get('XDG_CACHE_HOME')
-    return (Path(base) if base else Path.home() / '.cache') / 'timm_assemble' / 'push' / repo
 
 
 @contextmanager
@@ -136,8 +125,6 @@ def _read_checkpoint(path: Path) -> TrainedModel:
         trained = read_train_checkpoint(path)
     if not is_registered_here(trained.model.pretrained_cfg['architecture']):
         raise ValueError(f"path must hold one of this package's models, got {trained.args['model']!r} in {path}")
-    with _as_value_error(f'{CHECKPOINT}, got {path}'):
-        _check_finite(trained.model.state_dict().items())
     return trained
 
 
@@ -155,17 +142,17 @@ def _read_folder(folder: Path) -> Tuple[Any, Dict[str, Any]]:
         hint = f'; to publish a checkpoint, give its file, such as {checkpoints[-1]}' if checkpoints else ''
         raise ValueError(f'path must have {" and ".join(MODEL_FILES)}; {folder} lacks {" and ".join(missing)}{hint}')
     with _as_value_error(f'path must have a config.json as timm writes it, got {folder}'):
+        check_model_folder(folder)
         config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
-        architecture, model_args = config['architecture'], dict(config.get('model_args') or {})
+    architecture = config['architecture']
     if not is_registered_here(architecture):
         raise ValueError(f"path must hold one of this package's models, got {architecture!r} in {folder}")
     with _as_value_error(f'path must have a model.safetensors of finite weights, got {folder}'):
         with safe_open(str(folder / 'model.safetensors'), 'pt') as file:
             stored = {name: file.get_slice(name).get_shape() for name in file.keys()}
-            _check_finite((name, file.get_tensor(name)) for name in stored)
+            for name in stored:
+                check_weights({name: file.get_tensor(name)}, 'model.safetensors')
     with _as_value_error(f'path must have a config.json that builds a {architecture}, got {folder}'):
-        if sum(model_args.get('layers') or ()) > len(stored):  # building that many would take minutes
-            raise ValueError('it has more layers than model.safetensors has tensors')
         model: Any = timm.create_model(f'local-dir:{folder}', device='meta').eval()
         built = {name: [*tensor.shape] for name, tensor in model.state_dict().items()}
         channels = next(size[1] for size in built.values() if len(size) == 4)  # of the stem's first convolution
@@ -254,7 +241,7 @@ def prepare(path: Path, repo: str, revision: Optional[str] = None, output: Optio
     if not path.is_file():
         raise ValueError(f'path must exist, got {path}')
     trained = _read_checkpoint(path)
-    folder = output or _cache_folder(repo)
+    folder = output or cache_folder('push', repo)
     _write_trained(trained, folder, target.source, name)
     files, left_out = _select_files(folder, [])
     return target._replace(folder=folder, files=files, left_out=left_out, notes=[f'weights: {trained.weights}'])

@@ -1,0 +1,1 @@
+"""The network, its registered variants, and loading of trained models."""

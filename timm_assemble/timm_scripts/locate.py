@@ -13,17 +13,18 @@ from typing import Optional
 import timm
 from filelock import FileLock
 
-__all__ = ['SCRIPTS', 'cache_folder', 'find_script']
+from ..utils.cache import cache_folder
+
+__all__ = ['SCRIPTS', 'find_script', 'scripts_folder']
 
 SCRIPTS = ('train', 'validate', 'benchmark', 'inference', 'onnx_export', 'avg_checkpoints')
 REPOSITORY = 'https://github.com/huggingface/pytorch-image-models'
 VARIABLE = 'TIMM_SCRIPTS'
 
 
-def cache_folder() -> Path:
-    """Return the folder for scripts of the installed timm, in ``XDG_CACHE_HOME`` or ``~/.cache``."""
-    base = os.environ.get('XDG_CACHE_HOME')
-    return (Path(base) if base else Path.home() / '.cache') / 'timm_assemble' / 'scripts' / f'timm-{timm.__version__}'
+def scripts_folder() -> Path:
+    """Return the folder for scripts of the installed timm, in the user's cache."""
+    return cache_folder('scripts', f'timm-{timm.__version__}')
 
 
 def find_script(name: str, script: Optional[Path] = None, repository: str = REPOSITORY) -> Path:
@@ -50,7 +51,7 @@ def find_script(name: str, script: Optional[Path] = None, repository: str = REPO
         if not path.is_file():
             raise ValueError(f'{VARIABLE} must be a folder with {name}.py, got {folder}')
         return path.resolve()
-    cache = cache_folder()
+    cache = scripts_folder()
     if not cache.is_dir():
         try:
             _fetch(cache, repository)

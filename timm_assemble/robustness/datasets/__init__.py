@@ -1,0 +1,1 @@
+"""Images and perturbation sequences on disk, preprocessing, and generated corruptions."""

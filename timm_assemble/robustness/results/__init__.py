@@ -1,0 +1,1 @@
+"""Metrics of a run as a summary, tables, plots and checked JSON."""
