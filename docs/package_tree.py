@@ -20,7 +20,12 @@ FOLDERS = (
 
 
 def _caption(path: Path) -> str:
-    return (ast.get_docstring(ast.parse(path.read_text(encoding='utf-8'))) or '').partition('\n')[0]
+    """Return the first line of a module's docstring, of a command with its help."""
+    module = ast.parse(path.read_text(encoding='utf-8'))
+    caption = (ast.get_docstring(module) or '').partition('\n')[0]
+    help_ = next((node.value for node in module.body if isinstance(node, ast.Assign)
+                  and ast.unparse(node.targets[0]) == 'HELP'), None)
+    return f'{caption[:-1]}: {ast.literal_eval(help_)}' if help_ is not None else caption
 
 
 def _lines(folder: Path, indent: str) -> List[str]:

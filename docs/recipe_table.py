@@ -3,7 +3,7 @@ import sys
 from pathlib import Path
 from typing import List
 
-from docs.generated_block import rewrite_block
+from docs.generated_block import markdown_table, rewrite_block
 from timm_assemble.recipes import read_recipe, recipe_names
 
 __all__ = ['PAGE', 'page', 'table']
@@ -23,11 +23,7 @@ def _cells(name: str) -> List[str]:
 
 def table() -> str:
     """Return one line per recipe: its description and the paper's numbers."""
-    grid = [list(TITLES)] + [_cells(name) for name in recipe_names()]
-    widths = [max(map(len, column)) for column in zip(*grid)]
-    rule = ['-' * (width - 1) + (':' if title in NUMBERS else '-') for title, width in zip(TITLES, widths)]
-    aligned = [[c.rjust(w) if t in NUMBERS else c.ljust(w) for t, c, w in zip(TITLES, row, widths)] for row in grid]
-    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in (aligned[0], rule, *aligned[1:]))
+    return markdown_table(TITLES, [_cells(name) for name in recipe_names()], NUMBERS)
 
 
 def page() -> str:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from docs.generated_block import rewrite_block
+from docs.generated_block import markdown_table, rewrite_block
 from timm_assemble.robustness.results.tables import headlines
 
 __all__ = ['PAGE', 'RESULTS', 'tables']
@@ -26,13 +26,6 @@ def _mean_and_range(values: Sequence[Optional[float]]) -> str:
     if len(known) < len(values):
         return '-'
     return f'{sum(known) / len(known):.1f} ({min(known):.1f} to {max(known):.1f})'
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    grid = [[*head], *([*row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*grid)]
-    grid.insert(1, ['-' * width for width in widths])
-    return '\n'.join('| ' + ' | '.join(text.ljust(w) for text, w in zip(line, widths)) + ' |' for line in grid)
 
 
 def tables(paths: Sequence[Path]) -> str:
@@ -63,9 +56,9 @@ def tables(paths: Sequence[Path]) -> str:
     return '\n\n'.join([
         f'Protocol `{protocol["name"]}`: {protocol["text"]}. {clean["items"]} images of {clean["classes"]} classes, '
         f'{len(results)} trainings of each model; {versions}.',
-        _table(['model', *METRICS], rows),
+        markdown_table(['model', *METRICS], rows),
         'Mean error in percent; CE in percent of the baseline trained with the same seed:',
-        _table(['corruption', *names], by_corruption)])
+        markdown_table(['corruption', *names], by_corruption)])
 
 
 def main(argv: Optional[List[str]] = None) -> int:

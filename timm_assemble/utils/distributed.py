@@ -13,8 +13,8 @@ T = TypeVar('T')
 class Ranks:
     """Rank and world size as torchrun sets them; rank 0 of 1 without torchrun.
 
-    A context manager: the process group exists inside it. Its backend is gloo and its timeout a week, because the
-    fastest rank waits for the slowest one.
+    A context manager: the process group exists inside it, also one that exists already. Its own has the backend gloo
+    and a timeout of a week, because the fastest rank waits for the slowest one.
 
     Attributes:
         rank: Rank of this process.
@@ -26,12 +26,13 @@ class Ranks:
         self.world_size = int(os.environ.get('WORLD_SIZE', 1))
 
     def __enter__(self) -> 'Ranks':
-        if self.world_size > 1:
+        self._owns_group = self.world_size > 1 and not distributed.is_initialized()
+        if self._owns_group:
             distributed.init_process_group('gloo', timeout=timedelta(days=7))
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self.world_size > 1:
+        if self._owns_group:
             distributed.destroy_process_group()
 
     def own(self, items: Sequence[T]) -> Sequence[T]:
