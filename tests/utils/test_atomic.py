@@ -2,7 +2,6 @@
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,11 @@ import pytest
 from timm_assemble.utils import atomic
 from timm_assemble.utils.atomic import MODEL_FILES, atomic_file, atomic_folder, check_output_folder
 
-# Imports the module without its package, to start fast. Dies before rename or unlink number argv[3]; else it waits.
+# Imports the module without its package, to start fast. Dies before rename or unlink number argv[2]; else it waits.
 WRITER = """
 import itertools, os, pathlib, signal, sys
-sys.path.insert(0, sys.argv[1])
 import atomic
-path, deadly = pathlib.Path(sys.argv[2]), sys.argv[3:]
+path, deadly = pathlib.Path(sys.argv[1]), sys.argv[2:]
 
 def counted(function, count=itertools.count()):
     def call(*args, **kwargs):
@@ -28,26 +26,20 @@ pathlib.Path.rename, os.replace, os.unlink = map(counted, (pathlib.Path.rename, 
 if path.is_file():
     with atomic.atomic_file(path) as new:
         new.write_text('new')
-else:
-    with atomic.atomic_folder(path, force=True) as new:
-        for name in atomic.MODEL_FILES:
-            (new / name).write_text('new')
-        if not deadly:
-            print(new, flush=True)
-            sys.stdin.read()
+with atomic.atomic_folder(path, force=True) as new:
+    for name in atomic.MODEL_FILES:
+        (new / name).write_text('new')
+    if not deadly:
+        print(new, flush=True)
+        sys.stdin.read()
 """
 
 
-@contextmanager
 def writer(path, *deadly):
-    """A process that writes a file or folder."""
-    command = [sys.executable, '-c', WRITER, str(Path(atomic.__file__).parent), str(path), *map(str, deadly)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                          text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    """Start a process that writes a file or a folder."""
+    return subprocess.Popen(
+        [sys.executable, '-c', WRITER, str(path), *map(str, deadly)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, cwd=Path(atomic.__file__).parent)
 
 
 def write_model(folder, text):
@@ -61,40 +53,33 @@ def names(folder):
 
 
 @pytest.mark.parametrize('error', [OSError, KeyboardInterrupt])
-def test_an_error_or_interrupt_leaves_the_old_file(error, tmp_path):
-    path = tmp_path / 'results.json'
-    path.write_text('old')
-    with pytest.raises(error), atomic_file(path) as new:
+def test_an_error_or_interrupt_leaves_the_old_file_and_the_old_folder(error, tmp_path):
+    (tmp_path / 'a.json').write_text('old')
+    with pytest.raises(error), atomic_file(tmp_path / 'a.json') as new:
         new.write_text('half')
         raise error
-    assert path.read_text() == 'old' and names(tmp_path) == {'results.json'}
+    write_model(tmp_path / 'model', 'old')
+    with pytest.raises(error), atomic_folder(tmp_path / 'model', force=True):
+        raise error
+    assert (tmp_path / 'a.json').read_text() == (tmp_path / 'model' / 'config.json').read_text() == 'old'
+    assert names(tmp_path) == {'a.json', 'model'}
 
 
-def test_a_file_is_replaced_with_the_mode_of_a_new_file(tmp_path):
-    path = tmp_path / 'results.json'
-    path.write_text('old')
-    with atomic_file(path) as new:
+def test_a_file_is_replaced_at_the_end_with_the_mode_of_a_new_file(tmp_path):
+    (tmp_path / 'a.json').write_text('old')
+    with atomic_file(tmp_path / 'a.json') as new:
         new.write_text('new')
-        assert new.suffix == '.json' and path.read_text() == 'old'
+        assert new.suffix == '.json' and (tmp_path / 'a.json').read_text() == 'old'
     (tmp_path / 'other').touch()
-    assert path.read_text() == 'new' and path.stat().st_mode == (tmp_path / 'other').stat().st_mode
-    assert names(tmp_path) == {'results.json', 'other'}
+    assert (tmp_path / 'a.json').stat().st_mode == (tmp_path / 'other').stat().st_mode
+    assert (tmp_path / 'a.json').read_text() == 'new' and names(tmp_path) == {'a.json', 'other'}
 
 
 def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path):
-    path = tmp_path / 'results.json'
-    path.write_text('old')
-    with writer(path, 0) as process:
+    (tmp_path / 'a.json').write_text('old')
+    with writer(tmp_path / 'a.json', 0) as process:
         assert process.wait(60) == -9
-    assert path.read_text() == 'old'
-
-
-def test_an_error_or_interrupt_leaves_the_old_folder(tmp_path):
-    write_model(tmp_path / 'model', 'old')
-    for error in (OSError, KeyboardInterrupt):
-        with pytest.raises(error), atomic_folder(tmp_path / 'model', force=True):
-            raise error
-    assert (tmp_path / 'model' / 'config.json').read_text() == 'old' and names(tmp_path) == {'model'}
+    assert (tmp_path / 'a.json').read_text() == 'old'
 
 
 def test_an_interrupt_between_the_renames_leaves_the_old_folder(tmp_path, monkeypatch):
@@ -114,8 +99,8 @@ def test_an_interrupt_between_the_renames_leaves_the_old_folder(tmp_path, monkey
 def test_an_empty_folder_and_with_force_a_models_folder_are_replaced(tmp_path):
     (tmp_path / 'model').mkdir()
     with atomic_folder(tmp_path / 'model') as new:
-        (new / 'config.json').touch()
-        (new / 'model.safetensors').touch()
+        for name in MODEL_FILES:
+            (new / name).touch()
     with atomic_folder(tmp_path / 'model', force=True) as new:
         (new / 'other').touch()
     assert names(tmp_path / 'model') == {'other'} and names(tmp_path) == {'model'}
@@ -150,10 +135,8 @@ def test_the_folder_of_a_live_process_is_left_alone(tmp_path):
 
 @pytest.mark.parametrize('output, force, message', [
     ('.', True, 'must be a new folder, got .*working directory'),
-    ('..', True, 'must be a new folder, got .*working directory'),
     ('', False, "must be a new folder, got '.'"),
     ('new/..', False, "must be a new folder, got 'new/..'"),
-    ('file/../..', False, 'must be a new folder'),
     ('x' * 300, False, 'File name too long$'),
     ('x' * 240, False, 'File name too long$'),  # with the temporary folder's name
     ('a\0b', False, r"must be a new folder, got 'a\\x00b': embedded null byte$"),
