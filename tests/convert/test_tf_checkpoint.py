@@ -1,10 +1,9 @@
-"""Conversion of real TensorFlow 1 checkpoints by the command, good ones and broken ones. Skipped without TensorFlow."""
+"""Reading of checkpoints: paths and types, and the command on real TensorFlow 1 checkpoints, good and broken."""
 import importlib.util
 import json
 import os
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
@@ -12,24 +11,59 @@ import timm
 import torch
 
 from timm_assemble.__main__ import main
-from timm_assemble.convert import state_dict_from_tf, tf_names
+from timm_assemble.convert import convert, find_checkpoint, state_dict_from_tf
+from timm_assemble.convert.tf_names import tf_shapes
 
 from .._official import TOLERANCE, departure, make_variable, make_variables, official_input, sizes
-from .._tensorflow import import_tensorflow, with_slots, write_checkpoint, write_checkpoint_by_saver
+from .._tensorflow import (
+    fake_checkpoint, import_tensorflow, with_slots, write_checkpoint, write_checkpoint_by_saver,
+)
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec('tensorflow') is None, reason='TensorFlow is not installed')
-TINY = ('tiny_assemble50', 'tiny_assemble152', 'tiny_r50d_sk')
+needs_tensorflow = pytest.mark.skipif(
+    importlib.util.find_spec('tensorflow') is None, reason='TensorFlow is not installed')
+
+
+def test_a_checkpoint_is_found_by_folder_prefix_and_file(tmp_path):
+    folder = tmp_path / 'training'
+    folder.mkdir()
+    for step in (1, 20):
+        (folder / f'model.ckpt-{step}.index').touch()
+        (folder / f'model.ckpt-{step}.data-00000-of-00001').touch()
+    with pytest.raises(ValueError, match=r"^checkpoint must be .* 'checkpoint', .* with model.ckpt-1, model.ckpt-20$"):
+        find_checkpoint(folder)
+    for written in ('model.ckpt-20', '/moved/since/model.ckpt-20', folder / 'model.ckpt-20'):
+        (folder / 'checkpoint').write_text(
+            f'model_checkpoint_path: "{written}"\nall_model_checkpoint_paths: "model.ckpt-1"\n')
+        assert find_checkpoint(folder) == folder / 'model.ckpt-20'
+    for name in ('model.ckpt-1', 'model.ckpt-1.index', 'model.ckpt-1.data-00000-of-00001'):
+        assert find_checkpoint(folder / name) == folder / 'model.ckpt-1'
+    (folder / 'checkpoint').write_text('nothing')
+    with pytest.raises(ValueError, match=r'^checkpoint must have a line model_checkpoint_path'):
+        find_checkpoint(folder)
+    with pytest.raises(ValueError, match=r'model\.ckpt-7\.index does not exist$'):
+        find_checkpoint(folder / 'model.ckpt-7')
+
+
+def test_half_precision_is_widened_and_reported_and_integers_are_rejected():
+    variables = make_variables('tiny_assemble50')
+    variables['resnet_model/dense/bias'] = variables['resnet_model/dense/bias'].astype(np.float16)
+    done = convert(fake_checkpoint(variables))
+    assert done.model.head.fc.bias.dtype == torch.float32
+    assert done.report['variables'][-1]['dtype'] == 'float16'
+    variables['resnet_model/dense/bias'] = np.zeros(11, np.int32)
+    with pytest.raises(ValueError, match='dense/bias must have floating point values, got int32'):
+        convert(fake_checkpoint(variables))
 
 
 @pytest.fixture(scope='module')
 def tiny(tmp_path_factory):
-    """The formula's tiny_assemble50 as the official training leaves it, by its saver; gives the prefix."""
+    """Prefix of the formula's tiny_assemble50 as the official training saves it, by its saver."""
     return write_checkpoint_by_saver(tmp_path_factory.mktemp('tiny'), with_slots(make_variables('tiny_assemble50')))
 
 
 @pytest.fixture
 def command(monkeypatch, capfd):
-    """``convert`` in this process; gives status and what was printed, by TensorFlow too."""
+    """``convert`` in this process; returns status, output and errors, TensorFlow's too."""
     import_tensorflow()
     monkeypatch.setattr('signal.signal', lambda *args: None)
 
@@ -40,22 +74,21 @@ def command(monkeypatch, capfd):
     return run
 
 
-def test_the_command_in_a_process_of_its_own(tiny, tmp_path):
-    """By folder; nothing but what is meant is printed, TensorFlow's own words included."""
-    folder = os.path.dirname(tiny)
+@needs_tensorflow
+def test_the_command_in_its_own_process_prints_nothing_of_tensorflows(tiny, tmp_path):
     done = subprocess.run(
-        [sys.executable, '-m', 'timm_assemble', 'convert', folder, str(tmp_path / 'made'), '--keep-classes'],
-        capture_output=True, text=True, timeout=240)
+        [sys.executable, '-m', 'timm_assemble', 'convert', os.path.dirname(tiny), str(tmp_path / 'made'),
+         '--keep-classes'], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0 and done.stderr == ''
     lines = done.stdout.splitlines()
     assert [line.split(':')[0] for line in lines] == [
-        'seen', 'model', 'not in the checkpoint, by the model or as given', 'variables used', 'written']
-    assert "create_model('assemble_resnet50', width=8, num_classes=11)" in lines[1]
-    assert lines[3] == 'variables used: 496 of 496; set aside: 306 Momentum, 1 global_step'
+        'inferred', 'model', 'not in the checkpoint', 'variables used', 'written']
+    assert lines[3] == 'variables used: 496 of 496; skipped: 306 Momentum, 1 global_step'
 
 
-@pytest.mark.parametrize('network', TINY)
-def test_official_logits_through_a_checkpoint(network, command, tmp_path):
+@needs_tensorflow
+@pytest.mark.parametrize('network', ['tiny_assemble50', 'tiny_assemble152', 'tiny_r50d_sk'])
+def test_a_real_checkpoint_gives_the_official_logits(network, command, tmp_path):
     prefix = write_checkpoint(tmp_path, with_slots(make_variables(network)))
     status, _, err = command(prefix, tmp_path / 'made', '--keep-classes')
     assert status == 0 and not err
@@ -65,6 +98,7 @@ def test_official_logits_through_a_checkpoint(network, command, tmp_path):
             assert departure(network, model(official_input(*size)), *size) < TOLERANCE
 
 
+@needs_tensorflow
 @pytest.mark.parametrize('name, args', [
     ('assemble_resnet50', {}),
     ('assemble_resnet152', {}),
@@ -72,16 +106,11 @@ def test_official_logits_through_a_checkpoint(network, command, tmp_path):
     ('assemble_resnet50_d_se', {}),
     ('assemble_resnet50', dict(embedding_size=24)),
 ])
-def test_every_entry_through_a_checkpoint(name, args, command, tmp_path):
-    """At width 8, of 1001 classes: the folder's model is the one filled directly, less "background", bit by bit."""
+def test_every_entry_passes_through_a_real_checkpoint_bit_by_bit(name, args, command, tmp_path):
+    """At width 8, of 1001 classes: the folder's model equals the one filled directly, without "background"."""
     args = dict(width=8, **args)
-    model = timm.create_model(name, num_classes=1001, **args)
-    state = model.state_dict()
-    variables = {}
-    for entry, variable in tf_names(model).items():
-        shape = tuple(state[entry].shape)
-        shape = (*shape[2:], shape[1], shape[0]) if len(shape) == 4 else shape[::-1]
-        variables[variable] = make_variable(variable, shape, False)
+    shapes = tf_shapes(timm.create_model(name, num_classes=1001, **args))
+    variables = {variable: make_variable(variable, shape, False) for variable, shape in shapes.items()}
     prefix = write_checkpoint(tmp_path, with_slots(variables))
     status, out, err = command(f'{prefix}.index', tmp_path / 'made')
     assert status == 0 and not err and 'dropped: class 0 ("background")' in out
@@ -94,16 +123,16 @@ def test_every_entry_through_a_checkpoint(name, args, command, tmp_path):
         assert torch.equal(value, expected[entry]), entry
 
 
-def changed(change):
+def damaged(damage):
     def write(folder, tiny):
         variables = make_variables('tiny_assemble50')
-        change(variables)
+        damage(variables)
         return write_checkpoint(folder, with_slots(variables))
     return write
 
 
 def cut(leaf, size):
-    """A copy of the good checkpoint, one of its files cut off."""
+    """A copy of the good checkpoint with one file cut off."""
     def write(folder, tiny):
         for end in ('.index', '.data-00000-of-00001'):
             with open(tiny + end, 'rb') as f:
@@ -112,7 +141,7 @@ def cut(leaf, size):
     return write
 
 
-def lost_data(folder, tiny):
+def without_data(folder, tiny):
     prefix = cut('nothing', 0)(folder, tiny)
     (folder / 'x.data-00000-of-00001').unlink()
     return prefix
@@ -125,11 +154,10 @@ def noise(folder, tiny):
 
 
 def flipped(folder, tiny):
-    """One bit of a weight: TensorFlow's checksum sees it."""
+    """One bit of a weight, which TensorFlow's checksum detects."""
     prefix = cut('nothing', 0)(folder, tiny)
     data = bytearray((folder / 'x.data-00000-of-00001').read_bytes())
-    place = data.find(make_variables('tiny_assemble50')['resnet_model/dense/bias'].tobytes())
-    data[place] ^= 1
+    data[data.find(make_variables('tiny_assemble50')['resnet_model/dense/bias'].tobytes())] ^= 1
     (folder / 'x.data-00000-of-00001').write_bytes(data)
     return prefix
 
@@ -139,52 +167,25 @@ def objects(folder, tiny):
     return tf.train.Checkpoint(kernel=tf.Variable(np.ones((3, 3), np.float32))).save(str(folder / 'ckpt'))
 
 
-def not_a_network(folder, tiny):
-    return write_checkpoint(folder, {'layer1/kernel': np.ones((3, 3), np.float32)})
-
-
 KERNEL = 'resnet_model/stage4/conv2d_1/kernel'
 
 
+@needs_tensorflow
 @pytest.mark.parametrize('make, message', [
-    (changed(lambda v: v.update({'resnet_model/stage4/conv2d_99/kernel': v.pop(KERNEL)})), f'missing: {KERNEL} '),
-    (changed(lambda v: v.pop(KERNEL)), f'missing: {KERNEL} '),
-    (changed(lambda v: v.update({'resnet_model/extra/kernel': v[KERNEL]})), 'not used: resnet_model/extra/kernel'),
-    (changed(lambda v: v.update({KERNEL: v[KERNEL][..., :-1]})), f'shape: {KERNEL} is (63, 128, 1, 1)'),
-    (changed(lambda v: v[KERNEL].__setitem__((0, 0, 1, 1), np.nan)), f'{KERNEL} has 1 of 8192 values NaN'),
-    (cut('data', 2_000_000), 'is cut off: 2000000 bytes of the 5'),
+    (damaged(lambda v: v.pop(KERNEL)), f'CHECKPOINT must fit assemble_resnet50, got missing: {KERNEL} '),
+    (cut('data', 2_000_000), 'is cut off: 2000000 bytes of 5'),
     (cut('data', -1), 'is cut off'),
     (cut('index', 9000), 'x.index cannot be read'),
-    (lost_data, 'x has 0 data files of 1'),
+    (without_data, 'CHECKPOINT must have all data files, got 0 of 1 for '),
     (noise, 'x.index cannot be read'),
     (flipped, 'resnet_model/dense/bias cannot be read from x'),
-    (objects, 'is a TensorFlow 2 object checkpoint'),
-    (not_a_network, "names that start with 'resnet_model/', got ['layer1/kernel']"),
-    (lambda folder, tiny: folder, "is a folder without a file named 'checkpoint'"),
+    (objects, 'CHECKPOINT must be a TensorFlow 1 checkpoint, got the TensorFlow 2 object checkpoint'),
+    (damaged(lambda v: [v.clear(), v.update({'layer1/kernel': np.ones((3, 3), np.float32)})]),
+     "CHECKPOINT must have names that start with 'resnet_model/', got ['layer1/kernel']"),
 ])
-def test_broken_checkpoints(make, message, tiny, command, tmp_path):
-    (tmp_path / 'checkpoint_folder').mkdir()
-    checkpoint = make(tmp_path / 'checkpoint_folder', tiny)
+def test_a_broken_checkpoint_is_one_line_and_nothing_is_written(make, message, tiny, command, tmp_path):
+    (tmp_path / 'training').mkdir()
+    checkpoint = make(tmp_path / 'training', tiny)
     status, out, err = command(checkpoint, tmp_path / 'made')
     assert status == 2 and message in err and err.count('\n') == 1 and not out, err
-    assert [f.name for f in tmp_path.iterdir()] == ['checkpoint_folder']
-
-
-def test_force_and_verify(tiny, command, tmp_path):
-    from .test_tf_names import picture_folder
-
-    assert command(tiny, tmp_path / 'made')[0] == 0
-    (tmp_path / 'made' / 'left').touch()
-    assert command(tiny, tmp_path / 'made')[0] == 2 and (tmp_path / 'made' / 'left').exists()
-    pictures = picture_folder(tmp_path / 'pictures', 'abc', 1)
-    status, _, err = command(tiny, tmp_path / 'made', '--force', '--verify', pictures)
-    assert status == 2 and '--verify must have a folder for each of the 11 classes, got 3' in err
-    assert (tmp_path / 'made' / 'left').exists()
-    picture_folder(pictures, 'defghijk', 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # timm leaves files open
-        status, out, _ = command(
-            tiny, tmp_path / 'made', '--force', '--verify', pictures, '--model-kwargs', 'aa_size=0')
-    assert status == 0 and 'on 11 pictures at 256, crop 0.875\n' in out and 'aa_size=0' in out
-    assert not (tmp_path / 'made' / 'left').exists()
-    assert '| 11 pictures at 256, crop 0.875 |' in (tmp_path / 'made' / 'README.md').read_text()
+    assert [f.name for f in tmp_path.iterdir()] == ['training']

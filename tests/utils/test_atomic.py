@@ -1,98 +1,163 @@
-"""A folder that comes into being whole or not at all: what is kept, and what a kill leaves."""
+"""Atomic writes: what an error, an interrupt and a kill at each moment leave, and what is rejected before work."""
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from timm_assemble.utils import atomic as atomic
-from timm_assemble.utils.atomic import check_output_folder, atomic_folder
+from timm_assemble.utils import atomic
+from timm_assemble.utils.atomic import MODEL_FILES, atomic_file, atomic_folder, check_output_folder
 
+# Imports the module without its package, to start fast. Dies before rename or unlink number argv[2]; else it waits.
+WRITER = """
+import itertools, os, pathlib, signal, sys
+import atomic
+path, deadly = pathlib.Path(sys.argv[1]), sys.argv[2:]
 
-def test_new_folder_keeps_what_is_there(tmp_path):
-    place = tmp_path / 'model'
-    place.mkdir()
-    with atomic_folder(place) as made:  # an empty one is taken
-        (made / 'config.json').write_text('1')
-        (made / 'model.safetensors').write_text('1')
-    with pytest.raises(ValueError, match='not empty'), atomic_folder(place):
-        pass
-    with pytest.raises(KeyboardInterrupt), atomic_folder(place, force=True):
-        raise KeyboardInterrupt
-    assert {f.name for f in place.iterdir()} == {'config.json', 'model.safetensors'}
-    with atomic_folder(place, force=True) as made:
-        (made / 'other').write_text('2')
-    assert [f.name for f in place.iterdir()] == ['other']
-    with pytest.raises(ValueError, match='replaces folders of models alone'), atomic_folder(place, force=True):
-        pass
-    with pytest.raises(ValueError, match='is a file'), atomic_folder(place / 'other'):
-        pass
-    with pytest.raises(ValueError, match='no folder that can be written to'), atomic_folder(place / 'other' / 'x'):
-        pass
-    assert [f.name for f in tmp_path.iterdir()] == ['model']
+def counted(function, count=itertools.count()):
+    def call(*args, **kwargs):
+        if str(next(count)) in deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return call
 
-
-MAKER = """
-import pathlib, sys
-sys.path.insert(0, sys.argv[1])
-from atomic import atomic_folder  # alone, without the package: it starts at once
-with atomic_folder(pathlib.Path(sys.argv[2]), force=True) as made:
-    for name in ('config.json', 'model.safetensors'):
-        (made / name).write_text('made')
-    print(made.name, flush=True)
-    sys.stdin.read()
+pathlib.Path.rename, os.replace, os.unlink = map(counted, (pathlib.Path.rename, os.replace, os.unlink))
+if path.is_file():
+    with atomic.atomic_file(path) as new:
+        new.write_text('new')
+with atomic.atomic_folder(path, force=True) as new:
+    for name in atomic.MODEL_FILES:
+        (new / name).write_text('new')
+    if not deadly:
+        print(new, flush=True)
+        sys.stdin.read()
 """
 
 
-@contextmanager
-def maker(place):
-    """A process in the middle of making a folder."""
-    command = [sys.executable, '-c', MAKER, str(Path(atomic.__file__).parent), str(place)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                          text=True) as process:
-        try:
-            yield process, process.stdout.readline().strip()
-        finally:
-            process.kill()
+def writer(path, *deadly):
+    """Start a process that writes a file or a folder."""
+    return subprocess.Popen(
+        [sys.executable, '-c', WRITER, str(path), *map(str, deadly)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, cwd=Path(atomic.__file__).parent)
 
 
-def test_what_a_killed_process_left_is_cleared_and_nothing_else(tmp_path):
-    place = tmp_path / 'model'
-    others = ('.model.new', '.model.0.new', f'.model.{os.getppid()}.new', '.model.x.new', '.model2.99999999.new')
+def write_model(folder, text):
+    folder.mkdir()
+    for name in MODEL_FILES:
+        (folder / name).write_text(text)
+
+
+def names(folder):
+    return {f.name for f in folder.iterdir()}
+
+
+@pytest.mark.parametrize('error', [OSError, KeyboardInterrupt])
+def test_an_error_or_interrupt_leaves_the_old_file_and_the_old_folder(error, tmp_path):
+    (tmp_path / 'a.json').write_text('old')
+    with pytest.raises(error), atomic_file(tmp_path / 'a.json') as new:
+        new.write_text('half')
+        raise error
+    write_model(tmp_path / 'model', 'old')
+    with pytest.raises(error), atomic_folder(tmp_path / 'model', force=True):
+        raise error
+    assert (tmp_path / 'a.json').read_text() == (tmp_path / 'model' / 'config.json').read_text() == 'old'
+    assert names(tmp_path) == {'a.json', 'model'}
+
+
+def test_a_file_is_replaced_at_the_end_with_the_mode_of_a_new_file(tmp_path):
+    (tmp_path / 'a.json').write_text('old')
+    with atomic_file(tmp_path / 'a.json') as new:
+        new.write_text('new')
+        assert new.suffix == '.json' and (tmp_path / 'a.json').read_text() == 'old'
+    (tmp_path / 'other').touch()
+    assert (tmp_path / 'a.json').stat().st_mode == (tmp_path / 'other').stat().st_mode
+    assert (tmp_path / 'a.json').read_text() == 'new' and names(tmp_path) == {'a.json', 'other'}
+
+
+def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path):
+    (tmp_path / 'a.json').write_text('old')
+    with writer(tmp_path / 'a.json', 0) as process:
+        assert process.wait(60) == -9
+    assert (tmp_path / 'a.json').read_text() == 'old'
+
+
+def test_an_interrupt_between_the_renames_leaves_the_old_folder(tmp_path, monkeypatch):
+    write_model(tmp_path / 'model', 'old')
+    rename = Path.rename
+
+    def interrupted(self, target):
+        rename(self, target)
+        if target.name == 'old':
+            raise KeyboardInterrupt
+    monkeypatch.setattr(Path, 'rename', interrupted)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / 'model', force=True):
+        pass
+    assert (tmp_path / 'model' / 'config.json').read_text() == 'old' and names(tmp_path) == {'model'}
+
+
+def test_an_empty_folder_and_with_force_a_models_folder_are_replaced(tmp_path):
+    (tmp_path / 'model').mkdir()
+    with atomic_folder(tmp_path / 'model') as new:
+        for name in MODEL_FILES:
+            (new / name).touch()
+    with atomic_folder(tmp_path / 'model', force=True) as new:
+        (new / 'other').touch()
+    assert names(tmp_path / 'model') == {'other'} and names(tmp_path) == {'model'}
+
+
+@pytest.mark.parametrize('moment, text', [(0, 'old'), (1, 'old'), (2, 'new'), (4, 'new')])
+def test_a_kill_leaves_the_old_folder_or_the_new_one(moment, text, tmp_path):
+    """Before the two renames, between them, and while the old folder is removed."""
+    write_model(tmp_path / 'model', 'old')
+    others = {'.model.timm-assemble', '.model.x.timm-assemble', '.model2.12345678.timm-assemble', '.model.12345678.tmp'}
     for name in others:
         (tmp_path / name).mkdir()
-    with maker(place) as (process, left):
-        process.kill()
-    process.wait()
-    assert left == f'.model.{process.pid}.new' and (tmp_path / left / 'config.json').exists()
-    (tmp_path / f'.model.{os.getpid()}.new').mkdir()  # of a process that had our number
-    (tmp_path / '.model.99999999.new').write_text('a file')
-    with maker(place) as (process, working):  # this one clears away, and is at work while we do
-        assert not (tmp_path / left).exists() and (tmp_path / working).exists()
-        with atomic_folder(place) as made:
-            assert (tmp_path / working / 'config.json').exists()
-            (made / 'config.json').touch()
-            check_output_folder(place)  # nor is one's own cleared away
-            assert (made / 'config.json').exists()
+    with writer(tmp_path / 'model', moment) as process:
+        assert process.wait(60) == -9
+    assert len(names(tmp_path) - others - {'model'}) == 1
+    check_output_folder(tmp_path / 'model', force=True)
+    assert [(tmp_path / 'model' / name).read_text() for name in MODEL_FILES] == [text, text]
+    assert names(tmp_path) == {'model', *others}
+
+
+def test_the_folder_of_a_live_process_is_left_alone(tmp_path):
+    with writer(tmp_path / 'model') as process:
+        working = Path(process.stdout.readline().strip())
+        with atomic_folder(tmp_path / 'model') as new:
+            check_output_folder(tmp_path / 'model')  # in the same process
+            (new / 'notes').touch()
+        assert names(working) == set(MODEL_FILES)
         process.communicate('go on', timeout=60)
-        assert process.returncode == 1  # what came to be meanwhile is no model's folder, and stays
-    assert [f.name for f in place.iterdir()] == ['config.json']
-    assert {f.name for f in tmp_path.iterdir()} == {'model', '.model.99999999.new', *others}
+        assert process.returncode == 1  # what was written meanwhile is not a model's folder
+    assert names(tmp_path / 'model') == {'notes'} and names(tmp_path) == {'model'}
 
 
-def test_what_was_moved_away_when_the_process_was_killed_comes_back(tmp_path):
-    """Killed between the two renames of a replacement, and after them."""
-    with maker(tmp_path / 'model') as (process, left):
-        process.kill()
-    process.wait()
-    (tmp_path / left).rename(tmp_path / left.replace('.new', '.old'))
-    with pytest.raises(ValueError, match='is not empty'):
-        check_output_folder(tmp_path / 'model')
-    assert (tmp_path / 'model' / 'config.json').read_text() == 'made'
-    (tmp_path / left.replace('.new', '.old')).mkdir()
-    with atomic_folder(tmp_path / 'model', force=True) as made:
-        (made / 'config.json').write_text('new')
-    assert [f.name for f in tmp_path.iterdir()] == ['model']
-    assert (tmp_path / 'model' / 'config.json').read_text() == 'new'
+@pytest.mark.parametrize('output, force, message', [
+    ('.', True, 'must be a new folder, got .*working directory'),
+    ('', False, "must be a new folder, got '.'"),
+    ('new/..', False, "must be a new folder, got 'new/..'"),
+    ('x' * 300, False, 'File name too long$'),
+    ('x' * 240, False, 'File name too long$'),  # with the temporary folder's name
+    ('a\0b', False, r"must be a new folder, got 'a\\x00b': embedded null byte$"),
+    ('dangling', False, 'must not be a symbolic link'),
+    ('dangling/model', False, 'must be in a writable folder'),
+    ('link', False, 'must not be a symbolic link'),
+    ('link', True, 'must not be a symbolic link'),
+    ('file', True, 'must be a folder'),
+    ('file/model', False, 'Not a directory$'),
+    ('model', False, "must be a new or empty folder without `force`, got 'model'$"),
+    ('notes', True, "must be a folder with config.json and model.safetensors for `force`, got 'notes'$"),
+])
+def test_output_is_rejected_before_work_by_name_in_one_line(output, force, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / 'model', 'old')
+    (tmp_path / 'notes').mkdir()
+    (tmp_path / 'notes' / 'x').touch()
+    (tmp_path / 'file').touch()
+    os.symlink('nowhere', 'dangling')
+    os.symlink('model', 'link')
+    there = sorted(tmp_path.rglob('*'))
+    with pytest.raises(ValueError, match=f'^output .*{message}') as e:
+        check_output_folder(Path(output), force)
+    assert '\n' not in str(e.value) and sorted(tmp_path.rglob('*')) == there

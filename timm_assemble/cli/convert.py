@@ -2,24 +2,38 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from .arguments import key_value
 
-HELP = 'official TensorFlow checkpoint to a folder that timm loads'
+HELP = 'convert an official TensorFlow checkpoint to a folder that timm loads'
+PARAMETERS = {
+    'name': '--model', 'model_args': '--model-kwargs', 'root': '--verify',
+    'shapes': 'CHECKPOINT', 'variables': 'CHECKPOINT', 'prefix': 'CHECKPOINT'}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser.add_argument('checkpoint', type=Path, metavar='CHECKPOINT',
-                        help='prefix of a TensorFlow 1 checkpoint, its .index file, or its folder: the newest there')
-    parser.add_argument('output', type=Path, metavar='OUTPUT', help='folder to make, in the form of the Hub')
-    parser.add_argument('--model', help='registered model, where the nearest to the checkpoint is not meant')
+                        help='prefix of a TensorFlow 1 checkpoint, its .index file, or a folder, for its newest one')
+    parser.add_argument('output', type=Path, metavar='OUTPUT', help='folder to create, in Hugging Face format')
+    parser.add_argument('--model', help='registered model, instead of the nearest to the checkpoint')
     parser.add_argument('--model-kwargs', type=key_value, nargs='+', default=[], metavar='KEY=VALUE',
-                        help='constructor arguments, such as global_pool=gem, which no checkpoint shows')
-    parser.add_argument('--keep-classes', action='store_true', help='keep 1001 classes, the first is "background"')
+                        help='constructor arguments that no checkpoint has, such as global_pool=gem')
+    parser.add_argument('--keep-classes', action='store_true', help='keep 1001 classes; the first is "background"')
     parser.add_argument('--verify', type=Path, metavar='DIR',
-                        help='measure top-1 and top-5 on a folder of pictures, a folder a class')
+                        help='measure top-1 and top-5 on a folder with one folder of images per class')
     parser.add_argument('--force', action='store_true', help='replace OUTPUT if it is the folder of a model')
+
+
+def _published(variant: Any, accuracy: Any) -> str:
+    """Return the paper's top-1 if the model is registered and the images are ImageNet's, else an empty string."""
+    from ..recipes.paper import rows_of, span
+
+    if not accuracy.imagenet or set(variant.model_args) - {'num_classes'}:
+        return ''
+    top1 = span([f'{row.top1:.2f}' for row in rows_of(variant.name)])
+    return top1 and f"; published: top-1 {top1} % on the 50000 of ImageNet's validation"
 
 
 def run(args: argparse.Namespace) -> None:
@@ -34,18 +48,19 @@ def run(args: argparse.Namespace) -> None:
     prefix = convert.find_checkpoint(args.checkpoint)
     check_output_folder(args.output, args.force)
     if args.output.resolve() in prefix.resolve().parents:
-        raise ValueError(f'OUTPUT must not be a folder that CHECKPOINT lies in, got {args.output}')
-    done = convert.convert(
+        raise ValueError(f'output must not be a folder that contains `checkpoint`, got {args.output}')
+    if "'" in args.output.name or not args.output.name.isprintable():
+        raise ValueError(f'output must have a name without quotes and control characters, got {str(args.output)!r}')
+    conversion = convert.convert(
         convert.open_checkpoint(prefix), args.model, dict(args.model_kwargs), keep_classes=args.keep_classes)
-    print(done.summary(), flush=True)
+    print(conversion.summary(), flush=True)
     results = []
     if args.verify is not None:
-        class_map = read_class_map(args.verify, done.model.num_classes)
-        measured = measure_accuracy(done.model, args.verify, class_map)
-        print(measured.describe(done.variant.name if not set(done.variant.model_args) - {'num_classes'} else ''),
-              flush=True)
-        results = [Result(metric, value, measured.protocol, 'timm-assemble convert CHECKPOINT OUTPUT --verify DIR',
-                          'imagenet-1k' if measured.imagenet else '')
-                   for metric, value in (('top-1', measured.top1), ('top-5', measured.top5))]
-    convert.write(done, args.output, args.force, results)
+        class_map = read_class_map(args.verify, conversion.model.num_classes)
+        accuracy = measure_accuracy(conversion.model, args.verify, class_map)
+        print(f'{accuracy}{_published(conversion.variant, accuracy)}', flush=True)
+        results = [Result(metric, value, accuracy.protocol, 'timm-assemble convert CHECKPOINT OUTPUT --verify DIR',
+                          'imagenet-1k' if accuracy.imagenet else '')
+                   for metric, value in (('top-1', accuracy.top1), ('top-5', accuracy.top5))]
+    convert.write(conversion, args.output, args.force, results)
     print(f"written: {args.output}; load it with create_model('local-dir:{args.output}', pretrained=True)")

@@ -1,4 +1,4 @@
-"""Weights of the official TensorFlow implementation, brought to these models."""
+"""Conversion of checkpoints of the official TensorFlow implementation."""
 from .conversion import convert, write
 from .tf_checkpoint import find_checkpoint, open_checkpoint
 from .tf_names import MisfitError, state_dict_from_tf, tf_names

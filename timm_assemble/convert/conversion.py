@@ -1,7 +1,4 @@
-"""From a checkpoint to a model's folder in the Hugging Face Hub's form, with a report of where every entry came from.
-
-Knows the reader, the inference of the variant, the name table, the model card, and timm's way of saving.
-"""
+"""Conversion of a checkpoint to a model folder in Hugging Face format, with a report of every entry's origin."""
 import hashlib
 import json
 import platform
@@ -31,31 +28,31 @@ SHOWN_PROBLEMS = 3
 
 @dataclass
 class Conversion:
-    """A model with a checkpoint's weights, in eval mode, and what is to be told of it."""
+    """A model in eval mode with a checkpoint's weights, its variant, and the content of conversion.json."""
 
     model: AssembleResNet
     variant: Variant
     report: Dict[str, Any]
 
     def summary(self) -> str:
-        """What was done, for a person."""
-        used, aside = len(self.report['variables']), self.report['set_aside']
+        """Return the report as lines for the terminal."""
+        used = len(self.report['variables'])
+        skipped = ', '.join(f'{n} {leaf}' for leaf, n in self.report['skipped'].items())
         args = ''.join(f', {k}={v!r}' for k, v in self.variant.model_args.items())
-        unseen = ', '.join(f'{k}={v!r}' for k, v in self.report['model']['not_in_the_checkpoint'].items())
+        settings = ', '.join(f'{k}={v!r}' for k, v in self.report['model']['not_in_the_checkpoint'].items())
         lines = [
-            f'seen: {self.variant.seen}',
+            f'inferred: {self.variant.inferred}',
             f"model: create_model('{self.variant.name}'{args})",
-            f'not in the checkpoint, by the model or as given: {unseen}',
-            f'variables used: {used} of {used}; set aside: '
-            + (', '.join(f'{n} {leaf}' for leaf, n in aside.items()) or 'none'),
+            f'not in the checkpoint: {settings}',
+            f'variables used: {used} of {used}; skipped: {skipped or "none"}',
         ]
         if self.report['dropped']:
             lines.append(f'dropped: {self.report["dropped"]}')
         return '\n'.join(lines)
 
 
-def _not_seen(model: AssembleResNet) -> Dict[str, Any]:
-    """The model's settings that have no variables."""
+def _not_in_the_checkpoint(model: AssembleResNet) -> Dict[str, Any]:
+    """Return the model's settings that have no variables."""
     blurs = [m.filt_size for m in model.modules() if isinstance(m, AntiAlias2d)]
     stage3, stage4 = (model.feature_info[i]['reduction'] for i in (-2, -1))
     return dict(
@@ -68,36 +65,36 @@ def convert(
         model_args: Optional[Mapping[str, Any]] = None,
         keep_classes: bool = False,
 ) -> Conversion:
-    """Make the model that a checkpoint is of and fill it; each variable is read once, and only the weights are kept.
+    """Create the model of a checkpoint and load its variables, each read once.
 
     Args:
-        variables: The checkpoint's.
+        variables: The checkpoint's variables.
         name, model_args, keep_classes: As in :func:`infer_variant`.
 
     Raises:
-        ValueError: The variables fit no variant, or not every one of them is used and every entry filled; in one line.
+        ValueError: The variables fit no variant, or not exactly; in one line.
     """
     variant = infer_variant(variables.shapes, name, model_args, keep_classes)
     cfg = timm.get_pretrained_cfg(variant.name)
     assert cfg is not None  # it is registered
     model: Any = timm.create_model(
-        variant.name, device='meta', pretrained_cfg_overlay=input_channels(cfg.to_dict(), variant.seen.in_chans),
+        variant.name, device='meta', pretrained_cfg_overlay=input_channels(cfg.to_dict(), variant.inferred.in_chans),
         **variant.model_args).eval()
     try:
         state = state_dict_from_tf(variables, model)
     except MisfitError as e:
         more = f'; and {len(e.problems) - SHOWN_PROBLEMS} more' if len(e.problems) > SHOWN_PROBLEMS else ''
         raise ValueError(
-            f'the variables do not fit {variant.name}: {"; ".join(e.problems[:SHOWN_PROBLEMS])}{more}') from e
+            f'variables must fit {variant.name}, got {"; ".join(e.problems[:SHOWN_PROBLEMS])}{more}') from e
     model.load_state_dict(state, assign=True)
-    background = variant.seen.num_classes != model.num_classes
+    background = variant.inferred.num_classes != model.num_classes
     report = dict(
         source=variables.describe_files(),
         model=dict(
-            name=variant.name, model_args=variant.model_args, seen=variant.seen._asdict(),
-            not_in_the_checkpoint=_not_seen(model)),
+            name=variant.name, model_args=variant.model_args, inferred=variant.inferred._asdict(),
+            not_in_the_checkpoint=_not_in_the_checkpoint(model)),
         variables=[dict(variable=v, **variables.read[v], entry=e) for e, v in tf_names(model).items()],
-        set_aside=dict(variables.set_aside.most_common()),
+        skipped=dict(variables.skipped.most_common()),
         dropped='class 0 ("background") of dense/kernel and dense/bias' if background else None,
         versions={p: metadata.version(p) for p in ('timm_assemble', 'timm', 'torch', 'numpy', 'safetensors')}
         | dict(tensorflow=variables.version, python=platform.python_version()),
@@ -106,52 +103,52 @@ def convert(
 
 
 def _card(conversion: Conversion, folder: str, results: Sequence[Result]) -> str:
-    """The model card, which says where the weights come from."""
+    """Return the model card, which names the origin of the weights."""
     source = ', '.join(f'`{f["file"]}` (SHA-256 {f["sha256"]})' for f in conversion.report['source'])
     return model_card(
         conversion.model, f'local-dir:{folder}', model_args=conversion.variant.model_args, results=results,
         description=f'Weights of a TensorFlow checkpoint, converted by `timm-assemble convert` from {source}; '
-                    '`conversion.json` says where every entry came from.')
+                    '`conversion.json` names the origin of every entry.')
 
 
 def _check_written(weights: Path, model: AssembleResNet, variables: List[Dict[str, Any]]) -> None:
-    """Read the file back, compare it with the model, and note each entry's shape and checksum."""
+    """Compare the written file with the model, and add each entry's shape and checksum to ``variables``."""
     state = model.state_dict()
     with safe_open(str(weights), 'pt') as file:
         if set(file.keys()) != set(state):
-            raise OSError(f'{weights.name} read back has other entries than were written')
+            raise OSError(f'{weights.name} was read back with other entries than written')
         for variable in variables:
             tensor = file.get_tensor(variable['entry'])
             if not torch.equal(tensor, state[variable['entry']]):
-                raise OSError(f'{weights.name} read back has other values than were written')
+                raise OSError(f'{weights.name} was read back with other values than written')
             variable.update(
                 entry_shape=[*tensor.shape], entry_sha256=hashlib.sha256(tensor.contiguous().numpy()).hexdigest())
 
 
 def _json(report: Mapping[str, Any]) -> str:
-    """The report with a line for each variable."""
+    """Return the report as JSON with one line per variable."""
     rows = ',\n  '.join(json.dumps(variable) for variable in report['variables'])
     text = json.dumps({**report, 'variables': []}, indent=1) + '\n'
     return text.replace('"variables": []', f'"variables": [\n  {rows}\n ]', 1)
 
 
 def write(conversion: Conversion, output: Path, force: bool = False, results: Sequence[Result] = ()) -> None:
-    """Write config.json, model.safetensors, README.md and conversion.json, all of them or nothing.
+    """Write config.json, model.safetensors, README.md and conversion.json atomically.
 
     Args:
-        conversion: What :func:`convert` gave; its report gets each entry's shape and checksum, read back from the file.
-        output: Folder to make.
-        force: Replace a folder of a model.
-        results: Measured accuracy, for card and report.
+        conversion: From :func:`convert`. Its report gets each entry's shape and checksum, read back from the file.
+        output: Folder to create.
+        force: Replace ``output`` if it is the folder of a model.
+        results: Measured accuracy, for the model card and the report.
 
     Raises:
-        ValueError: The folder must not be replaced.
-        OSError: It cannot be written, or what is read back is not what was written.
+        ValueError: ``output`` must not be replaced.
+        OSError: The folder cannot be written, or differs when it is read back.
     """
-    with atomic_folder(output, force) as made:
-        save_for_hf(conversion.model, str(made), safe_serialization=True, model_args=conversion.variant.model_args)
-        _check_written(made / 'model.safetensors', conversion.model, conversion.report['variables'])
+    with atomic_folder(output, force) as folder:
+        save_for_hf(conversion.model, str(folder), safe_serialization=True, model_args=conversion.variant.model_args)
+        _check_written(folder / 'model.safetensors', conversion.model, conversion.report['variables'])
         conversion.report['results'] = [result._asdict() for result in results]
-        (made / 'model.safetensors').chmod((made / 'config.json').stat().st_mode)  # written for the owner alone
-        (made / 'conversion.json').write_text(_json(conversion.report))
-        (made / 'README.md').write_text(_card(conversion, output.name, results))
+        (folder / 'model.safetensors').chmod((folder / 'config.json').stat().st_mode)  # safetensors writes mode 0600
+        (folder / 'conversion.json').write_text(_json(conversion.report))
+        (folder / 'README.md').write_text(_card(conversion, output.name, results))

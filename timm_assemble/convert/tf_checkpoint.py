@@ -1,7 +1,4 @@
-"""Reading of TensorFlow 1 checkpoints, by TensorFlow's own reader, one variable at a time and never a slot.
-
-The one module that imports TensorFlow, and only inside functions. Knows nothing of models.
-"""
+"""Reading of TensorFlow 1 checkpoints, by TensorFlow's own reader and one variable at a time."""
 import hashlib
 import os
 import re
@@ -13,72 +10,67 @@ from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 import numpy as np
 
+from ..utils.checksum import file_sha256
+
 __all__ = ['CheckpointVariables', 'find_checkpoint', 'open_checkpoint']
 
-SLOTS = ('Momentum', 'Adam', 'Adam_1', 'RMSProp', 'RMSProp_1')  # the last part of an optimizer's own variables' names
+SLOTS = ('Momentum', 'Adam', 'Adam_1', 'RMSProp', 'RMSProp_1')  # last part of the names of an optimizer's variables
 COUNTERS = ('global_step', 'beta1_power', 'beta2_power')
 OBJECT_GRAPH = '_CHECKPOINTABLE_OBJECT_GRAPH'
 FILE = r'(.+?)\.(index|data-\d{5}-of-\d{5})'
 
 
-def find_checkpoint(path: Path) -> Path:
-    """The prefix of a checkpoint's files: what TensorFlow takes for its name.
+def find_checkpoint(checkpoint: Path) -> Path:
+    """Return the prefix of a checkpoint's files, which is its name in TensorFlow.
 
     Args:
-        path: The prefix, its ``.index`` file, or a folder, whose ``checkpoint`` file names the newest.
+        checkpoint: The prefix, one of its files, or a folder whose ``checkpoint`` file names the newest.
 
     Raises:
-        ValueError: There is none.
+        ValueError: No checkpoint was found.
     """
-    if path.is_dir():
-        note = path / 'checkpoint'
-        there = sorted(f.stem for f in path.glob('*.index'))
-        if not note.is_file():
-            raise ValueError(f"CHECKPOINT {path} is a folder without a file named 'checkpoint'"
-                             + (f'; give one of its checkpoints: {", ".join(there)}' if there else ''))
-        newest = re.search(r'^model_checkpoint_path: "(.+)"\s*$', note.read_text(errors='replace'), re.MULTILINE)
+    if checkpoint.is_dir():
+        newest_file = checkpoint / 'checkpoint'
+        if not newest_file.is_file():
+            found = ', '.join(sorted(f.stem for f in checkpoint.glob('*.index'))) or 'no checkpoint'
+            raise ValueError(f"checkpoint must be a prefix or a folder with a file named 'checkpoint', got the folder "
+                             f'{checkpoint} with {found}')
+        newest = re.search(r'^model_checkpoint_path: "(.+)"\s*$', newest_file.read_text(errors='replace'), re.MULTILINE)
         if newest is None:
-            raise ValueError(f'{note} must have a line model_checkpoint_path: "NAME"')
-        prefix = path / newest[1]  # an absolute one replaces the folder
+            raise ValueError(f'checkpoint must have a line model_checkpoint_path: "NAME" in {newest_file}')
+        prefix = checkpoint / newest[1]  # an absolute path replaces the folder
         if not Path(f'{prefix}.index').is_file():
-            prefix = path / Path(newest[1]).name  # the folder was moved since
+            prefix = checkpoint / Path(newest[1]).name  # the folder was moved since
     else:
-        file = re.fullmatch(FILE, path.name)
-        prefix = path.with_name(file[1]) if file else path
+        file = re.fullmatch(FILE, checkpoint.name)
+        prefix = checkpoint.with_name(file[1]) if file else checkpoint
     if not Path(f'{prefix}.index').is_file():
-        raise ValueError(f'CHECKPOINT must be a TensorFlow 1 checkpoint, and there is no {prefix}.index')
+        raise ValueError(f'checkpoint must be a TensorFlow 1 checkpoint, and {prefix}.index does not exist')
     return prefix
 
 
 def _files(prefix: Path) -> List[Path]:
-    """Index and data files, all of them."""
+    """Return the index file and all data files."""
     data = sorted(f for f in prefix.parent.iterdir() if re.fullmatch(FILE, f.name) and
                   f.name.startswith(f'{prefix.name}.data-'))
-    if not data or len(data) != int(data[0].name[-5:]):
-        raise ValueError(f'{prefix.name} has {len(data)} data files of {int(data[0].name[-5:]) if data else 1}')
+    expected = int(data[0].name[-5:]) if data else 1
+    if len(data) != expected:
+        raise ValueError(f'prefix must have all data files, got {len(data)} of {expected} for {prefix}')
     return [Path(f'{prefix}.index'), *data]
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open('rb') as f:
-        while block := f.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Nothing on standard error: what TensorFlow says at import, no setting of its own keeps back."""
+    """Discard standard error: none of TensorFlow's settings silences its messages at import."""
     sys.stderr.flush()
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nothing)
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
 
 
 def _import_tensorflow() -> Any:
@@ -91,27 +83,35 @@ def _import_tensorflow() -> Any:
     return tensorflow
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error) or repr(error)).splitlines()[0]
+
+
 class CheckpointVariables(Mapping[str, np.ndarray]):
-    """A checkpoint's variables by name, each read when it is asked for, without slots and counters.
+    """A checkpoint's variables by name, without optimizer slots and counters; each is read on access.
 
     Args:
-        reader: TensorFlow's, or what has its three methods: ``get_variable_to_shape_map``,
-            ``get_variable_to_dtype_map`` and ``get_tensor``.
+        reader: TensorFlow's reader, or an object with its methods ``get_variable_to_shape_map`` and ``get_tensor``.
         files: The checkpoint's files.
-        version: TensorFlow's.
+        version: TensorFlow's version.
+
+    Attributes:
+        shapes: Shape of each variable.
+        skipped: Number of skipped slots and counters by the last part of their names.
+        read: Shape, dtype and SHA-256 of each variable that was read.
     """
 
     def __init__(self, reader: Any, files: List[Path], version: str) -> None:
         self._reader = reader
         self.files = files
         self.version = version
-        self.set_aside: Counter = Counter()  # what a name ends in -> how many
+        self.skipped: Counter = Counter()
         self.shapes: Dict[str, Tuple[int, ...]] = {}
-        self.read: Dict[str, Dict[str, Any]] = {}  # of each variable read: shape, dtype, checksum of its bytes
+        self.read: Dict[str, Dict[str, Any]] = {}
         for name, shape in sorted(reader.get_variable_to_shape_map().items()):
             leaf = name.rsplit('/', 1)[-1]
             if name in COUNTERS or (leaf in SLOTS and leaf != name):
-                self.set_aside[leaf] += 1
+                self.skipped[leaf] += 1
             else:
                 self.shapes[name] = tuple(shape)
 
@@ -120,8 +120,8 @@ class CheckpointVariables(Mapping[str, np.ndarray]):
             raise KeyError(name)
         try:
             array = np.asarray(self._reader.get_tensor(name))
-        except Exception as e:  # TensorFlow's reader raises its own kinds and Python's, by what is broken
-            raise ValueError(f'{name} cannot be read from {self.files[0].stem}: {str(e).splitlines()[0]}') from e
+        except Exception as e:  # TensorFlow's reader raises its own types and Python's
+            raise ValueError(f'{name} cannot be read from {self.files[0].stem}: {_first_line(e)}') from e
         if array.dtype not in (np.float16, np.float32, np.float64):
             raise ValueError(f'{name} must have floating point values, got {array.dtype}')
         digest = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
@@ -129,7 +129,7 @@ class CheckpointVariables(Mapping[str, np.ndarray]):
         return array.astype(np.float32, copy=False)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.shapes  # Mapping's own would read it
+        return name in self.shapes  # Mapping's own would read the variable
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
@@ -138,18 +138,18 @@ class CheckpointVariables(Mapping[str, np.ndarray]):
         return len(self.shapes)
 
     def describe_files(self) -> List[Dict[str, Any]]:
-        """Name, size and SHA-256 of each file, for which the files are read in a stream."""
-        return [dict(file=f.name, bytes=f.stat().st_size, sha256=_sha256(f)) for f in self.files]
+        """Return name, size and SHA-256 of each file."""
+        return [dict(file=f.name, bytes=f.stat().st_size, sha256=file_sha256(f)) for f in self.files]
 
 
 def open_checkpoint(prefix: Path) -> CheckpointVariables:
-    """A checkpoint's variables, none of them read yet.
+    """Return a checkpoint's variables; none is read yet.
 
     Args:
-        prefix: What :func:`find_checkpoint` gives.
+        prefix: Prefix of the files, from :func:`find_checkpoint`.
 
     Raises:
-        ValueError: No TensorFlow, a file that is broken or cut off, or a checkpoint of TensorFlow 2's objects.
+        ValueError: TensorFlow is missing, a file is broken or cut off, or the checkpoint is TensorFlow 2's.
     """
     files = _files(prefix)
     tf = _import_tensorflow()
@@ -157,12 +157,11 @@ def open_checkpoint(prefix: Path) -> CheckpointVariables:
         reader = tf.train.load_checkpoint(str(prefix))
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
     except Exception as e:  # as above
-        raise ValueError(f'{files[0]} cannot be read: {(str(e) or repr(e)).splitlines()[0]}') from e
+        raise ValueError(f'{files[0]} cannot be read: {_first_line(e)}') from e
     if OBJECT_GRAPH in shapes:
-        raise ValueError(f'{prefix} is a TensorFlow 2 object checkpoint; the official code writes TensorFlow 1, '
-                         f'with variables by name')
-    listed = sum(int(np.prod(shape, dtype=np.int64)) * dtypes[name].size for name, shape in shapes.items())
-    there = sum(f.stat().st_size for f in files[1:])
-    if there < listed:
-        raise ValueError(f'{files[1]} is cut off: {there} bytes of the {listed} that the index lists')
+        raise ValueError(f'prefix must be a TensorFlow 1 checkpoint, got the TensorFlow 2 object checkpoint {prefix}')
+    expected = sum(int(np.prod(shape, dtype=np.int64)) * dtypes[name].size for name, shape in shapes.items())
+    size = sum(f.stat().st_size for f in files[1:])
+    if size < expected:
+        raise ValueError(f'{files[1]} is cut off: {size} bytes of {expected}')
     return CheckpointVariables(reader, files, tf.__version__)

@@ -1,8 +1,4 @@
-"""Names of the official TensorFlow variables for each entry of a model's state dict, and the change of layout.
-
-Needs no TensorFlow: variables come as arrays, or as a mapping that reads them. Knows the model's module tree and
-nothing of training or evaluation.
-"""
+"""Names and layout of the official TensorFlow variables for each entry of a model's state dict; without TensorFlow."""
 from collections import Counter
 from typing import Dict, Iterator, List, Mapping, Tuple
 
@@ -14,14 +10,14 @@ from torch import nn
 from ..layers import BigLittleStage, BigLittleStem, Bottleneck, ProjectionShortcut, SelectiveKernelC3
 from ..models.assemble_resnet import AssembleResNet
 
-__all__ = ['MisfitError', 'state_dict_from_tf', 'tf_names']
+__all__ = ['MisfitError', 'state_dict_from_tf', 'tf_names', 'tf_shapes']
 
 PREFIX = 'resnet_model/'
 BATCH_NORM_LEAVES = {'weight': 'gamma', 'bias': 'beta', 'running_mean': 'moving_mean', 'running_var': 'moving_variance'}
 
 
 class _Scope:
-    """A TensorFlow variable scope, which numbers the layers of each kind in the order they are made."""
+    """TensorFlow variable scope, which numbers the layers of each kind in creation order."""
 
     def __init__(self, name: str = '') -> None:
         self.name = name
@@ -33,7 +29,7 @@ class _Scope:
         return self.name + kind + (f'_{k}' if k else '')
 
 
-Pair = Tuple[str, str]  # path of a module here, name of its layer there
+Pair = Tuple[str, str]  # path of a module in PyTorch, name of its layer in TensorFlow
 
 
 def _conv_norm(path: str, scope: _Scope) -> Iterator[Pair]:
@@ -69,13 +65,13 @@ def _sequence(path: str, modules: nn.Sequential, scope: _Scope) -> Iterator[Pair
 
 
 def _module_names(model: AssembleResNet) -> Iterator[Pair]:
-    """Every module with weights, in the order in which the official code makes its layers."""
-    whole_net = _Scope()  # without Big-Little, one scope for all
+    """Yield every module with weights, in the order in which the official code creates its layers."""
+    network = _Scope()  # the only one without Big-Little
     stem, pool = list(model.stem), None
     if isinstance(stem[-1], BigLittleStem):
         pool = f'stem.{len(stem) - 1}'
         stem = stem[:-1]
-    scope = _Scope('stage0/') if pool else whole_net
+    scope = _Scope('stage0/') if pool else network
     for i in range(len(stem)):
         conv, norm = _conv_norm(f'stem.{i}', scope)
         yield conv
@@ -90,7 +86,7 @@ def _module_names(model: AssembleResNet) -> Iterator[Pair]:
             for part in ('big', 'little', 'merge'):
                 yield from _sequence(f'stage{s}.{part}', getattr(stage, part), _Scope(f'stage{s}/{part}{s}/'))
         else:
-            yield from _sequence(f'stage{s}', stage, _Scope(f'stage{s}/') if pool else whole_net)
+            yield from _sequence(f'stage{s}', stage, _Scope(f'stage{s}/') if pool else network)
     if isinstance(model.head.embedding, ConvNormAct):
         yield 'head.embedding.conv', 'embedding_dense'
         yield 'head.embedding.bn', 'embedding_dense_batch_normalization'
@@ -99,10 +95,10 @@ def _module_names(model: AssembleResNet) -> Iterator[Pair]:
 
 
 def tf_names(model: AssembleResNet) -> Dict[str, str]:
-    """Official variable of every state dict entry, but for PyTorch's own counters ``num_batches_tracked``.
+    """Return the official variable of every state dict entry except PyTorch's ``num_batches_tracked``.
 
     Args:
-        model: A model of the family, of any variant.
+        model: A model of any variant.
 
     Returns:
         ``{'stem.0.conv.weight': 'resnet_model/conv2d/kernel', ...}``
@@ -110,7 +106,7 @@ def tf_names(model: AssembleResNet) -> Dict[str, str]:
     names = {}
     for path, layer in _module_names(model):
         if isinstance(model.get_submodule(path), nn.BatchNorm2d):
-            names.update({f'{path}.{ours}': f'{PREFIX}{layer}/{theirs}' for ours, theirs in BATCH_NORM_LEAVES.items()})
+            names.update({f'{path}.{entry}': f'{PREFIX}{layer}/{leaf}' for entry, leaf in BATCH_NORM_LEAVES.items()})
         else:
             names[f'{path}.weight'] = f'{PREFIX}{layer}/kernel'
             if path == 'head.fc':
@@ -118,38 +114,45 @@ def tf_names(model: AssembleResNet) -> Dict[str, str]:
     return names
 
 
+def tf_shapes(model: AssembleResNet) -> Dict[str, Tuple[int, ...]]:
+    """Return the shape of every official variable in TensorFlow's layout."""
+    entries = model.state_dict()
+    shapes = {name: tuple(entries[entry].shape) for entry, name in tf_names(model).items()}
+    return {name: (*s[2:], s[1], s[0]) if len(s) == 4 else s[::-1] for name, s in shapes.items()}
+
+
 def _to_torch(array: np.ndarray) -> np.ndarray:
-    """TensorFlow's layout to PyTorch's: HWIO to OIHW, (in, out) to (out, in)."""
+    """Change TensorFlow's layout to PyTorch's: HWIO to OIHW, (in, out) to (out, in)."""
     if array.ndim == 4:
         return array.transpose(3, 2, 0, 1)
     return array.T
 
 
 class MisfitError(ValueError):
-    """Variables that do not fill a model; ``problems`` has one line each, the message all of them."""
+    """Variables that do not fit a model; ``problems`` has one line each."""
 
     def __init__(self, problems: List[str]) -> None:
         self.problems = problems
-        super().__init__(f'variables do not fit the model, {len(problems)} differences:\n  ' + '\n  '.join(problems))
+        super().__init__(f'variables must fit the model, got {len(problems)} differences:\n  ' + '\n  '.join(problems))
 
 
 def state_dict_from_tf(variables: Mapping[str, np.ndarray], model: AssembleResNet) -> Dict[str, torch.Tensor]:
-    """State dict of ``model`` from the official implementation's variables.
+    """Return a state dict of ``model`` from the official implementation's variables.
 
-    Strict: every variable is used exactly once and every entry is filled. A classifier of one class more than the
-    model's loses its first, the official "background". ``variables`` is asked for each array once, one after the
-    other, so that a mapping which reads them from a file never holds two.
+    Every variable is used exactly once and every entry is filled. If the classifier has one class more than the
+    model, its first one is dropped, the official "background". Each array is read once and in turn, so that a mapping
+    which reads from a file holds one at a time.
 
     Args:
         variables: ``{official variable name: array}``, TensorFlow layout, without optimizer slots and global_step.
-        model: The model to fill; it is read, not changed, and may lie on the meta device.
+        model: The model to fill. It is not changed and may be on the meta device.
 
     Returns:
         State dict for ``model.load_state_dict``, in the arrays' dtype.
 
     Raises:
-        ValueError: Variables missing, not used, of another shape, or with values that are not finite. It is a
-            :class:`MisfitError`, whose message lists them all.
+        MisfitError: Variables are missing, not used, of another shape, not finite, or negative variances. It is a
+            ValueError whose message lists them all.
     """
     names = tf_names(model)
     state: Dict[str, torch.Tensor] = {}
@@ -173,7 +176,10 @@ def state_dict_from_tf(variables: Mapping[str, np.ndarray], model: AssembleResNe
         if wrong:
             problems.append(f'not finite: {name} has {wrong} of {array.size} values NaN or infinite')
             continue
-        state[entry] = torch.from_numpy(np.array(array, order='C'))  # a copy of its own, contiguous and writable
+        if name.endswith('/moving_variance') and array.min() < 0:
+            problems.append(f'negative: {name} has a variance of {array.min():.4g}')
+            continue
+        state[entry] = torch.from_numpy(np.array(array, order='C'))  # a contiguous, writable copy
     if len(background) == 1:  # of kernel and bias
         problems.append(f'shape: {background[0]} has one class more than the other of dense/kernel and dense/bias')
     problems += [f'not used: {name}' for name in sorted(set(variables) - set(names.values()))]

@@ -1,7 +1,4 @@
-"""Which model a checkpoint is of, told from the names and shapes of its variables alone.
-
-Needs neither TensorFlow nor any value of a variable. Knows timm's registry, the model's arguments and the name table.
-"""
+"""Inference of the model and its arguments from names and shapes of a checkpoint's variables."""
 import inspect
 import re
 from collections import Counter
@@ -12,27 +9,28 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Seq
 import timm
 
 from ..models.assemble_resnet import AssembleResNet
-from .tf_names import BATCH_NORM_LEAVES, PREFIX, tf_names
+from .tf_names import BATCH_NORM_LEAVES, PREFIX, tf_shapes
 
 __all__ = ['Architecture', 'Variant', 'infer_variant', 'read_architecture']
 
 Shapes = Mapping[str, Sequence[int]]
 
-# Of two equally near, the first: assemble_resnet50 and assemble_resnet50_bl_sk differ in the anti-aliasing alone, which
-# has no variables.
+# The first of equally near ones is taken: assemble_resnet50 and assemble_resnet50_bl_sk differ only in anti-aliasing,
+# which has no variables.
 PUBLISHED = (
     'assemble_resnet50', 'assemble_resnet152', 'assemble_resnet101', 'assemble_resnet50_bl_sk', 'assemble_resnet50_bl',
     'assemble_resnet50_d_sk', 'assemble_resnet50_d_se', 'assemble_resnet50_d', 'assemble_resnet50_base',
 )
 IMAGENET_WITH_BACKGROUND = 1001
 CONVOLUTION = r'conv2d(_\d+)?/kernel'
-ARGUMENTS = tuple(n for n in inspect.signature(AssembleResNet).parameters if n not in ('device', 'dtype'))
+DEFAULTS = {
+    n: p.default for n, p in inspect.signature(AssembleResNet).parameters.items() if n not in ('device', 'dtype')}
 
 
 class Architecture(NamedTuple):
-    """What the variables of a network show."""
+    """Architecture inferred from the variables, named as the arguments of :class:`AssembleResNet`."""
 
-    layers: Tuple[int, ...]  # blocks of the four stages
+    layers: Tuple[int, ...]
     in_chans: int
     width: int
     deep_stem: bool
@@ -43,12 +41,12 @@ class Architecture(NamedTuple):
     num_classes: int
 
     def fits_beta(self, beta: int) -> bool:
-        """Whether this beta gives little branches of this depth; where they are of one block, any large one does."""
+        """Return whether ``beta`` gives little branches of this depth; several do if they have one block."""
         return beta > 0 and all(n == max(1, depth // beta - 1) for n, depth in zip(self.little, self.layers))
 
     @property
     def betas(self) -> List[int]:
-        """The betas that give little branches of this depth; the usual ones first."""
+        """Betas that give little branches of this depth; 4 and 2 come first."""
         fitting = [b for b in range(1, max(4, *self.layers[:3]) + 2) if self.fits_beta(b)]
         return sorted(fitting, key=lambda b: (b not in (2, 4), -b if b in (2, 4) else b))
 
@@ -63,26 +61,26 @@ class Architecture(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """A model to make with ``timm.create_model(name, **model_args)``."""
+    """A model for ``timm.create_model(name, **model_args)``."""
 
     name: str
-    model_args: Dict[str, Any]  # only what differs from the registered model's
-    seen: Architecture
+    model_args: Dict[str, Any]  # only what differs from the registered model
+    inferred: Architecture
 
 
 def _most(votes: Iterable[int]) -> int:
-    """The value that most have, the first of equals, 0 for none: so that one wrong variable does not decide."""
+    """Return the most common value, so that one wrong variable does not decide; 0 for none."""
     counts = Counter(votes).most_common(1)
     return counts[0][0] if counts else 0
 
 
 def _count(names: Mapping[str, Any], scope: str) -> int:
-    """Convolutions that are made directly in a scope."""
+    """Count the convolutions directly in a scope."""
     return sum(bool(re.fullmatch(scope + CONVOLUTION, name)) for name in names)
 
 
 def _plain_layers(names: Mapping[str, Tuple[int, ...]], width: int) -> Tuple[int, ...]:
-    """Blocks of each stage where all lie in one scope: counted by the shapes of their three convolutions."""
+    """Return the blocks of each stage without Big-Little, counted by the shapes of their three convolutions."""
     kernels = Counter(shape for name, shape in names.items() if re.fullmatch(CONVOLUTION, name))
     layers = []
     for s in range(4):
@@ -94,31 +92,31 @@ def _plain_layers(names: Mapping[str, Tuple[int, ...]], width: int) -> Tuple[int
 
 
 def read_architecture(shapes: Shapes) -> Architecture:
-    """Depth, width, stem, attention, Big-Little, embedding and classes of a network.
+    """Infer the architecture of a network from its variables.
 
-    Read from many variables each and by majority: where a single one is amiss the answer stays, and the strict
-    conversion names it.
+    Each property is decided by the majority of several variables. So a single wrong variable does not change it, and
+    :func:`state_dict_from_tf` can name that variable.
 
     Args:
         shapes: ``{official variable name: shape}``, TensorFlow layout, without optimizer slots.
 
     Raises:
-        ValueError: The variables are of no network of the family; says what was seen.
+        ValueError: The variables fit no variant.
     """
     names = {name[len(PREFIX):]: tuple(shape) for name, shape in shapes.items() if name.startswith(PREFIX)}
     if not names:
-        raise ValueError(f'variables must have names that start with {PREFIX!r}, got {sorted(shapes)[:3]}.')
+        raise ValueError(f'shapes must have names that start with {PREFIX!r}, got {sorted(shapes)[:3]}')
 
     def dims(*wanted: Tuple[str, int]) -> List[int]:
-        """One dimension each of the variables that there are."""
+        """Return one dimension of each variable that exists."""
         return [names[n][d] for n, d in wanted if n in names and len(names[n]) > max(d, -d - 1)]
 
     big_little = any(re.match(r'stage[123]/', name) for name in names)
     stem = 'stage0/' if big_little else ''
     kernel = names.get(f'{stem}conv2d/kernel', ())
     if len(kernel) != 4 or kernel[:2] not in ((3, 3), (7, 7)):
-        raise ValueError(f"{PREFIX}{stem}conv2d/kernel must be the stem's 7x7 or 3x3 convolution, "
-                         f'got {f"shape {kernel}" if kernel else "no such variable"}.')
+        raise ValueError(f"shapes must have the stem's 7x7 or 3x3 convolution {PREFIX}{stem}conv2d/kernel, "
+                         f'got {f"shape {kernel}" if kernel else "no such variable"}')
     deep = kernel[0] == 3
     norm = 'stage0_1/batch_normalization' if big_little else 'batch_normalization' + ('_2' if deep else '')
     width = _most([kernel[3] * (2 if deep else 1), *dims(*((f'{norm}/{x}', 0) for x in BATCH_NORM_LEAVES.values()))])
@@ -143,69 +141,66 @@ def read_architecture(shapes: Shapes) -> Architecture:
     classes = _most(dims(('dense/kernel', 1), ('dense/bias', 0)))
     embedding = _most(dims(('embedding_dense/kernel', -1), *(
         (f'embedding_dense_batch_normalization/{x}', 0) for x in BATCH_NORM_LEAVES.values())))
-    seen = Architecture(
+    inferred = Architecture(
         layers, kernel[2], width, deep, attn[0] if attn else None, alpha, little, embedding, classes)
     rules = {
         'stages of 1 block or more (2 in the first three with Big-Little)': min(layers) > 0 and (
             not big_little or min(layers[:3]) > 1),
         'a width that is a positive multiple of 8': width > 0 and width % 8 == 0,
         'alpha 1, 2, 4 or 8': alpha in ((1, 2, 4, 8) if big_little else (0,)),
-        'one beta for all little branches': not big_little or bool(seen.betas),
-        'one kind of attention': len(attn) < 2,
+        'one beta for all little branches': not big_little or bool(inferred.betas),
+        'at most one kind of attention': len(attn) < 2,
         'a classifier, dense/kernel': classes > 0,
     }
     for rule, holds in rules.items():
         if not holds:
-            raise ValueError(f'the variables fit no variant: {rule} must be there, seen: {seen}.')
-    return seen
+            raise ValueError(f'shapes must have {rule}, inferred: {inferred}')
+    return inferred
 
 
 @cache
 def _registered(name: str) -> Architecture:
-    """What the variables of a registered model would show."""
-    model = timm.create_model(name, device='meta')
-    entries = model.state_dict()
-    shapes = {}
-    for entry, variable in tf_names(model).items():  # type: ignore[arg-type]
-        shape = tuple(entries[entry].shape)
-        shapes[variable] = (*shape[2:], shape[1], shape[0]) if len(shape) == 4 else shape[::-1]
-    return read_architecture(shapes)
+    """Return the architecture of a registered model."""
+    model: Any = timm.create_model(name, device='meta')
+    return read_architecture(tf_shapes(model))
 
 
-def _distance(seen: Architecture, other: Architecture) -> int:
-    """How much has to be changed; 0 where only width, embedding and classes differ."""
-    return (16 * (bool(seen.alpha) != bool(other.alpha)) + 8 * (seen.deep_stem != other.deep_stem)
-            + 4 * (seen.attn != other.attn) + 2 * (seen.alpha != other.alpha) + (seen.layers != other.layers)
-            + (seen.little != other.little))
+def _distance(arch: Architecture, other: Architecture) -> int:
+    """Return how much differs; 0 if only width, embedding and classes do."""
+    return (16 * (bool(arch.alpha) != bool(other.alpha)) + 8 * (arch.deep_stem != other.deep_stem)
+            + 4 * (arch.attn != other.attn) + 2 * (arch.alpha != other.alpha) + (arch.layers != other.layers)
+            + (arch.little != other.little))
 
 
-def _changes(seen: Architecture, other: Architecture) -> Dict[str, Any]:
-    """Constructor arguments that make what is seen of a registered model."""
+def _changes(arch: Architecture, other: Architecture) -> Dict[str, Any]:
+    """Return the constructor arguments that turn a registered model into the inferred one."""
     args: Dict[str, Any] = {}
     for name in ('layers', 'in_chans', 'width', 'deep_stem', 'embedding_size', 'num_classes'):
-        if getattr(seen, name) != getattr(other, name):
-            args[name] = getattr(seen, name)
-    if seen.attn != other.attn:
-        args['attn'] = seen.attn or ''
-    if (seen.alpha, seen.little, seen.layers) != (other.alpha, other.little, other.layers) and (
-            seen.alpha or other.alpha):
-        args['big_little'] = (seen.alpha, seen.betas[0]) if seen.alpha else ()
-    if (seen.deep_stem, bool(seen.alpha)) != (other.deep_stem, bool(other.alpha)):
-        args['shortcut'] = 'd' if seen.deep_stem else 'big_little' if seen.alpha else 'plain'
+        if getattr(arch, name) != getattr(other, name):
+            args[name] = getattr(arch, name)
+    if arch.attn != other.attn:
+        args['attn'] = arch.attn or ''
+    if (arch.alpha, arch.little, arch.layers) != (other.alpha, other.little, other.layers) and (
+            arch.alpha or other.alpha):
+        args['big_little'] = (arch.alpha, arch.betas[0]) if arch.alpha else ()
+    if (arch.deep_stem, bool(arch.alpha)) != (other.deep_stem, bool(other.alpha)):
+        args['shortcut'] = 'd' if arch.deep_stem else 'big_little' if arch.alpha else 'plain'
     return args
 
 
-def _agrees(name: str, value: Any, seen: Architecture) -> bool:
-    """Whether a value given for an argument is one that the variables allow."""
+def _agrees(name: str, value: Any, arch: Architecture) -> bool:
+    """Return whether the variables allow a value of an argument."""
     if name == 'big_little':
-        return (len(value) == 2 and value[0] == seen.alpha and seen.fits_beta(value[1])) if value else not seen.alpha
+        return (len(value) == 2 and value[0] == arch.alpha and arch.fits_beta(value[1])) if value else not arch.alpha
     if name == 'attn':
-        return (value or None) == seen.attn
+        return (value or None) == arch.attn
     if name == 'num_classes':
-        return value in (seen.num_classes, seen.num_classes - 1)
+        return value in (arch.num_classes, arch.num_classes - 1)
     if name == 'layers':
-        return tuple(value) == seen.layers
-    return name not in seen._fields or value == getattr(seen, name)
+        return tuple(value) == arch.layers
+    if name == 'global_pool':
+        return value != ''  # the classifier needs pooled features
+    return name not in arch._fields or value == getattr(arch, name)
 
 
 def infer_variant(
@@ -214,43 +209,46 @@ def infer_variant(
         model_args: Optional[Mapping[str, Any]] = None,
         keep_classes: bool = False,
 ) -> Variant:
-    """The registered model that is nearest to a checkpoint, and the arguments that make it the checkpoint's network.
+    """Infer the registered model nearest to a checkpoint, and the arguments that make it the checkpoint's network.
 
-    Anti-aliasing, pooling, the last stride and the shortcuts have no variables: they are the nearest model's, but for
-    the shortcut where the stem is another than that model's (D with a deep stem), unless ``model_args`` say otherwise.
+    Anti-aliasing, pooling, the last stride and the shortcuts have no variables. They are the nearest model's, unless
+    ``model_args`` has them; only with another stem than the nearest model's the shortcut follows the stem.
 
     Args:
         shapes: ``{official variable name: shape}``, TensorFlow layout, without optimizer slots.
-        name: Registered model to take in place of the nearest; it must have the checkpoint's depth, stem, attention
-            and Big-Little.
-        model_args: Arguments that go before all others; they may not contradict the variables.
-        keep_classes: Whether 1001 classes stay 1001, and do not become the 1000 without "background".
+        name: Registered model instead of the nearest. Depth, stem, attention and Big-Little must be the checkpoint's.
+        model_args: Constructor arguments that must not contradict the variables.
+        keep_classes: Keep 1001 classes. By default they become 1000, without "background".
 
     Raises:
-        ValueError: The variables fit no variant, or not the model or the arguments given.
+        ValueError: The variables fit no variant, or not ``name`` or ``model_args``.
     """
-    seen, given = read_architecture(shapes), dict(model_args or {})
+    inferred, given = read_architecture(shapes), dict(model_args or {})
     for key, value in given.items():
-        if key not in ARGUMENTS:
-            raise ValueError(f'model_args must have names from {ARGUMENTS}, got {key!r}.')
+        if key not in DEFAULTS:
+            raise ValueError(f'model_args must have names from {[*DEFAULTS]}, got {key!r}')
+        kind = type(DEFAULTS[key])
+        allowed: Any = {bool: int, int: int, float: (int, float), str: str}.get(kind, object)
+        if value is not None and not isinstance(value, allowed):
+            raise ValueError(f'model_args must have a value of type {kind.__name__} for {key}, got {value!r}')
         try:
-            agrees = _agrees(key, value, seen)
+            agrees = _agrees(key, value, inferred)
         except TypeError:
             agrees = False
         if not agrees:
-            raise ValueError(f'model_args: {key} must agree with the variables, got {value!r}, seen: {seen}.')
+            raise ValueError(f'model_args must fit the checkpoint, got {key}={value!r}, inferred: {inferred}')
     if name is None:
-        name = min(PUBLISHED, key=lambda n: _distance(seen, _registered(n)))
+        name = min(PUBLISHED, key=lambda n: _distance(inferred, _registered(n)))
     elif name not in timm.list_models(module='assemble_resnet'):
-        raise ValueError(f'model must be one of {timm.list_models(module="assemble_resnet")}, got {name!r}.')
+        raise ValueError(f'name must be one of {timm.list_models(module="assemble_resnet")}, got {name!r}')
     else:
         free = ('in_chans', 'width', 'embedding_size', 'num_classes', 'shortcut', *given)
-        other = [key for key in _changes(seen, _registered(name)) if key not in free]
+        other = [key for key in _changes(inferred, _registered(name)) if key not in free]
         if other:
-            raise ValueError(f'model {name} differs from the variables in {other}, seen: {seen}.')
-    if seen.num_classes == IMAGENET_WITH_BACKGROUND and not keep_classes:
-        given.setdefault('num_classes', seen.num_classes - 1)
-    args = {**_changes(seen, _registered(name)), **given}
+            raise ValueError(f'name must fit the checkpoint, got {name} and other {other}, inferred: {inferred}')
+    if inferred.num_classes == IMAGENET_WITH_BACKGROUND and not keep_classes:
+        given.setdefault('num_classes', inferred.num_classes - 1)
+    args = {**_changes(inferred, _registered(name)), **given}
     if args.get('num_classes') == _registered(name).num_classes:
         del args['num_classes']
-    return Variant(name, args, seen)
+    return Variant(name, args, inferred)

@@ -1,148 +1,120 @@
-"""Atomic writes of files and folders: written beside the target under another name, then renamed.
+"""Atomic writes of files and folders: written in a temporary folder beside the target, then renamed.
 
-A folder's other name is ``.NAME.PID.new``, and what it replaces is ``.NAME.PID.old`` for a moment. A killed process
-leaves them; the next one that writes the same folder removes them.
+The temporary folder of ``NAME`` is ``.NAME.XXXXXXXX.timm-assemble``. It holds the new folder, for a moment the old one,
+and a lock of the process that writes it. The next process that writes ``NAME`` finds what a killed process left there.
 """
+import glob
 import os
-import re
 import shutil
-import sys
-from contextlib import contextmanager
+import tempfile
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Iterator, Optional
+from typing import Iterator
 
-if sys.platform != 'win32':
-    import fcntl
+from filelock import FileLock, Timeout
 
 __all__ = ['MODEL_FILES', 'atomic_file', 'atomic_folder', 'check_output_folder']
 
 MODEL_FILES = ('config.json', 'model.safetensors')
+SUFFIX = '.timm-assemble'
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a path to write instead of ``path``, which replaces it when the block ends without an error.
 
-    The file is flushed to the disk first; an error or an interrupt leaves ``path`` as it was and removes the other one.
-    It lies in the same folder and has the same suffix.
+    The file is flushed to the disk first. An error, an interrupt or a kill leaves ``path`` as it was. The yielded path
+    has the same name in a temporary folder beside ``path``.
     """
-    temporary = path.with_name(f'.{path.stem}.{os.getpid()}.tmp{path.suffix}')
-    try:
+    with tempfile.TemporaryDirectory(SUFFIX, f'.{path.name}.', path.parent) as folder:
+        temporary = Path(folder) / path.name
         yield temporary
         with open(temporary, 'rb+') as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+
+
+@contextmanager
+def _locked(work: Path, folder: Path, timeout: float = -1) -> Iterator[None]:
+    """Lock a temporary folder and remove it at the end; an old folder whose place is free goes back first."""
+    try:
+        with FileLock(work / 'lock', timeout=timeout):
+            try:
+                yield
+            finally:
+                if (work / 'old').exists() and not folder.exists():
+                    (work / 'old').rename(folder)
+                shutil.rmtree(work, ignore_errors=True)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            work.rmdir()  # NFS keeps a folder with an open file, here the lock
 
 
-def _lock(folder: Path) -> Optional[int]:
-    """A lock on a folder, which ends with its process however that ends; None where there is one or can be none."""
-    if sys.platform == 'win32':
-        return None
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether another process has this number; ours may be that of one in a container of before."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # another user's, or a number that is no process's
-        return True
-    return pid != os.getpid()
-
-
-def _clear_leftovers(folder: Path) -> None:
-    """Remove what killed processes left of making this folder, and put back what one of them had moved away.
-
-    A folder goes if the process of its name is no more and nobody holds its lock: a process in another container, or
-    on another machine, is not seen by its number.
-    """
-    folder = folder.absolute()
-    if sys.platform == 'win32' or not folder.parent.is_dir():  # there os.kill is no question, but kills
-        return
-    for path in sorted(folder.parent.iterdir()):
-        name = re.fullmatch(rf'\.{re.escape(folder.name)}\.([1-9]\d*)\.(new|old)', path.name)
-        if name is None or _is_alive(int(name[1])):
-            continue
-        descriptor = _lock(path)
-        if descriptor is None:
-            continue
-        if name[2] == 'old' and not folder.exists():
-            path.rename(folder)  # killed between the two renames
-        else:
-            shutil.rmtree(path, ignore_errors=True)
-        os.close(descriptor)
+def _finish_killed(folder: Path) -> None:
+    """Restore and remove what killed processes left; a live process holds its lock."""
+    for work in folder.parent.glob(f'.{glob.escape(folder.name)}.????????{SUFFIX}'):  # the 8 characters of mkdtemp
+        with suppress(Timeout), _locked(work, folder, timeout=0):
+            pass
 
 
 def check_output_folder(folder: Path, force: bool = False) -> None:
-    """Whether a folder may be made here, to be asked before long work. What killed processes left of it is removed.
+    """Check that a folder can be made here, and remove what killed processes left of it.
+
+    Call it before long work; :func:`atomic_folder` calls it too.
 
     Args:
-        folder: Where it shall be. It may exist if it is empty.
-        force: It may also be a folder of a model, which is replaced as a whole.
+        folder: The folder to make. It may exist if it is empty.
+        force: The folder of a model may exist too, and is replaced.
 
     Raises:
-        ValueError: There is something that must not be lost, or a place where nothing can be written.
+        ValueError: The folder would replace something that must not be lost, or cannot be written.
     """
-    _clear_leftovers(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f'OUTPUT must be a folder, and {folder} is a file')
-    if folder.is_dir() and any(folder.iterdir()):
+    got = f'got {str(folder)!r}'
+    path = folder.absolute()
+    try:
+        if path.name == '..' or Path.cwd().is_relative_to(os.path.realpath(path)):
+            raise ValueError('it is the working directory or above it')
+        os.lstat(path.with_name(f'.{path.name}.????????{SUFFIX}'))  # the longest name that is written
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as e:
+        raise ValueError(f'output must be a new folder, {got}: {getattr(e, "strerror", None) or e}') from e
+    if path.is_symlink():
+        raise ValueError(f'output must not be a symbolic link, {got}')
+    _finish_killed(path)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f'output must be a folder, {got}')
+    if path.is_dir() and any(path.iterdir()):
         if not force:
-            raise ValueError(f'OUTPUT must be a new or empty folder, or be given --force; {folder} is not empty')
-        if not all((folder / name).is_file() for name in MODEL_FILES):
-            raise ValueError(f'OUTPUT {folder} is not empty and holds no {" and ".join(MODEL_FILES)}: --force replaces '
-                             f'folders of models alone')
-    above = folder.absolute().parent
-    while not above.exists():
+            raise ValueError(f'output must be a new or empty folder without `force`, {got}')
+        if not all((path / name).is_file() for name in MODEL_FILES):
+            raise ValueError(f'output must be a folder with {" and ".join(MODEL_FILES)} for `force`, {got}')
+    above = path.parent
+    while not os.path.lexists(above):
         above = above.parent
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise ValueError(f'OUTPUT {folder} cannot be made: {above} is no folder that can be written to')
+    if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+        raise ValueError(f'output must be in a writable folder, {got}')
 
 
 @contextmanager
 def atomic_folder(folder: Path, force: bool = False) -> Iterator[Path]:
-    """Give an empty folder to fill, which takes the place of ``folder`` when all went well.
+    """Yield an empty folder to fill, which replaces ``folder`` when the block ends without an error.
 
-    Whatever ends the work before its end, an interrupt as well, leaves ``folder`` as it was.
+    An error, an interrupt or a kill leaves ``folder`` as it was.
 
     Args:
-        folder: Where the folder shall be at the end.
+        folder: The folder to make.
         force: As in :func:`check_output_folder`.
     """
     check_output_folder(folder, force)
     folder = folder.absolute()
-    made, old = (folder.with_name(f'.{folder.name}.{os.getpid()}.{kind}') for kind in ('new', 'old'))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made.mkdir()
-    lock = _lock(made)
-    try:
-        yield made
+    work = Path(tempfile.mkdtemp(SUFFIX, f'.{folder.name}.', folder.parent))
+    with _locked(work, folder):
+        new = work / 'new'
+        new.mkdir()
+        yield new
         check_output_folder(folder, force)  # another process may have been faster
         if folder.exists():
-            folder.rename(old)
-        try:
-            made.rename(folder)
-        except BaseException:
-            if old.exists():
-                old.rename(folder)
-            raise
-    except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
-        raise
-    finally:
-        if lock is not None:
-            os.close(lock)
-    shutil.rmtree(old, ignore_errors=True)
+            folder.rename(work / 'old')
+        new.rename(folder)
