@@ -1,1 +1,2 @@
-"""timm's scripts: where they are, how they run, and what the train hook binds into train.py."""
+"""Run timm's scripts with this package's models; bind its training parts into train.py."""
+HOOK = 'timm_assemble.train_hook'  # a module for train.py's device_modules
