@@ -15,6 +15,7 @@ QUOTATIONS: tuple = ()  # (file, text of the line) of words that others wrote
 OPTION = re.compile(r'(?:^|[\s`(])(--[a-z][\w-]*)')
 # options of git and of timm's train.py, which these modules call
 FOREIGN_OPTIONS = {
+    'timm_assemble/hub/prepare.py': {'--config'},
     'timm_assemble/train_hook.py': {'--device-modules'},
     'timm_assemble/timm_scripts/launch.py': {'--config', '--device-modules'},
     'timm_assemble/timm_scripts/locate.py': {'--branch', '--depth', '--quiet'},

@@ -29,4 +29,5 @@ def run(args: argparse.Namespace) -> None:
         from ..examples import digits
     except ModuleNotFoundError as e:
         raise ValueError(f"the demo needs {e.name}: pip install 'timm-assemble[demo]'") from e
-    digits.run(args.model, args.output, args.epochs, args.seed)
+    command = f'timm-assemble demo --model {args.model} --epochs {args.epochs} --seed {args.seed}'
+    digits.run(args.model, args.output, args.epochs, args.seed, command)

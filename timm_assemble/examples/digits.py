@@ -129,7 +129,7 @@ def draw(
     plt.close(figure)
 
 
-def run(model_name: str, output: Path, epochs: int, seed: int) -> float:
+def run(model_name: str, output: Path, epochs: int, seed: int, command: str) -> float:
     """Train, save, read back and classify; return validation top-1 in percent.
 
     Args:
@@ -137,6 +137,7 @@ def run(model_name: str, output: Path, epochs: int, seed: int) -> float:
         output: Folder for the images, the model, its metrics and the plot.
         epochs: Number of epochs.
         seed: Of weights, order and augmentation. The same seed gives the same numbers on the same machine.
+        command: What the model card names as the source of the result.
 
     Raises:
         KeyboardInterrupt: Passed on after the current weights have been saved.
@@ -170,7 +171,7 @@ def run(model_name: str, output: Path, epochs: int, seed: int) -> float:
         raise
     save(model, trained, '', [Result(
         'top-1', top1, f'{len(labels)} held-out images, {SIZE} x {SIZE}, after the last of {epochs} epochs',
-        f'timm-assemble demo --model {model_name} --epochs {epochs} --seed {seed}', 'scikit-learn digits')])
+        command, 'scikit-learn digits')])
 
     loaded = create_model(f'local-dir:{trained}', pretrained=True).to(memory_format=torch.channels_last)
     if not torch.equal(predict(loaded, validation_loader)[0], logits):
