@@ -1,4 +1,4 @@
-"""The papers' definitions as slow loops over single numbers, to hold the layers against."""
+"""Definitions of the papers as slow loops over single numbers."""
 import math
 
 import numpy as np
@@ -17,14 +17,14 @@ def selective_kernel(branches: np.ndarray, logits: np.ndarray) -> np.ndarray:
 
 
 def reflect(i: int, n: int) -> int:
-    """Index i of a line of n places continued by reflection without repeating the edge."""
+    """Index i of a line of n values continued by reflection without repeating the edge."""
     if i < 0:
         return -i
     return 2 * (n - 1) - i if i >= n else i
 
 
 def blur_down(x: np.ndarray, size: int, stride: int = 2) -> np.ndarray:
-    """(H, W) blurred by a binomial filter, reflected at the border, every second place kept."""
+    """(H, W) blurred by a binomial filter, reflected at the border, and subsampled by 2."""
     height, width = x.shape
     tap = [math.comb(size - 1, i) / 2 ** (size - 1) for i in range(size)]
     pad = (size - 1) // 2
@@ -39,7 +39,7 @@ def blur_down(x: np.ndarray, size: int, stride: int = 2) -> np.ndarray:
 
 
 def gem(x: np.ndarray, p: float = 3.0, low: float = 1e-6, high: float = 1e12) -> float:
-    """Generalised mean of a map, the sum of powers kept within bounds."""
+    """Generalised mean of a feature map, with bounds on the sum of powers."""
     total = 0.0
     for value in x.ravel():
         total += value ** p
@@ -47,7 +47,7 @@ def gem(x: np.ndarray, p: float = 3.0, low: float = 1e-6, high: float = 1e12) ->
 
 
 def drop_block_mask(starts: np.ndarray, height: int, width: int, kh: int, kw: int) -> np.ndarray:
-    """(H, W) mask before normalisation: each started block clears the kh x kw places right and below of its start."""
+    """(H, W) mask before normalisation: a block clears kh x kw positions to the right and below of its start."""
     mask = np.ones((height, width))
     for r, c in np.argwhere(starts):
         for i in range(kh):
@@ -57,7 +57,7 @@ def drop_block_mask(starts: np.ndarray, height: int, width: int, kh: int, kw: in
 
 
 def max_pool_same(x: np.ndarray, size: int = 3, stride: int = 2) -> np.ndarray:
-    """(H, W), TensorFlow's "SAME": as many windows as ceil(side / stride), the odd place of padding at the end."""
+    """(H, W), TensorFlow's "SAME": ceil(side / stride) windows, odd padding at the end."""
     height, width = x.shape
     y = np.full((-(-height // stride), -(-width // stride)), -np.inf)
     before = [max((n - 1) * stride + size - side, 0) // 2 for n, side in zip(y.shape, x.shape)]
@@ -72,7 +72,7 @@ def max_pool_same(x: np.ndarray, size: int = 3, stride: int = 2) -> np.ndarray:
 
 
 def shortcut_pool(x: np.ndarray, kind: str, stride: int) -> np.ndarray:
-    """(H, W) of a shortcut before its convolution: windows of the kind, and what they divide by."""
+    """(H, W) of a shortcut before its convolution."""
     height, width = x.shape
     size, before = (3, 1) if kind == 'big_little' else (2, 0)
     y = np.zeros((-(-height // stride), -(-width // stride)))
@@ -84,13 +84,13 @@ def shortcut_pool(x: np.ndarray, kind: str, stride: int) -> np.ndarray:
                     a, b = stride * r + i - before, stride * c + j - before
                     if 0 <= a < height and 0 <= b < width:
                         total, inside = total + x[a, b], inside + 1
-            # D at stride 1 is TensorFlow's "SAME" average, which leaves the padding out; the others count it
+            # D at stride 1 is TensorFlow's "SAME" average, which does not count the padding; the others do
             y[r, c] = total / (inside if stride == 1 else size * size)
     return y
 
 
 def nearest(x: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(h, w) to (height, width): each place takes the source it falls in."""
+    """(h, w) to (height, width) by nearest neighbours."""
     y = np.zeros((height, width))
     for r in range(height):
         for c in range(width):
@@ -99,7 +99,7 @@ def nearest(x: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def mixed_with_reverse(rows: np.ndarray, lam: np.ndarray) -> np.ndarray:
-    """(B, C) rows, each mixed with that of the reversed batch by its own share; as many as there are shares."""
+    """(B, C) rows, each mixed with that of the reversed batch by its own weight; as many rows as weights."""
     mixed = np.zeros((len(lam), rows.shape[1]))
     for i in range(len(lam)):
         for c in range(rows.shape[1]):
@@ -108,7 +108,7 @@ def mixed_with_reverse(rows: np.ndarray, lam: np.ndarray) -> np.ndarray:
 
 
 def smoothed(labels: np.ndarray, classes: int, smoothing: float) -> np.ndarray:
-    """(B,) class indices to (B, C) class weights with a share spread evenly over all classes."""
+    """(B,) class indices to (B, C) class weights, a part of them spread evenly over all classes."""
     weights = np.full((len(labels), classes), smoothing / classes)
     for i, label in enumerate(labels):
         weights[i, label] += 1 - smoothing
@@ -125,7 +125,7 @@ def cross_entropy(logits: np.ndarray, weights: np.ndarray, temperature: float = 
 
 
 def spread_evenly(logits: np.ndarray, k: int) -> np.ndarray:
-    """(C,) logits to probabilities: the k largest as they are, what is left shared evenly."""
+    """(C,) logits to probabilities: the k largest unchanged, the rest spread evenly."""
     e = np.exp(logits - logits.max())
     probs = e / e.sum()
     largest = np.argsort(-logits)[:k]
@@ -136,7 +136,7 @@ def spread_evenly(logits: np.ndarray, k: int) -> np.ndarray:
 
 
 def corruption_error(errors, reference):
-    """Sum over severities over the same sum of the reference, whose single mean stands for each severity."""
+    """Sum over severities relative to that of the reference, whose single mean stands for every severity."""
     top = bottom = 0.0
     for s, error in enumerate(errors):
         top += error
@@ -145,7 +145,7 @@ def corruption_error(errors, reference):
 
 
 def relative_corruption_error(errors, clean, reference, reference_clean):
-    """The same of what each severity adds to the error on clean pictures."""
+    """The same for the difference to the error on clean images."""
     top = bottom = 0.0
     for s, error in enumerate(errors):
         top += error - clean
@@ -165,7 +165,7 @@ def flip_rate(sequences, with_first: bool) -> float:
 
 
 def calibration_error(confidences, hits, bins: int) -> float:
-    """ECE: difference of mean confidence and accuracy in each bin of confidence (low, high], weighted by its share."""
+    """ECE: difference of mean confidence and accuracy per bin of confidence (low, high], weighted by its size."""
     total = 0.0
     for b in range(bins):
         inside = [i for i, c in enumerate(confidences) if b / bins < c <= (b + 1) / bins]

@@ -1,8 +1,7 @@
-"""Runs timm's own model tests on this package's models, for the oldest and the newest timm or those asked for.
+"""Run timm's own model tests on this package's models, by default with the oldest and the newest timm.
 
-It fetches timm and its tests, starts pytest with :mod:`.plugin` for each version and prints a table. It knows pip and
-what the plugin writes, and of the models their names. Exit status: 0 if no test fails and no model lacks one, 1 if one
-does, 2 if there was no run.
+For each version it downloads timm and its tests, runs pytest with :mod:`.plugin` and prints a table. Exit status: 0 if
+every model has and passes every test, 1 if not, 2 if nothing ran.
 """
 import argparse
 import json
@@ -27,7 +26,7 @@ def _pip(*args: str) -> None:
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         why = (result.stderr.strip().splitlines() or ['no message'])[-1]
-        raise OSError(f'{args[-1]} could not be had, there is no such version or no network: {why}')
+        raise OSError(f'{args[-1]} cannot be downloaded: {why}')
 
 
 def _download_source(requirement: str, folder: Path) -> Path:
@@ -42,25 +41,25 @@ def _default_versions() -> List[str]:
 
 
 def _prepare(version: str, cache: Path) -> Path:
-    """A folder in the cache with timm's model tests and pytest settings, and that timm installed in ``site/``."""
+    """Return a cached folder with timm's model tests and pytest settings, and timm itself in ``site/``."""
     folder = cache / f'timm-{version}'
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as temp:
             source, made = _download_source(f'timm=={version}', Path(temp)), Path(temp, 'made')
             _pip('install', '--target', str(made / 'site'), f'timm=={version}')
-            with tarfile.open(source) as archive:  # its packages timm and tests, if unpacked, could hide the right ones
+            with tarfile.open(source) as archive:  # its timm and tests would hide the right ones
                 for member in archive:
                     name = member.name.partition('/')[2]
                     if name in ('pyproject.toml', 'tests/conftest.py', 'tests/test_models.py'):
                         (made / Path(name).name).write_bytes(archive.extractfile(member).read())
-            made.rename(folder)  # last, so that an interrupted run leaves nothing half made
+            made.rename(folder)  # last, so that an interrupted run leaves no incomplete folder
     return folder
 
 
 def _run_tests(version: str, folder: Path, models: str) -> Tuple[Dict[str, Any], int]:
-    """The plugin's report of timm's tests, run in a process of their own, and pytest's exit status."""
-    # either of the two can change which tests there are
+    """Run timm's tests in a process of their own; return the plugin's report and pytest's exit status."""
+    # both variables can change which tests are collected
     env = {name: value for name, value in os.environ.items() if name not in ('GITHUB_ACTIONS', 'PYTEST_ADDOPTS')}
     env['PYTHONPATH'] = os.pathsep.join([str(folder / 'site'), str(ROOT)])
     with tempfile.TemporaryDirectory() as temp:
@@ -74,13 +73,13 @@ def _run_tests(version: str, folder: Path, models: str) -> Tuple[Dict[str, Any],
 
 
 def _print_results(models: List[str], report: Dict[str, Any]) -> Counter:
-    """Print a version's table and the tests that did not pass, and count; a test that a model lacks is a failed one."""
+    """Print a version's table and the tests that did not pass; return the counts. A missing test counts as failed."""
     results = list(report['results'].values())
-    there = {(r['model'], r['test']) for r in results}
-    kinds = {*report['kinds'], *(test for _, test in there)} or {'test_*'}  # none known: every model lacks its tests
+    existing = {(r['model'], r['test']) for r in results}
+    kinds = {*report['kinds'], *(test for _, test in existing)} or {'test_*'}  # nothing ran: no model has its tests
     results += [
-        dict(model=model, test=test, outcome='failed', reason='there is no such test of this model')
-        for model in models for test in sorted(kinds) if (model, test) not in there]
+        dict(model=model, test=test, outcome='failed', reason='the model has no such test')
+        for model in models for test in sorted(kinds) if (model, test) not in existing]
     counts = Counter((r['model'], r['outcome']) for r in results)
     print(f"{'model':26}   passed   failed  skipped")
     for model in models:
@@ -97,7 +96,7 @@ def main() -> int:
         'python -m tests.conformance.run', usage=argparse.SUPPRESS, description=__doc__.partition('\n')[0])
     parser.add_argument('--versions', nargs='+', metavar='V', help='versions of timm (default: oldest and newest)')
     parser.add_argument('--models', default='*', metavar='GLOB', help='models to test (default: all)')
-    parser.add_argument('--cache', type=Path, default=ROOT / '.conformance', metavar='DIR', help='for what is fetched')
+    parser.add_argument('--cache', type=Path, default=ROOT / '.conformance', metavar='DIR', help='folder for downloads')
     args = parser.parse_args()
     models = model_names(args.models)
     if not models:
@@ -106,7 +105,7 @@ def main() -> int:
         folders = {v: _prepare(v, args.cache.resolve()) for v in args.versions or _default_versions()}
     except OSError as e:
         parser.error(str(e))
-    total, statuses = Counter(), set()  # statuses of pytest also tell of a run that did not come to its end
+    total, statuses = Counter(), set()  # pytest's status also reports a run that did not finish
     for version, folder in folders.items():
         start = time.monotonic()
         report, status = _run_tests(version, folder, args.models)

@@ -1,4 +1,4 @@
-"""DropBlock: the mask against loops, its statistics against the official ones, and a rate that moves for free."""
+"""DropBlock: masks against loops, statistics against the official ones, and its changing rate."""
 import numpy as np
 import pytest
 import torch
@@ -14,8 +14,7 @@ from .._official import TRAINING
 @given(seed=st.integers(0, 2 ** 16), chs=st.integers(1, 4), height=st.integers(1, 16), width=st.integers(1, 16),
        block=st.integers(1, 9))
 @settings(max_examples=80, deadline=None)
-def test_mask(seed, chs, height, width, block):
-    """Whole blocks at their starts, even sizes and blocks larger than the map too; normalised over the whole mask."""
+def test_mask_clears_whole_blocks_and_has_mean_1(seed, chs, height, width, block):
     kh, kw = min(block, height), min(block, width)
     rows, cols = height - kh + 1, width - kw + 1
     gamma = 0.2
@@ -29,34 +28,34 @@ def test_mask(seed, chs, height, width, block):
     np.testing.assert_allclose(mask.expand(1, chs, height, width)[0], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize('figures', TRAINING['dropblock'], ids=lambda f: f"{f['shape'][1]}-{f['gamma_scale']}")
-def test_official_statistics(figures):
-    batch, height, width, chs = figures['shape']
+@pytest.mark.parametrize('golden', TRAINING['dropblock'], ids=lambda f: f"{f['shape'][1]}-{f['gamma_scale']}")
+def test_dropped_fraction_has_the_official_statistics(golden):
+    batch, height, width, chs = golden['shape']
     torch.manual_seed(0)
     x = torch.ones(batch, chs, height, width)
     zeroed, touched, draws = [], [], 400
     for _ in range(draws):
-        y = drop_block_2d(x, 1 - figures['keep_prob'], gamma_scale=figures['gamma_scale'])
+        y = drop_block_2d(x, 1 - golden['keep_prob'], gamma_scale=golden['gamma_scale'])
         assert torch.equal(y[0], y[1]) and torch.equal(y[0], y[-1])  # shared by the batch
-        assert y.mean().item() == pytest.approx(figures['mean_output'], abs=1e-5)
-        assert len(y.unique()) <= figures['distinct_values_max']
+        assert y.mean().item() == pytest.approx(golden['mean_output'], abs=1e-5)
+        assert len(y.unique()) <= golden['distinct_values_max']
         zeroed.append((y[0] == 0).float().mean().item())
         touched.append((y[0] == 0).flatten(1).any(1).float().mean().item())
-    spread = figures['std_over_seeds'] / draws ** 0.5
-    assert np.mean(zeroed) == pytest.approx(figures['exact_expected_fraction'], abs=4 * spread)
-    assert np.std(zeroed) == pytest.approx(figures['std_over_seeds'], rel=0.2)
-    assert np.mean(touched) == pytest.approx(figures['mean_fraction_of_channels_touched'], rel=0.1)
+    spread = golden['std_over_seeds'] / draws ** 0.5
+    assert np.mean(zeroed) == pytest.approx(golden['exact_expected_fraction'], abs=4 * spread)
+    assert np.std(zeroed) == pytest.approx(golden['std_over_seeds'], rel=0.2)
+    assert np.mean(touched) == pytest.approx(golden['mean_fraction_of_channels_touched'], rel=0.1)
 
 
-def test_channels_differ():
+def test_channels_have_different_masks():
     torch.manual_seed(0)
     mask = drop_block_mask(64, 14, 14, 0.5)
     assert len({tuple((m == 0).flatten().tolist()) for m in mask[0]}) > 32
 
 
 @pytest.mark.parametrize('side', [1, 2, 4, 6])
-def test_maps_smaller_than_the_block(side):
-    """The official code fails there (see `dropblock_errors`); the block shrinks to the map instead."""
+def test_block_shrinks_to_a_smaller_feature_map(side):
+    """The official code fails there, see `dropblock_errors`."""
     assert str(side) in TRAINING['dropblock_errors'] or side == 1
     torch.manual_seed(0)
     masks = torch.stack([drop_block_mask(8, side, side, 0.3).expand(1, 8, side, side) for _ in range(300)])
@@ -77,7 +76,7 @@ def test_eval_and_zero_rate_change_nothing():
     assert torch.equal(layer(x), x)
 
 
-def test_rate_as_number_and_tensor():
+def test_rates_as_number_and_tensor_give_equal_outputs():
     outputs = []
     for rate in (0.3, torch.tensor(0.3)):
         torch.manual_seed(1)
@@ -91,7 +90,7 @@ def test_memory_format_is_kept(memory_format):
     assert drop_block_2d(x, 0.5).is_contiguous(memory_format=memory_format)
 
 
-def test_rate_moves_without_recompiling():
+def test_rate_changes_without_recompilation():
     torch._dynamo.reset()
     layer = DropBlock2d(0.0).train()
     counter = CompileCounterWithBackend('aot_eager')
@@ -117,6 +116,6 @@ def test_rate_survives_to_empty():
     (dict(block_size=0), r'block_size must be 1 or more, got 0'),
     (dict(gamma_scale=0), r'gamma_scale must be positive, got 0'),
 ])
-def test_bad_arguments(kwargs, message):
+def test_arguments_out_of_range_are_rejected(kwargs, message):
     with pytest.raises(ValueError, match=message):
         DropBlock2d(**kwargs)

@@ -1,6 +1,7 @@
-"""The models as timm models: names, arguments, features, head, and what a checkpoint and a user may do to them."""
+"""The models as timm models: names, configurations, arguments, features, head, training and copies."""
 import copy
 import pickle
+import re
 import warnings
 from functools import partial
 
@@ -15,12 +16,9 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from timm_assemble.layers import Bottleneck
+from timm_assemble.recipes.paper import TECHNIQUES, rows_of
 
-NAMES = [
-    'assemble_resnet50_base', 'assemble_resnet50_d', 'assemble_resnet50_d_se', 'assemble_resnet50_d_sk',
-    'assemble_resnet50_bl', 'assemble_resnet50_bl_sk', 'assemble_resnet50', 'assemble_resnet101', 'assemble_resnet152',
-    'test_assemble_resnet',
-]
+NAMES = [*TECHNIQUES, 'test_assemble_resnet']
 BIG_LITTLE = [name for name in NAMES if '_d' not in name and '_base' not in name]
 tiny = partial(timm.create_model, 'test_assemble_resnet', num_classes=10)
 
@@ -30,12 +28,19 @@ def seed():
     torch.manual_seed(0)
 
 
-def test_names():
+def test_networks_of_the_paper_are_registered():
     assert sorted(timm.list_models(module='assemble_resnet')) == sorted(NAMES)
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_configuration(name):
+def test_docstrings_name_the_rows_of_the_paper(name):
+    text = timm.model_entrypoint(name).__doc__
+    assert re.findall(r'\bE\d+\b', text) == [row.name for row in rows_of(name)]
+    assert '%' not in text  # the numbers are in recipes/paper.py
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_configuration_is_the_official_preprocessing(name):
     model = timm.create_model(name, device='meta')
     cfg = model.pretrained_cfg
     assert cfg['architecture'] == name and cfg['license'] == 'apache-2.0' and cfg['paper_ids'] == 'arXiv:2001.06268'
@@ -52,8 +57,7 @@ def test_configuration(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_features(name):
-    """Widths and strides are those that feature_info says; the four stages come out of forward_intermediates too."""
+def test_features_have_the_widths_and_strides_of_feature_info(name):
     model = timm.create_model(name, width=8)
     info = FeatureInfo(model.feature_info, (0, 1, 2, 3, 4))
     assert info.reduction() == ([4, 8, 16, 16, 32] if name in BIG_LITTLE else [2, 4, 8, 16, 32])
@@ -73,7 +77,7 @@ def test_features(name):
                                     dict(in_chans=1), dict(deep_stem=True, shortcut='d'), dict(attn='se'),
                                     dict(attn='', aa_size=0),
                                     dict(big_little=()), dict(global_pool='catavgmax', embedding_size=24)])
-def test_arguments_reach_the_network(kwargs):
+def test_arguments_change_pooling_embedding_stride_and_channels(kwargs):
     model = tiny(**kwargs).eval()
     x = torch.randn(2, kwargs.get('in_chans', 3), 64, 64)
     assert model(x).shape == (2, 10)
@@ -84,19 +88,19 @@ def test_arguments_reach_the_network(kwargs):
     torch.testing.assert_close(model.get_classifier()(pre_logits), model(x))
 
 
-def test_techniques_are_switched_off_through_create_model():
-    """timm's create_model drops arguments that are None, so there are other ways to say it."""
+def test_create_model_switches_techniques_off():
+    """It drops arguments that are None."""
     kinds = {type(m).__name__ for m in tiny(attn='', big_little=(), aa_size=0, deep_stem=True, shortcut='d').modules()}
     assert not kinds & {'SelectiveKernelC3', 'BigLittleStage', 'BigLittleStem', 'AntiAlias2d', 'DropBlock2d'}
 
 
-def test_same_names_of_classifier():
+def test_configuration_names_the_classifier():
     model = tiny()
     assert model.get_submodule(model.pretrained_cfg['classifier']) is model.get_classifier()
 
 
 @pytest.mark.parametrize('global_pool', ['avg', 'gem', 'max', 'avgmax', 'fast', 'fastmax'])
-def test_reset_classifier(global_pool):
+def test_reset_classifier_keeps_embedding_dtype_and_mode(global_pool):
     model = tiny(global_pool=global_pool, embedding_size=24, dtype=torch.float64).eval()
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     before = model.forward_head(model.forward_features(x), pre_logits=True)
@@ -129,27 +133,27 @@ def test_reset_classifier(global_pool):
     (dict(global_pool='sum'), "global_pool must be one of .* got 'sum'"),
     (dict(num_classes=-1), 'num_classes must be 0 or more, got -1'),
 ])
-def test_bad_arguments(kwargs, message):
+def test_arguments_out_of_range_are_rejected(kwargs, message):
     with pytest.raises(ValueError, match=message):
         tiny(**kwargs)
 
 
-def test_unknown_argument():
+def test_unknown_arguments_are_rejected():
     with pytest.raises(TypeError, match='not_an_argument'):
         tiny(not_an_argument=1)
 
 
-def test_bad_output_format():
+def test_other_output_formats_are_rejected():
     with pytest.raises(ValueError, match="output_fmt must be 'NCHW', got 'NHWC'"):
         tiny().forward_intermediates(torch.randn(1, 3, 64, 64), output_fmt='NHWC')
 
 
-def test_pretrained_says_how_to_get_weights():
+def test_pretrained_without_weights_names_their_sources():
     with pytest.raises(ValueError, match=r"assemble_resnet50 comes without weights.*hf-hub:.*timm-assemble convert"):
         timm.create_model('assemble_resnet50', pretrained=True)
 
 
-def test_pretrained_from_a_file(tmp_path):
+def test_pretrained_weights_adapt_to_channels_and_classes(tmp_path):
     model = tiny()
     torch.save(model.state_dict(), tmp_path / 'weights.pth')
     overlay = dict(file=str(tmp_path / 'weights.pth'), num_classes=10)
@@ -159,7 +163,7 @@ def test_pretrained_from_a_file(tmp_path):
 
 @given(height=st.integers(32, 400), width=st.integers(32, 400))
 @settings(max_examples=25, deadline=None)
-def test_every_size(height, width):
+def test_features_have_the_ceiling_of_every_size(height, width):
     for name in ('test_assemble_resnet', 'assemble_resnet50_d_sk', 'assemble_resnet50_base'):
         model = timm.create_model(name, width=8, aa_size=3, aa_shortcut='base' in name, num_classes=10).eval()
         with torch.inference_mode():
@@ -171,13 +175,13 @@ def test_every_size(height, width):
 
 @pytest.mark.parametrize('size', [1, 2, 7, 16, 31])
 @pytest.mark.parametrize('aa_size', [0, 2, 3, 4, 7])
-def test_tiny_pictures(size, aa_size):
+def test_tiny_images_give_finite_logits(size, aa_size):
     for shortcut, deep_stem in (('big_little', False), ('d', True)):
         model = tiny(aa_size=aa_size, shortcut=shortcut, deep_stem=deep_stem, drop_block_rate=0.5).train()
         assert torch.isfinite(model(torch.randn(4, 3, size, size + 1))).all()
 
 
-def test_zero_init_last():
+def test_zero_init_last_sets_every_last_gamma():
     x = torch.randn(2, 3, 64, 64)
     for zero in (True, False):
         model = tiny(zero_init_last=zero)
@@ -186,25 +190,25 @@ def test_zero_init_last():
         assert torch.isfinite(model(x)).all()
 
 
-def test_batch_norm_arguments():
+def test_batch_norm_arguments_reach_every_norm():
     for kwargs, momentum, eps in ((dict(), 0.003, 1e-5), (dict(bn_momentum=0.1, bn_eps=1e-3), 0.1, 1e-3)):
         norms = [m for m in tiny(embedding_size=8, **kwargs).modules() if isinstance(m, nn.BatchNorm2d)]
         assert {(m.momentum, m.eps) for m in norms} == {(momentum, eps)}
 
 
-def test_drop_block_is_in_stages_3_and_4():
+def test_drop_block_is_in_stages_3_and_4_only():
     model = tiny(drop_block_rate=0.1)
     found = {path: m.gamma_scale for path, m in model.named_modules() if type(m).__name__ == 'DropBlock2d'}
     assert {path[:6] for path in found} == {'stage3', 'stage4'}
     assert all(scale == (0.25 if path.startswith('stage3') else 1.0) for path, scale in found.items())
-    # three a block and one a shortcut, in big, little and merge; none after little's widening 1x1
+    # three per block and one per shortcut, in big, little and merge; none after little's widening 1x1
     assert len(found) == (3 * 3 + 1) + (3 + 1) + (3 + 1) + (2 * 3 + 1)
     assert not [path for path in found if path.startswith('stage3.little.1')]
     model.set_drop_block_rate(0.4)
     assert {round(m.rate.item(), 6) for m in model.modules() if type(m).__name__ == 'DropBlock2d'} == {0.4}
 
 
-def test_drop_block_rate_errors():
+def test_drop_block_rates_without_effect_or_out_of_range_are_reported():
     with pytest.warns(UserWarning, match='no effect: the model was made with drop_block_rate=0'):
         tiny().set_drop_block_rate(0.1)
     with pytest.raises(ValueError, match='rate must be from 0 to 1, got 2'):
@@ -219,7 +223,7 @@ def test_aa_shortcut_without_effect_warns():
         tiny(aa_shortcut=True, shortcut='plain')
 
 
-def test_gradient_checkpointing_changes_no_number():
+def test_gradient_checkpointing_gives_equal_gradients_in_half_the_memory():
     x, gradients, memory = torch.randn(4, 3, 64, 64), [], []
     for enable in (False, True):
         torch.manual_seed(0)
@@ -235,7 +239,7 @@ def test_gradient_checkpointing_changes_no_number():
     assert memory[1] < 0.5 * memory[0]
 
 
-def test_layer_decay_groups_follow_the_computation():
+def test_layer_decay_follows_the_order_of_computation():
     model = tiny()
     scales = {}
     for group in param_groups_layer_decay(model, layer_decay=0.5):
@@ -248,8 +252,7 @@ def test_layer_decay_groups_follow_the_computation():
     assert [scale[name] for name in order] == sorted({scale[name] for name in order})
 
 
-def test_weight_decay_leaves_norms_out():
-    """timm's rule serves: everything of one dimension is left out, the official classifier bias with it."""
+def test_weight_decay_skips_norms_and_biases():
     groups = create_optimizer_v2(tiny(), opt='momentum', lr=0.1, weight_decay=1e-4).param_groups
     decayed = {id(p) for g in groups if g['weight_decay'] for p in g['params']}
     for name, p in tiny().named_parameters():
@@ -257,7 +260,7 @@ def test_weight_decay_leaves_norms_out():
     assert decayed and all(p.ndim > 1 for g in groups if g['weight_decay'] for p in g['params'])
 
 
-def test_meta_device_then_loading():
+def test_weights_load_into_a_model_from_the_meta_device():
     reference = tiny(drop_block_rate=0.2).eval()
     x = torch.randn(2, 3, 64, 64)
     assigned = tiny(device='meta', drop_block_rate=0.2).eval()
@@ -270,7 +273,7 @@ def test_meta_device_then_loading():
         assert not [name for name, t in model.named_buffers() if t.is_meta]
 
 
-def test_init_weights_after_to_empty():
+def test_init_weights_fills_an_empty_model():
     model = tiny(device='meta').to_empty(device='cpu')
     for t in [*model.parameters(), *model.buffers()]:
         if t.is_floating_point():
@@ -279,7 +282,7 @@ def test_init_weights_after_to_empty():
     assert torch.isfinite(model.eval()(torch.randn(2, 3, 64, 64))).all()
 
 
-def test_copies_and_ema():
+def test_copies_pickles_and_ema_give_equal_outputs():
     model, x = tiny(drop_block_rate=0.1).eval(), torch.randn(2, 3, 64, 64)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         torch.testing.assert_close(twin(x), model(x))
@@ -290,8 +293,7 @@ def test_copies_and_ema():
     torch.testing.assert_close(ema.module(x), model(x))
 
 
-def test_hub_form_round_trip(tmp_path):
-    """The arguments that are not the variant's own go into the config; timm before 1.0.30 does not note them itself."""
+def test_saved_folder_gives_equal_outputs(tmp_path):
     kwargs = dict(width=16, aa_size=5, global_pool='gem', embedding_size=24, in_chans=1)
     model = tiny(**kwargs).eval()
     timm.models.save_for_hf(model, tmp_path, safe_serialization=True, model_args=kwargs)

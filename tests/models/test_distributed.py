@@ -1,4 +1,4 @@
-"""Two processes with DistributedDataParallel: every parameter takes part, and buffers agree."""
+"""Two processes with DistributedDataParallel: every parameter has a gradient, and ranks stay equal."""
 import socket
 import subprocess
 import sys
@@ -20,15 +20,15 @@ for step in range(3):
 total = torch.stack([p.double().sum() for p in model.parameters()])
 other = total.clone()
 dist.broadcast(other, 0)
-assert torch.equal(total, other), 'ranks have drifted apart'
+assert torch.equal(total, other), 'ranks differ'
 assert abs(model.module.stage4[0].drop2.rate.item() - 0.2) < 1e-6
 sys.stdout.write('done\\n')
 dist.barrier()
-dist.destroy_process_group()  # else a thread of gloo's may outlive the interpreter, and end it with SIGABRT
+dist.destroy_process_group()  # else a thread of gloo may outlive the interpreter and end it with SIGABRT
 '''
 
 
-def test_data_parallel(tmp_path):
+def test_ranks_stay_equal_over_training_steps(tmp_path):
     script = tmp_path / 'worker.py'
     script.write_text(WORKER)
     with socket.socket() as s:

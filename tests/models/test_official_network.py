@@ -1,6 +1,7 @@
-"""The port against the official implementation's logits, and near misses that the same comparison must catch."""
+"""The networks against the official logits, and small mistakes that the comparison must detect."""
 import numpy as np
 import pytest
+import timm
 import torch
 from timm.layers import BlurPool2d
 from torch import nn
@@ -19,30 +20,29 @@ def logits_of(model, size):
         return model(official_input(*size))
 
 
-def test_all_networks_are_held():
+def test_all_16_official_networks_are_compared():
     assert set(MODELS) == set(NETWORKS['networks']) and len(MODELS) == 16
 
 
 @pytest.mark.parametrize('name', NETWORKS['spot_values'])
-def test_formula(name):
+def test_weights_are_those_of_the_official_run(name):
     spot = NETWORKS['spot_values'][name]
     value = make_variable(name, spot['shape'], spot['last_gamma'])
     np.testing.assert_allclose(value.ravel()[:4], spot['first4'], rtol=1e-6)
 
 
 @pytest.mark.parametrize('network', MODELS)
-def test_logits(network):
+def test_logits_and_parameter_counts_equal_the_official_ones(network):
     model = official_model(network)
-    figures = NETWORKS['networks'][network]
-    assert sum(p.numel() for p in model.parameters()) == figures['trainable_params']
+    golden = NETWORKS['networks'][network]
+    assert sum(p.numel() for p in model.parameters()) == golden['trainable_params']
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert sum(m.running_mean.numel() + m.running_var.numel() for m in norms) == figures['nontrainable_params']
+    assert sum(m.running_mean.numel() + m.running_var.numel() for m in norms) == golden['nontrainable_params']
     for size in sizes(network):
         assert departure(network, logits_of(model, size), *size) < TOLERANCE
 
 
-def test_stages():
-    """Intermediate sums, to say where a port departs: stage outputs of the assembled network."""
+def test_stage_outputs_equal_the_official_ones():
     model = official_model('tiny_assemble152')
     golden = NETWORKS['networks']['tiny_assemble152']['stages']['64x64']
     with torch.inference_mode():
@@ -56,7 +56,7 @@ def test_stages():
 
 
 def replace_modules(model, kind, make):
-    """Put ``make(module)`` in the place of every module of a kind."""
+    """Replace every module of a kind by ``make(module)``."""
     found = [(path, m) for path, m in model.named_modules() if isinstance(m, kind)]
     assert found
     for path, m in found:
@@ -102,21 +102,21 @@ def coarse_eps(model):
     ('tiny_assemble50', coarse_eps),
     ('tiny_r50d_sk', coarse_eps),
 ])
-def test_near_misses_are_seen(network, mistake):
+def test_small_mistakes_are_detected(network, mistake):
     model = official_model(network)
     mistake(model)
     assert departure(network, logits_of(model, (64, 64)), 64, 64) > 100 * TOLERANCE
 
 
-def test_uncounted_padding_of_d_shortcut_is_seen_at_odd_sizes():
-    """At even sizes the zeros are in no window; 33x33 is where counting them shows."""
+def test_uncounted_padding_of_d_shortcut_is_detected_at_odd_sizes():
+    """At even sizes no window contains the zeros."""
     model = official_model('tiny_r50d_sk')
     replace_modules(model, nn.ZeroPad2d, lambda m: nn.ReplicationPad2d(m.padding))
     assert departure('tiny_r50d_sk', logits_of(model, (64, 64)), 64, 64) < TOLERANCE
     assert departure('tiny_r50d_sk', logits_of(model, (33, 33)), 33, 33) > 100 * TOLERANCE
 
 
-def test_every_variable_is_named_once():
+def test_every_variable_has_one_name():
     for network in ('r50d_se', 'assemble50_emb', 'tiny_assemble152'):
         model = official_model(network)
         names = tf_names(model)
@@ -124,9 +124,7 @@ def test_every_variable_is_named_once():
         assert set(names) == {k for k in model.state_dict() if not k.endswith('num_batches_tracked')}
 
 
-def test_deep_stem_with_big_little():
-    """The third norm of the deep stem lies in a scope of its own; parameter count by the official code."""
-    import timm
+def test_deep_stem_with_big_little_has_the_official_names_and_parameters():
     kwargs = dict(deep_stem=True, shortcut='d', num_classes=1001)
     model = timm.create_model('assemble_resnet50', device='meta', **kwargs)
     assert sum(p.numel() for p in model.parameters()) == 41_867_721
@@ -137,20 +135,19 @@ def test_deep_stem_with_big_little():
     assert names['stage4.0.shortcut.2.conv.weight'] == 'resnet_model/stage4/conv2d/kernel'
 
 
-def test_se_with_big_little():
-    import timm
+def test_se_with_big_little_has_the_official_parameters():
     model = timm.create_model('assemble_resnet50_bl', attn='se', num_classes=1001, device='meta')
     assert sum(p.numel() for p in model.parameters()) == 30_963_625
 
 
-def test_background_is_dropped():
+def test_background_class_is_dropped():
     full, short = official_model('tiny_assemble50'), official_model('tiny_assemble50', num_classes=10)
     x = official_input(64, 64)
     with torch.inference_mode():
         torch.testing.assert_close(short(x), full(x)[:, 1:])
 
 
-def test_conversion_is_strict():
+def test_conversion_reports_every_misfit():
     model = official_model('tiny_assemble50')
     variables = make_variables('tiny_assemble50')
     moved = variables.pop('resnet_model/stage4/conv2d_1/kernel')
@@ -166,20 +163,19 @@ def test_conversion_is_strict():
 
 
 @pytest.mark.parametrize('side', [29, 30, 31, 61, 62, 96])
-def test_sizes_where_the_official_code_runs(side):
-    """There the resize is an exact doubling: the same as repeating each pixel, which is the official function."""
+def test_resize_repeats_pixels_at_sizes_where_the_official_code_runs(side):
     model = official_model('tiny_assemble50')
-    seen = []
+    expected = []
 
     def repeat(module, args):
         big, little = module.big(args[0]), module.little(args[0])
         assert little.shape[-2:] == (2 * big.shape[-2], 2 * big.shape[-1])
         doubled = big.repeat_interleave(2, -1).repeat_interleave(2, -2)
-        seen.append(module.merge(torch.relu(doubled + little)))
+        expected.append(module.merge(torch.relu(doubled + little)))
 
     for stage in (model.stage1, model.stage2, model.stage3):
         stage.register_forward_pre_hook(repeat)
     with torch.inference_mode():
         outputs = model.forward_intermediates(official_input(side, side + 32), intermediates_only=True)[1:4]
-    for ours, theirs in zip(outputs, seen):
+    for ours, theirs in zip(outputs, expected):
         torch.testing.assert_close(ours, theirs)

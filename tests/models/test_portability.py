@@ -1,4 +1,4 @@
-"""What others do to a model: half precision, compile, export, ONNX, fx, channels-last. On the smallest model, whole."""
+"""Complete small models in half precision, channels-last, TorchScript, fx, torch.compile, torch.export and ONNX."""
 import warnings
 from functools import partial
 
@@ -12,7 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from timm_assemble.layers import big_little_sum
 
-# as few blocks as there can be: tracing and compiling cost seconds a block
+# as few blocks as possible: tracing and compiling take seconds per block
 tiny = partial(timm.create_model, 'test_assemble_resnet', num_classes=10, layers=(2, 2, 2, 1))
 VARIANTS = {
     'assembled': {},
@@ -29,7 +29,7 @@ def kwargs(request):
 
 
 @pytest.mark.parametrize('dtype, tolerance', [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
-def test_half_precision(kwargs, dtype, tolerance):
+def test_half_precision_is_close_to_float32(kwargs, dtype, tolerance):
     model, x = tiny(**kwargs).eval(), torch.randn(2, 3, 64, 64)
     expected = model(x)
     y = model.to(dtype)(x.to(dtype))
@@ -37,7 +37,7 @@ def test_half_precision(kwargs, dtype, tolerance):
     assert (y.float() - expected).abs().max() < tolerance * expected.std()
 
 
-def test_autocast_trains(kwargs):
+def test_autocast_gives_float32_gradients(kwargs):
     model, x = tiny(drop_block_rate=0.1, **kwargs).train(), torch.randn(4, 3, 64, 64)
     with torch.autocast('cpu', torch.bfloat16):
         loss = model(x).float().square().mean()
@@ -45,29 +45,28 @@ def test_autocast_trains(kwargs):
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
 
 
-def test_channels_last_stays_throughout(kwargs):
-    """Blur, pooling, resizing and DropBlock included: no layer may fall back to the other layout."""
+def test_every_layer_stays_channels_last(kwargs):
     model = tiny(drop_block_rate=0.1, **kwargs).to(memory_format=torch.channels_last).train()
-    seen = []
+    names = []
 
-    def look(name, module, args, output):
+    def check(name, module, args, output):
         if output.ndim == 4 and output.shape[1] > 1 and output.shape[2] * output.shape[3] > 1:
-            seen.append(name)
+            names.append(name)
             assert output.is_contiguous(memory_format=torch.channels_last), name
 
     for name, module in model.named_modules():
-        module.register_forward_hook(partial(look, name))
+        module.register_forward_hook(partial(check, name))
     model(torch.randn(2, 3, 96, 64).contiguous(memory_format=torch.channels_last))
-    assert len(seen) > 30
+    assert len(names) > 30
 
 
 @pytest.mark.parametrize('training', [False, True])
-def test_compiles_to_one_graph(kwargs, training):
+def test_compiles_to_one_graph_for_every_drop_block_rate(kwargs, training):
     model = tiny(drop_block_rate=0.1, **kwargs).train(training)
     counter = CompileCounterWithBackend('eager')
     compiled = torch.compile(model, fullgraph=True, backend=counter)
     x = torch.randn(2, 3, 64, 64)
-    for rate in (0.0, 0.05, 0.1):  # a schedule moves the rate: the same graph must serve
+    for rate in (0.0, 0.05, 0.1):
         model.set_drop_block_rate(rate)
         y = compiled(x)
         y.sum().backward()
@@ -76,8 +75,8 @@ def test_compiles_to_one_graph(kwargs, training):
         torch.testing.assert_close(y, model(x))
 
 
-def test_compiled_by_inductor():
-    """Generated code, forward and backward, of a block with selective kernel, DropBlock and blur, and of the resize."""
+def test_inductor_compiles_forward_and_backward():
+    """A block with selective kernel, DropBlock and blur, and the Big-Little resize."""
     torch.manual_seed(0)
     torch._dynamo.reset()
     block = tiny(drop_block_rate=0.1).stage4[0].train()
@@ -90,12 +89,12 @@ def test_compiled_by_inductor():
         torch.testing.assert_close(compiled(x), big_little_sum(block(x)[:, :128], x), rtol=1e-3, atol=1e-4)
 
 
-def test_export_and_onnx_with_dynamic_batch_and_size(kwargs, tmp_path):
+def test_export_and_onnx_give_equal_outputs_for_every_batch_and_size(kwargs, tmp_path):
     model, path = tiny(**kwargs).eval(), str(tmp_path / 'model.onnx')
     axes = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     program = torch.export.export(model, (torch.randn(2, 3, 64, 96),), dynamic_shapes={'x': axes})
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # the exporter's own
+        warnings.simplefilter('ignore')  # from the exporter
         torch.onnx.export(program, (), path, input_names=['x'], dynamo=True, verbose=False)
     session, exported = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider']), program.module()
     for shape in ((1, 3, 64, 64), (3, 3, 96, 128), (2, 3, 75, 101)):
@@ -106,17 +105,17 @@ def test_export_and_onnx_with_dynamic_batch_and_size(kwargs, tmp_path):
         np.testing.assert_allclose(y, expected.detach(), rtol=1e-3, atol=1e-4)
 
 
-def test_fx(kwargs):
+def test_fx_extracts_features(kwargs):
     model, x = tiny(**kwargs).eval(), torch.randn(2, 3, 64, 64)
     extracted = create_feature_extractor(model, ['stage3', 'head'])(x)
     torch.testing.assert_close(extracted['head'], model(x))
     assert extracted['stage3'].shape == (2, 128, 4, 4)
 
 
-def test_torchscript(kwargs):
+def test_torchscript_gives_equal_outputs_and_drops_blocks(kwargs):
     model, x = tiny(drop_block_rate=0.5, **kwargs).train(), torch.randn(2, 3, 64, 64)
     scripted = torch.jit.script(model)
-    assert not torch.equal(scripted(x), scripted(x))  # DropBlock is in it
+    assert not torch.equal(scripted(x), scripted(x))
     scripted.eval(), model.eval()
     torch.testing.assert_close(scripted(x), model(x))
     torch.testing.assert_close(scripted(x[:, :, :45, :51]), model(x[:, :, :45, :51]))

@@ -1,7 +1,4 @@
-"""What in a model's configuration depends on its number of input channels.
-
-Knows timm's configurations alone.
-"""
+"""Entries of a pretrained configuration that depend on the number of input channels."""
 from typing import Any, Dict, Mapping, Sequence, Tuple
 
 __all__ = ['input_channels']
@@ -12,16 +9,16 @@ def _per_channel(values: Sequence[float], channels: int) -> Tuple[float, ...]:
 
 
 def input_channels(cfg: Mapping[str, Any], channels: int) -> Dict[str, Any]:
-    """Entries of a configuration for a model of so many channels, to be laid over it.
+    """Return an overlay of a pretrained configuration for a number of input channels.
 
     Args:
-        cfg: timm's configuration with ``input_size``, ``mean`` and ``std``. Where these are of another number of
-            channels, each becomes its average, as timm's loaders take it.
-        channels: Of the model's input.
+        cfg: Configuration with ``input_size``, ``mean`` and ``std``. A mean or std of another number of channels is
+            replaced by its average, as in timm's loaders.
+        channels: Input channels of the model.
 
     Returns:
-        ``mean``, ``std``, ``input_size``, ``test_input_size`` if there is one, and ``first_conv``, which is None where
-        timm 1.0.29 would take the file's weights of the first layer for those of 3 channels and draw the layer anew.
+        ``mean``, ``std``, ``input_size``, ``test_input_size`` if ``cfg`` has it, and for other than 1 or 3 channels
+        ``first_conv=None``: timm 1.0.29 would reinitialise the first layer instead of loading it.
     """
     entries: Dict[str, Any] = {key: _per_channel(cfg[key], channels) for key in ('mean', 'std')}
     for key in ('input_size', 'test_input_size'):
