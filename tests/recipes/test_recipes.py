@@ -91,7 +91,7 @@ def _scheduler(name, updates_per_epoch):
 
 
 def test_learning_rate_is_the_official_one():
-    """At the same fraction of the steps after the warm-up: 600 epochs are 750,683 official steps and 600 x 1251 here."""
+    """At the same fraction of the steps after the warm-up: 600 epochs are 750,683 official steps, 600 x 1251 here."""
     golden = _official.TRAINING['lr_cosine_b1024_lr0.4_w5_e600']
     scheduler, group, epochs = _scheduler('assemble_resnet50', 1251)
     assert epochs == 600

@@ -170,11 +170,11 @@ def test_training_in_a_loop_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = timm.create_model('test_assemble_resnet', num_classes=3, drop_block_rate=0.1)
     for c in range(3):
-        (tmp_path / 'pictures' / 'train' / str(c)).mkdir(parents=True)
+        (tmp_path / 'images' / 'train' / str(c)).mkdir(parents=True)
         for i in range(4):
             Image.fromarray(np.full((64, 64, 3), 60 * c + i, np.uint8)).save(
-                tmp_path / 'pictures' / 'train' / str(c) / f'{i}.png')
-    dataset = timm.data.create_dataset('', root='pictures', split='train')
+                tmp_path / 'images' / 'train' / str(c) / f'{i}.png')
+    dataset = timm.data.create_dataset('', root='images', split='train')
     store_teacher_logits(model, 'teacher', dataset, 'teacher', workers=0, progress=False)
     blocks = re.findall('```python\n(.*?)```', training_tables.PAGE.read_text(encoding='utf-8'), re.DOTALL)
     assert len(blocks) == 2
