@@ -1,6 +1,6 @@
-"""What does distillation bring to a short training, and what does it cost? ``python -m benchmarks.kd_accuracy``
+"""Accuracy and time of a short training with and without distillation: ``python -m benchmarks.kd_accuracy``.
 
-Runs the command line and timm's train.py as a user does, in processes of their own. Knows the harness.
+It runs the command line and timm's train.py in separate processes, as a user does.
 """
 import csv
 import os
@@ -17,10 +17,10 @@ from .harness.measure import make_row
 
 QUESTION = 'How much more accurate is a short training with distillation, and how much longer does it take?'
 SEEDS = (0, 1, 2)
-EPOCHS, TEACHER_EPOCHS = 2, 5  # the student far from what it can reach
+EPOCHS, TEACHER_EPOCHS = 2, 5  # short: the student has room to improve
 STUDENT = ('assemble_resnet50', 'width=16')
 TEACHER = 'local-dir:demo/trained'
-# the demo's settings, by train.py's arguments
+# the demo's settings as train.py's arguments
 TRAINING = (
     '--data-dir', 'demo/digits', '--num-classes', '10', '--img-size', '64', '--crop-pct', '1', '--batch-size', '64',
     '--device', 'cpu', '--workers', '0', '--channels-last', '--opt', 'lamb', '--lr', '5e-3', '--weight-decay', '0.02',
@@ -36,7 +36,7 @@ ARMS: Dict[str, Sequence[str]] = {
 
 
 def call(folder: Path, *command: str) -> float:
-    """Run ``timm-assemble`` with one thread; gives its processor seconds."""
+    """Run ``timm-assemble`` with one thread and return its processor seconds."""
     def spent() -> float:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         return usage.ru_utime + usage.ru_stime
@@ -51,23 +51,23 @@ def call(folder: Path, *command: str) -> float:
 
 
 def top1(folder: Path, experiment: str) -> float:
-    """Validation top-1, percent, after the last epoch."""
+    """Return the validation top-1 in percent after the last epoch."""
     with open(folder / 'output' / experiment / 'summary.csv') as f:
         return float(list(csv.DictReader(f))[-1]['eval_top1'])
 
 
 def main() -> int:
-    """Train teacher and students, print, write."""
+    """Train teacher and students, print and write the results."""
     args = parse_args('kd_accuracy', QUESTION, rounds=len(SEEDS))
     folder = Path('kd-accuracy')
     folder.mkdir(exist_ok=True)
-    for made in ('output', 'teacher'):
-        shutil.rmtree(folder / made, ignore_errors=True)
+    for name in ('output', 'teacher'):
+        shutil.rmtree(folder / name, ignore_errors=True)
     if not (folder / 'demo' / 'trained').exists():
         call(folder, 'demo', '--epochs', str(TEACHER_EPOCHS), '--output', 'demo')
     stored_s = call(folder, 'teacher-logits', '--model', TEACHER, '--data-dir', 'demo/digits', '--output', 'teacher',
                     '--workers', '0', '--device', 'cpu')
-    start_s = call(folder, 'train', '--script-help')  # imports, which every run below begins with
+    start_s = call(folder, 'train', '--script-help')  # imports, which every run includes
     seconds: Dict[str, List[float]] = {arm: [] for arm in ARMS}
     accuracy: Dict[str, List[float]] = {arm: [] for arm in ARMS}
     for seed in SEEDS:
@@ -77,7 +77,7 @@ def main() -> int:
                          '--seed', str(seed), '--output', 'output', '--experiment', name)
             seconds[arm].append((spent - start_s) / EPOCHS)
             accuracy[arm].append(top1(folder, name))
-            print(f'{arm}, seed {seed}: top-1 {accuracy[arm][-1]:.2f} %, {seconds[arm][-1]:.1f} s an epoch', flush=True)
+            print(f'{arm}, seed {seed}: top-1 {accuracy[arm][-1]:.2f} %, {seconds[arm][-1]:.1f} s/epoch', flush=True)
     rows = []
     for arm in ARMS:
         row = make_row(

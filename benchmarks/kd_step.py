@@ -1,7 +1,4 @@
-"""What does a training step cost with distillation, by stored logits and by a teacher? ``python -m benchmarks.kd_step``
-
-Knows torch, timm, this package's models and training parts, and the harness.
-"""
+"""Time of a training step with stored logits and with a teacher: ``python -m benchmarks.kd_step``."""
 import sys
 import tempfile
 from pathlib import Path
@@ -25,56 +22,56 @@ from .harness.measure import make_row
 QUESTION = 'How long does a training step with distillation take?'
 STUDENT, TEACHER = 'assemble_resnet50', 'tf_efficientnet_b4'
 SIZE, BATCH_SIZE, CLASSES = 224, 8, 1000
-BOUND = 1.03  # stored logits over no distillation
+BOUND = 1.03  # time with stored logits relative to no distillation
 MIXUP = dict(mixup_alpha=0.2, mode='elem', label_smoothing=0.1, num_classes=CLASSES)
 
 
-class Pictures(Dataset):
-    """Decoded pictures at hand, so that reading does not hide what the teacher's rows cost."""
+class Images(Dataset):
+    """Decoded images in memory, so that reading files does not hide the cost of the teacher's rows."""
 
     def __init__(self) -> None:
-        self.pictures = np.random.default_rng(0).integers(0, 255, (BATCH_SIZE, 3, SIZE, SIZE), np.uint8)
+        self.images = np.random.default_rng(0).integers(0, 255, (BATCH_SIZE, 3, SIZE, SIZE), np.uint8)
 
     def __len__(self) -> int:
         return BATCH_SIZE
 
     def __getitem__(self, index: int) -> Tuple[np.ndarray, int]:
-        return self.pictures[index], index
+        return self.images[index], index
 
 
 def make_step(task: Any, dataset: Dataset, mixup: FastCollateMixup, device: torch.device) -> Callable[[], None]:
-    """One update as train.py does it: samples, collation with mixup, prefetcher, forward, backward, optimizer."""
+    """Return one update as in train.py: samples, collation with mixup, prefetcher, forward, backward, optimizer."""
     loader = PrefetchLoader(DataLoader(dataset, BATCH_SIZE, collate_fn=mixup), device=device)
     optimizer = torch.optim.SGD(task.trainable_module.parameters(), lr=1e-3, momentum=0.9)
 
     def step() -> None:
-        for pictures, targets in loader:
-            task(pictures.contiguous(memory_format=torch.channels_last), targets)['loss'].backward()
+        for images, targets in loader:
+            task(images.contiguous(memory_format=torch.channels_last), targets)['loss'].backward()
             optimizer.step()
             optimizer.zero_grad()
     return step
 
 
 def steps(folder: Path, device: torch.device) -> Dict[str, Callable[[], None]]:
-    """The same student in each case, with the teacher's rows in a file of ImageNet's width and beside it a teacher."""
+    """Return the cases: the same student without a teacher, with rows of 1,000 classes in a file, with a teacher."""
     np.save(folder / 'rows.npy', np.random.default_rng(1).standard_normal((BATCH_SIZE, CLASSES)).astype(np.float16))
     student = timm.create_model(STUDENT, drop_block_rate=0.1).to(device).to(memory_format=torch.channels_last).train()
     teacher = timm.create_model(TEACHER).to(device).to(memory_format=torch.channels_last)
     criterion: Any = SoftTargetCrossEntropy()
-    pictures, plain = Pictures(), FastCollateMixup(**MIXUP)
-    stored = TeacherDataset(pictures, TeacherLogits(folder / 'rows.npy'))
+    images, plain = Images(), FastCollateMixup(**MIXUP)
+    stored = TeacherDataset(images, TeacherLogits(folder / 'rows.npy'))
     common: Dict[str, Any] = dict(criterion=criterion, device=device, verbose=False)
     return {
-        'without distillation': make_step(ClassificationTask(student, **common), pictures, plain, device),
+        'without distillation': make_step(ClassificationTask(student, **common), images, plain, device),
         'stored logits': make_step(
             StoredLogitsDistillationTask(student, **common), stored, TeacherCollateMixup(**MIXUP), device),
         f"timm's, {TEACHER} run in each step": make_step(
-            LogitDistillationTask(student, teacher, **common), pictures, plain, device),
+            LogitDistillationTask(student, teacher, **common), images, plain, device),
     }
 
 
 def main() -> int:
-    """Measure, print, write; the exit status says whether the bound holds."""
+    """Measure, print and write the results; return a non-zero status if the bound does not hold."""
     args = parse_args('kd_step', QUESTION, rounds=10)
     with tempfile.TemporaryDirectory() as folder:
         seconds = args.measure(steps(Path(folder), torch.device(args.device)))

@@ -1,7 +1,4 @@
-"""What do the largest logits alone cost and keep? ``python -m benchmarks.top_k``
-
-Knows torch, this package's store of teacher logits, and the harness.
-"""
+"""Size of a store of the k largest logits and the loss of a student: ``python -m benchmarks.top_k``."""
 import sys
 import tempfile
 from pathlib import Path
@@ -17,15 +14,15 @@ from .harness.measure import make_row
 
 QUESTION = "What do a teacher's k largest logits alone cost in accuracy, and what do they save?"
 ROWS, CLASSES, IMAGENET = 4096, 1000, 1_281_167
-KEPT = (0, 1, 5, 10, 32, 100)
-READ = 256  # rows read in one timing: a batch
-# Without weights and pictures of ImageNet at hand, made logits. A teacher is sure of its pictures in different degrees
-# and some classes are like the right one; the others are noise, and the more of it the less the largest say.
+TOP_K = (0, 1, 5, 10, 32, 100)
+READ = 256  # rows per timing: a batch
+# Synthetic logits, without ImageNet and its teachers. The margin is the teacher's confidence; some classes are similar
+# to the right one and the others are noise. With more noise, less of the probability is in the largest logits.
 TEACHERS = {'confident': 9.0, 'less confident': 6.0}
 
 
 def make_logits(margin: float) -> torch.Tensor:
-    """``(ROWS, CLASSES)``: unit noise, one class above it by about ``margin``, 10 more by less and less."""
+    """Return ``(ROWS, CLASSES)``: unit noise, one class ``margin`` above it, 10 others by decreasing amounts."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(ROWS, CLASSES, generator=generator)
     above = margin + 1.5 * torch.randn(ROWS, 1, generator=generator)
@@ -34,7 +31,7 @@ def make_logits(margin: float) -> torch.Tensor:
 
 
 def store(folder: Path, logits: torch.Tensor, top_k: int) -> TeacherLogits:
-    """A store of these logits, written and opened."""
+    """Write a store of these logits and open it."""
     samples = dict(count=ROWS, samples='', names='', classes=CLASSES)
     writer = TeacherLogitsWriter(folder, StoreInfo({}, {}, samples, CLASSES, top_k))
     writer.prepare()
@@ -46,7 +43,7 @@ def store(folder: Path, logits: torch.Tensor, top_k: int) -> TeacherLogits:
 
 
 def reading(rows: TeacherLogits) -> Callable[[], None]:
-    """A batch's rows, as a loader reads them."""
+    """Return a function that reads the rows of a batch, as a loader does."""
     def read() -> None:
         for i in range(READ):
             rows.probabilities(i)
@@ -54,12 +51,12 @@ def reading(rows: TeacherLogits) -> Callable[[], None]:
 
 
 def kl_divergence(logits: torch.Tensor, probs: torch.Tensor) -> float:
-    """Mean over rows of the divergence of stored probabilities from the exact ones, in nats."""
+    """Return the mean divergence of the stored probabilities from the exact ones, in nats."""
     return float((logits.softmax(1) * (logits.log_softmax(1) - probs.clamp(min=1e-30).log())).sum(1).mean())
 
 
 def main() -> int:
-    """Measure, print, write."""
+    """Measure, print and write the results."""
     args = parse_args('top_k', QUESTION, rounds=10)
     table: List[Dict[str, Any]] = []
     for teacher, margin in list(TEACHERS.items())[:1 if args.short else None]:
@@ -67,7 +64,7 @@ def main() -> int:
         student = logits + torch.randn(ROWS, CLASSES, generator=torch.Generator().manual_seed(1))
         exact = float(distillation_cross_entropy(student, logits.softmax(1)))
         with tempfile.TemporaryDirectory() as folder:
-            stores = {f'top {k}' if k else 'all': store(Path(folder) / str(k), logits, k) for k in KEPT}
+            stores = {f'top {k}' if k else 'all': store(Path(folder) / str(k), logits, k) for k in TOP_K}
             seconds = args.measure({name: reading(rows) for name, rows in stores.items()})
             for name, rows in stores.items():
                 probs = torch.stack([rows.probabilities(i) for i in range(ROWS)])

@@ -1,7 +1,4 @@
-"""The tables of training.md from the benchmarks' results. ``python -m docs.training_tables``
-
-Knows the results files, by the names of their cases.
-"""
+"""Put the tables of benchmark results into docs/training.md: ``python -m docs.training_tables``."""
 import json
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
@@ -23,27 +20,28 @@ def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def top_k() -> str:
-    """A line for each k, a column of losses for each teacher."""
+    """Return one line per k and one column of losses per teacher."""
     groups: Dict[str, List[Dict[str, Any]]] = {}
     for row in _rows('top_k'):
         groups.setdefault(row['group'].split(';')[0], []).append(row)
     lines = [
         [rows[0]['name'], f'{rows[0]["details"]["MB for ImageNet-1k"]:.0f}',
          *(f'{row["details"]["loss of a student"]:.3f}' for row in rows)] for rows in zip(*groups.values())]
-    return _table(['kept', 'MB for ImageNet-1k', *(f'loss: {group[0].lower()}{group[1:]}' for group in groups)], lines)
+    losses = [f'loss: {group[0].lower()}{group[1:]}' for group in groups]
+    return _table(['stored', 'MB for ImageNet-1k', *losses], lines)
 
 
 def kd_accuracy() -> str:
-    """A line for each way of distilling: accuracy and time, as measured."""
+    """Return one line per kind of distillation: accuracy and time."""
     lines = [
         [row['name'], row['details']['top-1 (%) of each seed'], f'{row["details"]["mean"]:.2f}',
          f'{row["median_s"]:.1f}', f'{row["details"].get("once, to store (s)", 0):.0f}']
         for row in _rows('kd_accuracy')]
-    return _table(['distillation', 'top-1 (%) of each seed', 'mean', 's an epoch', 's once, to store'], lines)
+    return _table(['distillation', 'top-1 (%) of each seed', 'mean', 's per epoch', 's to store, once'], lines)
 
 
 def kd_step() -> str:
-    """A line for each way of distilling: time over that without, median and quartiles of the rounds."""
+    """Return one line per kind of distillation: time relative to none, median and quartiles of the rounds."""
     lines = []
     for row in _rows('kd_step'):
         c = row['comparison']
@@ -52,7 +50,7 @@ def kd_step() -> str:
 
 
 def page(text: str) -> str:
-    """The page with its tables made anew."""
+    """Return the page with current tables."""
     for name, table in (('top_k', top_k()), ('kd_accuracy', kd_accuracy()), ('kd_step', kd_step())):
         text = rewrite_block(text, f'<!-- {name}: begin -->', f'<!-- {name}: end -->', table)
     return text
