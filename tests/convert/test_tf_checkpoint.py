@@ -80,10 +80,8 @@ def test_the_command_in_its_own_process_prints_nothing_of_tensorflows(tiny, tmp_
         [sys.executable, '-m', 'timm_assemble', 'convert', os.path.dirname(tiny), str(tmp_path / 'made'),
          '--keep-classes'], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0 and done.stderr == ''
-    lines = done.stdout.splitlines()
-    assert [line.split(':')[0] for line in lines] == [
+    assert [line.split(':')[0] for line in done.stdout.splitlines()] == [
         'inferred', 'model', 'not in the checkpoint', 'variables used', 'written']
-    assert lines[3] == 'variables used: 496 of 496; skipped: 306 Momentum, 1 global_step'
 
 
 @needs_tensorflow
