@@ -1,8 +1,7 @@
 """What does converting a checkpoint take, in time and memory? ``python -m benchmarks.convert``
 
 Writes a synthetic checkpoint of assemble_resnet152 with momentum slots and converts it by the command line, each time
-in a process of its own, beside a process that imports the same libraries and does nothing. Knows TensorFlow, this
-package's models, names and command line, and the harness.
+in a new process, beside a process that only imports the same libraries.
 """
 import resource
 import subprocess
