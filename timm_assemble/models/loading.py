@@ -60,7 +60,7 @@ def split_source(model: str) -> Tuple[str, str, str]:
 
 
 def _from_checkpoint(name: str, path: Path) -> Any:
-    """Load a model of timm with a checkpoint of train.py, built by its arguments, or with weights alone."""
+    """Load a model of timm with a checkpoint of train.py, built by its arguments, or with only weights."""
     if not timm.is_model(name):
         raise ValueError(f'NAME of NAME=CHECKPOINT must be a model name that timm knows, got {name!r}')
     if not path.is_file():
@@ -71,7 +71,7 @@ def _from_checkpoint(name: str, path: Path) -> Any:
             raise ValueError(f'{path} must hold a {name}, but its arguments name {trained.args["model"]}')
         return trained.model
     except NotTrainCheckpointError:
-        pass  # weights alone
+        pass  # only weights
     try:
         state = load_state_dict(str(path), use_ema=True)
     except Exception as e:  # torch, pickle and safetensors raise different kinds

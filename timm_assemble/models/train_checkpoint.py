@@ -46,7 +46,7 @@ ARG_RULES: Rules = {
 
 
 class NotTrainCheckpointError(ValueError):
-    """train.py did not write the file; it may hold weights alone."""
+    """train.py did not write the file; it may hold only weights."""
 
 
 class TrainedModel(NamedTuple):
@@ -132,13 +132,13 @@ def _read_args(path: Path, checkpoint: Dict[str, Any]) -> Tuple[Dict[str, Any], 
 def _base(name: str) -> Tuple[str, Dict[str, Any], Dict[str, Any]]:
     """Return architecture, configuration and constructor arguments of the model that training began from."""
     check_model_source(name)
-    kind, place = parse_model_name(name)
+    kind, location = parse_model_name(name)
     if not kind:
         registered = timm.get_pretrained_cfg(name)
         assert registered is not None
         return name, registered.to_dict(), {}
     load = load_model_config_from_hf if kind == 'hf-hub' else load_model_config_from_path
-    cfg, architecture, model_args = load(place)
+    cfg, architecture, model_args = load(location)
     return architecture, PretrainedCfg(**cfg).to_dict(), dict(model_args or {})
 
 

@@ -196,12 +196,12 @@ def check_model_source(model: str) -> None:
     Raises:
         ValueError: timm knows no such model, or its config.json does not pass :func:`check_model_folder`.
     """
-    scheme, colon, place = model.partition(':')
+    scheme, colon, name = model.partition(':')
     try:
         if colon and scheme == 'local-dir':
-            check_model_folder(Path(place))
+            check_model_folder(Path(name))
         elif colon and scheme in ('hf-hub', 'hf_hub'):
-            _check_config(Path(download_from_hf(place, 'config.json')), f'config.json of {place}')
+            _check_config(Path(download_from_hf(name, 'config.json')), f'config.json of {name}')
         elif not timm.is_model(model):
             raise ValueError('timm knows no such model; it can also be hf-hub:USER/NAME or local-dir:FOLDER')
     except (ValueError, OSError) as e:
