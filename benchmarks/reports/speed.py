@@ -75,10 +75,12 @@ def _table(speeds: Sequence[Speed], settings: Sequence[Setting]) -> str:
 
 
 def models_table(path: Path) -> str:
-    """Return the front page's table of models, ordered by published top-1."""
+    """Return the front page's table: models measured in all its columns, ordered by published top-1."""
     results = read_results(path)
     speeds = read_speeds(results)
     settings = [s for s in dict.fromkeys(speed.setting for speed in speeds) if (s.form, s.dtype) in COLUMNS]
+    measured = {(speed.setting, speed.name) for speed in speeds}
+    speeds = [speed for speed in speeds if all((setting, speed.name) in measured for setting in settings)]
     return '\n\n'.join([_table(speeds, settings), (
         f'Last columns: images/s at batch size {speeds[0].setting.batch_size} and, in brackets, the ratio to '
         f'`{REFERENCE}`, measured by {provenance(results)} Top-1 is published, not measured: ours (bold) by the paper '
