@@ -77,7 +77,7 @@ def main() -> int:
                          '--seed', str(seed), '--output', 'output', '--experiment', name)
             seconds[arm].append((spent - start_s) / EPOCHS)
             accuracy[arm].append(top1(folder, name))
-            print(f'{arm}, seed {seed}: top-1 {accuracy[arm][-1]:.2f} %, {seconds[arm][-1]:.1f} s per epoch', flush=True)
+            print(f'{arm}, seed {seed}: top-1 {accuracy[arm][-1]:.2f} %, {seconds[arm][-1]:.1f} s/epoch', flush=True)
     rows = []
     for arm in ARMS:
         row = make_row(

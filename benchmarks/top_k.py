@@ -16,13 +16,13 @@ QUESTION = 'What do the k largest logits of a teacher cost and keep?'
 ROWS, CLASSES, IMAGENET = 4096, 1000, 1_281_167
 TOP_K = (0, 1, 5, 10, 32, 100)
 READ = 256  # rows per timing: a batch
-# Synthetic logits, without ImageNet and its teachers. The margin is the teacher's confidence; some classes are similar to
-# the right one and the others are noise. With more noise, less of the probability is in the largest logits.
+# Synthetic logits instead of a teacher's for ImageNet. The margin is the teacher's confidence; some classes are similar
+# to the right one and the others are noise. With more noise, the largest logits have less of the probability.
 TEACHERS = {'sure': 9.0, 'less sure': 6.0}
 
 
 def make_logits(margin: float) -> torch.Tensor:
-    """Return ``(ROWS, CLASSES)``: unit noise, one class above it by about ``margin``, 10 others by decreasing amounts."""
+    """Return ``(ROWS, CLASSES)``: unit noise, one class above it by about ``margin``, 10 others by less and less."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(ROWS, CLASSES, generator=generator)
     above = margin + 1.5 * torch.randn(ROWS, 1, generator=generator)
