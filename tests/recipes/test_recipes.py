@@ -1,4 +1,5 @@
 """Recipes: the techniques of each row, what train.py makes of them, and configurations with mistakes."""
+import ast
 import os
 import re
 import runpy
@@ -211,8 +212,12 @@ def test_recipe_is_found_by_its_name_alone():
             recipe_path(name)
 
 
-def test_recipes_are_packaged():
-    assert '[tool.setuptools.package-data]\ntimm_assemble = ["recipes/*.yaml"]\n' in Path('pyproject.toml').read_text()
+def test_data_files_are_packaged():
+    package = FOLDER.parent
+    patterns = ast.literal_eval(re.search(
+        r'^timm_assemble = (\[.*\])$', (package.parent / 'pyproject.toml').read_text(), re.MULTILINE)[1])
+    files = {path for path in package.rglob('*.*') if path.suffix not in ('.py', '.pyc')}
+    assert files == {path for pattern in patterns for path in package.glob(pattern)} and len(files) > 14
 
 
 def test_page_has_the_current_table():

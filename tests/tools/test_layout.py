@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from docs import package_tree
+
 ROOT = Path(__file__).parents[2]
 MAX_LINES, MAX_LAYER_LINES, MAX_MODULES = 350, 160, 12
 PAGE_LINES = {'README.md': 150, 'benchmarks/README.md': 120}
@@ -79,3 +81,7 @@ def test_options_are_named_in_the_command_line_alone():
 def test_docstrings_leave_imports_to_import_linter():
     assert not [name for name, text in tracked('.py').items()
                 if any(re.search(r'(?:^|\. )Knows ', doc, re.MULTILINE) for doc in docstrings(text))]
+
+
+def test_the_tree_of_the_architecture_page_is_current():
+    assert package_tree.page() == package_tree.PAGE.read_text(encoding='utf-8'), 'run `python -m docs.package_tree`'

@@ -247,7 +247,7 @@ BAD_CONFIGS = {
 @pytest.mark.parametrize('change, message', [
     (('--model', 'test_asemble_resnet'), "--model must be a model name that timm knows, got 'test_asemble_resnet'; "
                                          'did you mean test_assemble_resnet, '),
-    (('--model', 'no/such'), "--model no/such: ValueError: Model name 'no/such' has no source prefix"),
+    (('--model', 'no/such'), '--model no/such: timm knows no such model; it can also be hf-hub:'),
     (('--data-dir', 'nowhere'), '--data-dir must exist, got nowhere'),
     (('--data-dir', str(Path(__file__).parents[1] / 'golden')), 'Found 0 images'),
     (('--dataset', 'torch/none'), 'none'),
