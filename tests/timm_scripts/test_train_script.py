@@ -135,8 +135,9 @@ def test_stored_logits_train_with_other_options(folder, args, request):
     assert np.isfinite(summary(folder, name)[0]['train_loss'])
 
 
-def test_two_ranks_have_the_losses_of_one_with_twice_the_batch(folder):
+def test_two_ranks_have_the_losses_of_one_with_twice_the_batch(folder, monkeypatch):
     """And the same rates on both ranks."""
+    monkeypatch.setenv('ATEN_CPU_CAPABILITY', 'default')  # AVX2's rounding depends on the batch size: 4e-4 at the end
     args = ('--no-aug', '--drop-block', 0.2, *STORED)
     modules = (*TRACED, 'comparable')
     train(folder, 'one', *args, '--batch-size', 2 * BATCH, modules=modules)
