@@ -8,9 +8,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 from .datasets.corruptions import library_versions
 from .datasets.files import class_folders, list_files
 from .datasets.protocols import PROTOCOLS, Preprocessing, Protocol, check_corruptions
-from .tasks.measurements import (
-    ErrorTask, clean_task, generated_tasks, imagenet_c_tasks, imagenet_p_tasks, shift_task,
-)
+from .tasks.measurements import ErrorTask, ShiftTask, generated_tasks, imagenet_c_tasks, imagenet_p_tasks
 from .tasks.task import Task
 
 __all__ = ['Plan', 'Request', 'make_plan']
@@ -104,11 +102,7 @@ def _protocol(request: Request) -> Protocol:
 
 
 def make_plan(request: Request) -> Plan:
-    """Check all folders and return the tasks.
-
-    Raises:
-        ValueError: Options that do not go together, and folders that are missing or differ.
-    """
+    """Check options and folders and return the tasks; what does not fit is a ValueError."""
     protocol = _protocol(request)
     corruptions = check_corruptions(protocol, request.corruptions)
     size = request.input_size or protocol.crop
@@ -122,8 +116,8 @@ def make_plan(request: Request) -> Plan:
     clean = request.generate or request.clean
     if clean:
         files = list_files(clean, parameter='generate' if request.generate else 'clean')
-        of_files.append(clean_task(files, whole))
-        tasks.append(of_files[0])
+        of_files.append(ErrorTask.of_files(files, whole, group='clean', name='clean'))
+        tasks += of_files
         texts.append(f'clean images: {whole.describe()}')
     if request.generate:
         tasks += generated_tasks(files, whole, corruptions, request.seed)
@@ -142,7 +136,8 @@ def make_plan(request: Request) -> Plan:
         texts.append(f'sequences as published: {published.describe()}, noise against the first frame, others against '
                      'the frame before')
     if request.shift:
-        tasks += [shift_task(task, request.shift, request.seed) for task in of_files]
+        tasks += [ShiftTask('shift', task.name, task.severity, task.folder, task.items, task.data, task.preprocessing,
+                            request.shift, request.seed) for task in of_files]
         texts.append(f'shift: two random crops of {size} at most {request.shift} pixels apart (seed {request.seed}), '
                      'of images resized in proportion and padded by reflection where they are too small')
     return Plan(request, protocol, corruptions, size, '; '.join(texts), tasks,

@@ -54,11 +54,7 @@ def _error_grids(figure: Any, models: Sequence[Dict[str, Any]]) -> None:
 
 
 def draw(path: Path, results: Dict[str, Any]) -> bool:
-    """Draw corruptions and perturbations.
-
-    Returns:
-        Whether a file was written. Without both nothing is drawn, and an earlier file is removed.
-    """
+    """Draw corruptions and perturbations, or without both remove an earlier file; return whether one was written."""
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt

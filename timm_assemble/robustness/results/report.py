@@ -41,12 +41,9 @@ class Results:
     __str__ = tables
 
     def write(self, folder: Path) -> List[Path]:
-        """Write results.json, results.csv and robustness.png; return their paths.
+        """Check and write results.json, results.csv and robustness.png; return their paths.
 
         Without corruptions and perturbations there is no plot, and an earlier one is removed.
-
-        Raises:
-            ValueError: The results break the schema.
         """
         check_results(self._values)
         texts = {'results.json': json.dumps(self._values, indent=1, allow_nan=False) + '\n', 'results.csv': self.csv()}
