@@ -129,10 +129,10 @@ def evaluate(
     _check_packages('torchmetrics', *(['imagecorruptions'] if generate else []), *(['av'] if imagenet_p else []),
                     *(['matplotlib', 'jsonschema'] if output else []))
     if seed is not None and not (generate or shift):
-        warnings.warn('seed has no effect: without generate and shift nothing is random', stacklevel=2)
+        warnings.warn('seed has no effect: without `generate` and `shift` nothing is random', stacklevel=2)
     if baseline and not (imagenet_c or imagenet_p or generate):
-        warnings.warn('baseline has no effect but being measured too: without imagenet_c, imagenet_p and generate '
-                      'nothing is relative to it', stacklevel=2)
+        warnings.warn('baseline has no effect but being measured too: without `imagenet_c`, `imagenet_p` and '
+                      '`generate` nothing is relative to it', stacklevel=2)
     imagenet_c, imagenet_p, generate, clean = (
         None if folder is None else Path(folder) for folder in (imagenet_c, imagenet_p, generate, clean))
     plan = make_plan(Request(
@@ -146,10 +146,7 @@ def evaluate(
     precision = 'float32' if not amp else 'float16' if device.type == 'cuda' else 'bfloat16'
     with ExitStack() as stack:
         ranks = stack.enter_context(Ranks())
-        if output is None:
-            folder = Path(ranks.from_first(lambda: stack.enter_context(tempfile.TemporaryDirectory())))
-        else:
-            folder = Path(output)
+        folder = Path(output or ranks.from_first(lambda: stack.enter_context(tempfile.TemporaryDirectory())))
         cache = TaskCache(folder / 'cache', precision, _versions(plan))
         bar = stack.enter_context(tqdm(
             total=len(ranks.own(plan.tasks)) * len(classifiers), unit='task', disable=not progress or ranks.rank > 0,

@@ -85,11 +85,6 @@ def _from_name(label: str, name: str, size: int, device: torch.device, amp: bool
         details=dict(shared, source=name, num_classes=source.num_classes, own_size=own_size))
 
 
-def _from_callable(label: str, classify: Classify, identity: str) -> Classifier:
-    unknown = dict.fromkeys(('architecture', 'checksum', 'own_size', 'mean', 'std'))
-    return Classifier(label, classify, dict(callable=identity), details=dict(unknown, source=f'callable {identity}'))
-
-
 def load_classifier(
         label: str, model: Model, plan: Plan, device: torch.device, amp: bool = False, identity: Optional[str] = None,
 ) -> Classifier:
@@ -97,10 +92,14 @@ def load_classifier(
 
     ``identity`` distinguishes a callable from all others; its label by default.
     """
-    size = plan.size
+    size, identity = plan.size, identity or label
     try:
-        classifier = (_from_name(label, model, size, device, amp) if isinstance(model, str)
-                      else _from_callable(label, model, identity or label))
+        if isinstance(model, str):
+            classifier = _from_name(label, model, size, device, amp)
+        else:
+            details = dict.fromkeys(('architecture', 'checksum', 'own_size', 'mean', 'std'))
+            classifier = Classifier(label, model, dict(callable=identity),
+                                    details=dict(details, source=f'callable {identity}'))
         logits = compute_logits(classifier.classify, torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device))
     except (AssertionError, RuntimeError) as e:
         raise ValueError(f'models must take images of {size} x {size}, {label} does not: {error_line(e)}') from e
@@ -110,6 +109,7 @@ def load_classifier(
     if plan.labelled is None:
         return classifier
     num_classes = classifier.details['num_classes']
-    found = read_class_map(plan.labelled, num_classes, f'{plan.parameter} for {label}')
+    parameter = next(name for name in ('generate', 'clean', 'imagenet_c') if getattr(plan.request, name))
+    found = read_class_map(plan.labelled, num_classes, f'{parameter} for {label}')
     class_map = [found[name] for name in plan.classes]
     return replace(classifier, class_map=None if class_map == [*range(num_classes)] else class_map)

@@ -57,14 +57,8 @@ def run_tasks(
 ) -> List[Unreadable]:
     """Measure what is not cached yet, and cache it, so that a kill loses only the current result.
 
-    An unreadable file counts neither as right nor as wrong: the tasks of its folder are skipped. ``progress`` is a tqdm
-    bar of (model, task) pairs.
-
-    Returns:
-        The unreadable files of all ranks.
-
-    Raises:
-        ValueError: A model returns wrong logits or needs too much memory; the message names it.
+    An unreadable file counts neither as right nor as wrong: the tasks of its folder are skipped, and the files of all
+    ranks are returned. ``progress`` is a tqdm bar of (model, task) pairs.
     """
     ranks = ranks or Ranks()
     bar = tqdm(disable=True) if progress is None else progress

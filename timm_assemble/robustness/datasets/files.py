@@ -56,11 +56,10 @@ def list_files(folder: Path, extensions: Sequence[str] = IMAGES, parameter: str 
     files: List[Tuple[str, int]] = []
     digest = hashlib.sha256()
     for i, name in enumerate(classes):
-        found = sorted((f.name, f.stat().st_size) for f in os.scandir(folder / name)
-                       if f.name.lower().endswith(tuple(extensions)) and not f.name.startswith('.'))
-        for file, size in found:
-            files.append((f'{name}/{file}', i))
-            digest.update(f'{name}/{file}\t{size}\n'.encode())
+        for file in sorted(os.scandir(folder / name), key=lambda f: f.name):
+            if file.name.lower().endswith(tuple(extensions)) and not file.name.startswith('.'):
+                files.append((f'{name}/{file.name}', i))
+                digest.update(f'{name}/{file.name}\t{file.stat().st_size}\n'.encode())
     if not files:
         raise ValueError(
             f'{parameter} must have one folder per class with {", ".join(extensions)} files, {folder} has none')

@@ -2,14 +2,14 @@
 
 Two mean corruption errors compare only under one protocol: corruptions, sizes and images differ between protocols.
 """
-from typing import Dict, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, NamedTuple, Tuple
 
 from PIL import Image
 from torchvision.transforms import functional as vision  # type: ignore[import-untyped]
 
 from ..metrics import COMMON, EXTRA
 
-__all__ = ['PROTOCOLS', 'Preprocessing', 'Protocol', 'check_corruptions', 'resize_short_side']
+__all__ = ['PROTOCOLS', 'Preprocessing', 'Protocol', 'resize_short_side']
 
 
 class Protocol(NamedTuple):
@@ -25,14 +25,6 @@ PROTOCOLS: Dict[str, Protocol] = {
     'imagenet-c': Protocol('imagenet-c', COMMON, 256, 224),  # Hendrycks and Dietterich, ICLR 2019
     'assemble': Protocol('assemble', COMMON + EXTRA, 292, 256),  # arXiv 2001.06268, its official code
 }
-
-
-def check_corruptions(protocol: Protocol, names: Optional[Sequence[str]]) -> Tuple[str, ...]:
-    """Return the named corruptions in their usual order, or all of the protocol."""
-    unknown = [name for name in names or () if name not in COMMON + EXTRA]
-    if unknown:
-        raise ValueError(f'corruptions must be from {", ".join(COMMON + EXTRA)}; got {", ".join(unknown)}')
-    return tuple(name for name in COMMON + EXTRA if name in (names or protocol.corruptions))
 
 
 def resize_short_side(image: Image.Image, side: int) -> Image.Image:

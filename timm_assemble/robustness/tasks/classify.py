@@ -40,19 +40,13 @@ def predict(classify: Classify, images: torch.Tensor) -> torch.Tensor:
 def measure_errors(
         classify: Classify, batches: Iterable[Any], class_map: Optional[Sequence[int]] = None,
 ) -> Dict[str, Any]:
-    """Classify every image once and count errors.
+    """Classify the images of batches, tuples that begin with images and (N,) classes, and count errors.
 
-    Args:
-        classify: Images to logits.
-        batches: Pairs of images and (N,) classes, or longer tuples that begin so.
-        class_map: The model's class of each class of the batches; None where they are the same.
+    ``class_map`` has the model's class of each class of the batches; None where they are the same.
 
     Returns:
         Counts ``images``, ``wrong_top1`` and ``wrong_top5``, and ``ece`` in percent: the mean over images of
         ``|accuracy - confidence|`` of their bin, 15 equal bins of the largest probability.
-
-    Raises:
-        ValueError: There are no images, logits are not finite, or a class has no logit.
     """
     from torchmetrics.classification import MulticlassCalibrationError
 
