@@ -150,14 +150,17 @@ def test_flips_are_relative_to_alexnets_if_the_model_has_its_classes(samples, tm
         assert got['protocol']['baseline'] == ('AlexNet' if relative else None)
 
 
-def test_options_without_effect_warn(samples, tmp_path, capsys):
-    options = arguments(samples, '--clean', samples / 'clean', '--output', tmp_path, models='a')
+@pytest.mark.filterwarnings('default')
+def test_options_without_effect_warn_in_one_line(samples, tmp_path, capsys):
     (tmp_path / 'robustness.png').write_bytes(b'of another run')
-    for more, message in ((('--seed', '0'), 'seed has no effect'),
-                          (('--baseline', model_names(samples)[0]), 'baseline has no effect')):
-        with pytest.warns(UserWarning, match=message):
-            assert main([*options, *more]) == 0
-    assert capsys.readouterr().out.endswith('results.csv\n') and not (tmp_path / 'robustness.png').exists()
+    assert main(arguments(samples, '--clean', samples / 'clean', '--output', tmp_path, '--seed', 0, '--baseline',
+                          model_names(samples)[0], models='a')) == 0
+    out, err = capsys.readouterr()
+    assert err.startswith(
+        'timm-assemble: warning: --seed has no effect: without --generate and --shift nothing is random\n'
+        'timm-assemble: warning: --baseline has no effect but being measured too: without --imagenet-c, --imagenet-p '
+        'and --generate nothing is relative to it\n')
+    assert out.endswith('results.csv\n') and not (tmp_path / 'robustness.png').exists()
 
 
 def test_mixed_precision_is_cached_apart(samples, tmp_path):

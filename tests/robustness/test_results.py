@@ -40,7 +40,7 @@ def test_imagenet_c_by_hand(tree):
 def made_up(factor, clean=10.0):
     """Results of AlexNet's errors times a factor on all 19 corruptions."""
     def result(group, name, severity, **values):
-        return CachedResult(SimpleNamespace(group=group, name=name, severity=severity), values, 1.0)
+        return CachedResult(SimpleNamespace(group=group, name=name, severity=severity), values, 1.0, {})
     return [result('clean', 'clean', 0, images=1000, wrong_top1=int(10 * clean), wrong_top5=5, ece=3.0), *(
         result('corruption', name, severity, images=100000, wrong_top1=round(1000 * error * factor), wrong_top5=7,
                ece=4.0) for name, error in metrics.ALEXNET_ERROR.items() for severity in metrics.SEVERITIES)]
@@ -66,7 +66,7 @@ def test_errors_are_relative_to_alexnet_or_a_baseline():
 def test_flip_rates_are_relative_to_alexnets():
     flips = {name: 20 if 'noise' in name else 40 for name in metrics.ALEXNET_FLIP_RATE}
     report, notes = summary.summarise([
-        CachedResult(SimpleNamespace(group='perturbation', name=name), dict(sequences=2, flips=n, pairs=100), 1.0)
+        CachedResult(SimpleNamespace(group='perturbation', name=name), dict(sequences=2, flips=n, pairs=100), 1.0, {})
         for name, n in flips.items()], summary.ALEXNET)
     ratios = {name: 100 * n / metrics.ALEXNET_FLIP_RATE[name] for name, n in flips.items()}
     assert report['mfr'] == pytest.approx(sum(ratios.values()) / 10) and not notes

@@ -49,8 +49,7 @@ def test_finished_tasks_are_cached_and_an_unreadable_file_skips_only_its_folder(
     cache = TaskCache(tmp_path)
     bad.write_bytes(b'x' * len(content))
     try:
-        [failure] = run_tasks(plan.tasks, [model], cache, LOADING)
-        assert failure.task == 'snow/2' and [f.path for f in failure.files] == [bad]
+        assert [file.path for file in run_tasks(plan.tasks, [model], cache, LOADING)] == [bad]
         assert len(counts) == 9 + 1  # its three readable files are a batch, which counts for nothing
         with pytest.raises(ValueError, match='lacks snow/2'):
             cache.collect(plan.tasks, model)
@@ -71,8 +70,8 @@ def test_unreadable_clean_image_skips_all_corruptions_generated_from_it(tmp_path
     plan = make_plan(Request(generate=tmp_path / 'clean', input_size=32))
     assert len(plan.tasks) == 1 + 19 * 5 and plan.complete
     cache = TaskCache(tmp_path / 'cache')
-    failures = run_tasks(plan.tasks, [Classifier('red', red_over_half, {})], cache, LOADING)
-    assert [failure.task for failure in failures] == ['clean'] and not [*cache.folder.iterdir()]
+    unreadable = run_tasks(plan.tasks, [Classifier('red', red_over_half, {})], cache, LOADING)
+    assert [file.path.name for file in unreadable] == ['1.png'] and not [*cache.folder.iterdir()]
 
 
 def test_identity_covers_all_that_decides_the_metrics(tree, tmp_path):
@@ -123,7 +122,7 @@ def test_damaged_cached_result_counts_as_missing(tree, tmp_path):
     [task, *_] = make_plan(Request(imagenet_c=tree)).tasks
     model, cache = Classifier('red', red_over_half, dict(a=(1, 2))), TaskCache(tmp_path)
     cache.put(task, model, dict(n=1), 0.5)
-    assert cache.get(task, model) == (task, dict(n=1), 0.5)
+    assert cache.get(task, model) == (task, dict(n=1), 0.5, {})
     [path] = tmp_path.iterdir()
     whole = path.read_text()
     for damaged in ('', whole[:-20], '[]', whole.replace('[\n', '[3,\n')):

@@ -1,11 +1,12 @@
 """The parser and the exit status of ``timm-assemble``; one module a command.
 
 Bad use is one line on standard error and exit status 2, without a traceback. A ValueError of the library and a file
-that cannot be read or written are reported the same way, with the parameter translated to its option.
+that cannot be read or written are reported the same way, with the parameter translated to its option. So are warnings.
 """
 import argparse
 import sys
-from typing import List, NoReturn, Optional
+import warnings
+from typing import Any, List, NoReturn, Optional
 
 from ..utils.interrupt import raise_on_interrupt
 from . import convert, demo, export, push, recipes, robustness, run, teacher_logits, train
@@ -42,11 +43,16 @@ def main(argv: Optional[List[str]] = None) -> int:
         argv = [argv[0], *own]
     args = _parser().parse_args(argv)
     args.passed = passed
+    names = {**args.options, **getattr(args.command, 'PARAMETERS', {})}
+
+    def show_warning(message: Any, *_: Any) -> None:
+        print(f'timm-assemble: warning: {name_options(" ".join(str(message).split()), names)}', file=sys.stderr)
     try:
         raise_on_interrupt()
-        args.command.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            args.command.run(args)
     except (ValueError, OSError) as e:
-        names = {**args.options, **getattr(args.command, 'PARAMETERS', {})}
         print(f'timm-assemble: {name_options(str(e), names)}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from datetime import datetime, timezone
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Sequence, Union
+from typing import Dict, Mapping, Optional, Sequence, Union
 
 import torch
 from timm.data import ImageNetInfo
@@ -18,16 +18,12 @@ from .models import Model, label_models, load_classifier
 from .plan import Plan, Request, make_plan
 from .results.report import Results
 from .results.summary import assemble
-from .runner import Failure, Loading, run_tasks
+from .runner import Loading, run_tasks
 from .tasks.cache import TaskCache
 
 __all__ = ['evaluate']
 
 PathLike = Union[str, Path]
-
-
-def _path(folder: Optional[PathLike]) -> Optional[Path]:
-    return None if folder is None else Path(folder)
 
 
 def _check_packages(*packages: str) -> None:
@@ -65,17 +61,8 @@ def _versions(plan: Plan) -> Dict[str, str]:
     from .. import __version__
 
     packages = ['timm', 'torch', 'torchmetrics', 'pillow', *(['av'] if plan.of_group('perturbation') else [])]
-    versions = dict(timm_assemble=__version__, python=sys.version.split()[0])
-    return {**versions, **{name: metadata.version(name) for name in packages}, **plan.libraries}
-
-
-def _raise_for(failures: List[Failure], cached: str) -> None:
-    files = list(dict.fromkeys(file for failure in failures for file in failure.files))
-    if files:
-        raise ValueError(
-            f'{len(files)} of the files cannot be read, and their folders were skipped: '
-            f'{", ".join(f"{file.path} ({file.reason})" for file in files[:3])}{", ..." if len(files) > 3 else ""}; '
-            f'{cached}')
+    return {'timm_assemble': __version__, 'python': sys.version.split()[0],
+            **{name: metadata.version(name) for name in packages}, **plan.libraries}
 
 
 def evaluate(
@@ -142,13 +129,14 @@ def evaluate(
     _check_packages('torchmetrics', *(['imagecorruptions'] if generate else []), *(['av'] if imagenet_p else []),
                     *(['matplotlib', 'jsonschema'] if output else []))
     if seed is not None and not (generate or shift):
-        warnings.warn('seed has no effect: without generate and shift nothing is random', stacklevel=2)
+        warnings.warn('seed has no effect: without `generate` and `shift` nothing is random', stacklevel=2)
     if baseline and not (imagenet_c or imagenet_p or generate):
-        warnings.warn('baseline has no effect but being measured too: without imagenet_c, imagenet_p and generate '
-                      'nothing is relative to it', stacklevel=2)
+        warnings.warn('baseline has no effect but being measured too: without `imagenet_c`, `imagenet_p` and '
+                      '`generate` nothing is relative to it', stacklevel=2)
+    imagenet_c, imagenet_p, generate, clean = (
+        None if folder is None else Path(folder) for folder in (imagenet_c, imagenet_p, generate, clean))
     plan = make_plan(Request(
-        _path(imagenet_c), _path(imagenet_p), _path(generate), _path(clean), protocol, corruptions, input_size, shift,
-        seed or 0))
+        imagenet_c, imagenet_p, generate, clean, protocol, corruptions, input_size, shift, seed or 0))
     labelled, baseline = label_models(models, baseline)
     identities = identities or {}
     _check_identities(labelled, identities, output is not None)
@@ -158,18 +146,19 @@ def evaluate(
     precision = 'float32' if not amp else 'float16' if device.type == 'cuda' else 'bfloat16'
     with ExitStack() as stack:
         ranks = stack.enter_context(Ranks())
-        if output is None:
-            folder = Path(ranks.from_first(lambda: stack.enter_context(tempfile.TemporaryDirectory())))
-        else:
-            folder = Path(output)
+        folder = Path(output or ranks.from_first(lambda: stack.enter_context(tempfile.TemporaryDirectory())))
         cache = TaskCache(folder / 'cache', precision, _versions(plan))
         bar = stack.enter_context(tqdm(
             total=len(ranks.own(plan.tasks)) * len(classifiers), unit='task', disable=not progress or ranks.rank > 0,
             dynamic_ncols=True))
-        failures = run_tasks(plan.tasks, classifiers, cache, Loading(batch_size, workers, device), ranks, bar)
-        _raise_for(failures, f'the rest is cached in {folder}' if output else 'with `output` the rest is cached')
+        failed = run_tasks(plan.tasks, classifiers, cache, Loading(batch_size, workers, device), ranks, bar)
+        files = [f'{file.path} ({file.reason})' for file in dict.fromkeys(failed)]
+        if files:
+            raise ValueError(
+                f'{len(files)} of the files cannot be read, and their folders were skipped: '
+                f'{", ".join(files[:3])}{", ..." if len(files) > 3 else ""}; '
+                f'{f"the rest is cached in {folder}" if output else "with `output` the rest is cached"}')
         measured = [(model, cache.collect(plan.tasks, model)) for model in classifiers]
-        others = {version for model in classifiers for version in cache.other_versions(plan.tasks, model)}
         ranks.barrier()  # before the temporary folder goes
 
     # sequences need no classes, but flips of models with other classes do not compare with AlexNet's
@@ -179,6 +168,8 @@ def evaluate(
         plan, measured, baseline, imagenet, precision, cache.versions,
         dict(date=datetime.now(timezone.utc).isoformat(timespec='seconds'), command=command, device=str(device),
              batch_size=batch_size, workers=workers, world_size=ranks.world_size))
+    others = {f'{name} {version}' for _, cached in measured for result in cached
+              for name, version in result.versions.items() if cache.versions.get(name, version) != version}
     if others:
         values['notes'].append(f'some results were cached earlier, with {", ".join(sorted(others))}')
     results = Results(values)

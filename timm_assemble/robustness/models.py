@@ -32,11 +32,7 @@ def _labels(models: Sequence[Model]) -> List[str]:
 def label_models(
         models: Union[Model, Sequence[Model], Mapping[str, Model]], baseline: Optional[str] = None,
 ) -> Tuple[Dict[str, Model], Optional[str]]:
-    """Return label to model, a new baseline first, and the baseline's label.
-
-    Raises:
-        ValueError: There are no models, or two have one label.
-    """
+    """Return label to model, a new baseline first, and the baseline's label."""
     if isinstance(models, Mapping):
         labelled = dict(models)
     else:
@@ -46,23 +42,21 @@ def label_models(
         raise ValueError('models must be at least one, got none')
     if baseline is None or baseline in labelled:
         return labelled, baseline
-    if baseline in labelled.values():
-        return labelled, next(label for label, model in labelled.items() if model == baseline)
-    if not isinstance(models, Mapping):
+    for label, model in labelled.items():
+        if model == baseline:
+            return labelled, label
+    if isinstance(models, Mapping):
+        labelled = {_labels([baseline])[0]: baseline, **labelled}
+    else:
         labelled = dict(zip(_labels([baseline, *models]), [baseline, *models]))
-        return labelled, next(iter(labelled))
-    [label] = _labels([baseline])
-    return {label: baseline, **labelled}, label
+    return labelled, next(iter(labelled))
 
 
 def timm_classify(
         model: Any, mean: Sequence[float], std: Sequence[float], size: int, device: torch.device, amp: bool = False,
 ) -> Classify:
-    """Return the callable from (N, 3, size, size) uint8 images to logits.
-
-    The model is moved to the device, and resized if its input size is fixed.
-    """
-    # the size of training, for which the model is built, may differ from that of testing
+    """Return the callable from (N, 3, size, size) uint8 images to logits; the model is moved to the device."""
+    # transformers are built for the size of training
     if size != model.pretrained_cfg['input_size'][-1] and hasattr(model, 'set_input_size'):
         model.set_input_size(img_size=(size, size))
     model = model.to(device)
@@ -91,25 +85,21 @@ def _from_name(label: str, name: str, size: int, device: torch.device, amp: bool
         details=dict(shared, source=name, num_classes=source.num_classes, own_size=own_size))
 
 
-def _from_callable(label: str, classify: Classify, identity: str) -> Classifier:
-    unknown = dict.fromkeys(('architecture', 'checksum', 'own_size', 'mean', 'std'))
-    return Classifier(label, classify, dict(callable=identity), details=dict(unknown, source=f'callable {identity}'))
-
-
 def load_classifier(
         label: str, model: Model, plan: Plan, device: torch.device, amp: bool = False, identity: Optional[str] = None,
 ) -> Classifier:
     """Load a model, try it on one image and map the class folders to its classes.
 
     ``identity`` distinguishes a callable from all others; its label by default.
-
-    Raises:
-        ValueError: The model does not exist, has no weights or no classifier, or does not fit the images.
     """
-    size = plan.size
+    size, identity = plan.size, identity or label
     try:
-        classifier = (_from_name(label, model, size, device, amp) if isinstance(model, str)
-                      else _from_callable(label, model, identity or label))
+        if isinstance(model, str):
+            classifier = _from_name(label, model, size, device, amp)
+        else:
+            details = dict.fromkeys(('architecture', 'checksum', 'own_size', 'mean', 'std'))
+            classifier = Classifier(label, model, dict(callable=identity),
+                                    details=dict(details, source=f'callable {identity}'))
         logits = compute_logits(classifier.classify, torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device))
     except (AssertionError, RuntimeError) as e:
         raise ValueError(f'models must take images of {size} x {size}, {label} does not: {error_line(e)}') from e
@@ -119,6 +109,7 @@ def load_classifier(
     if plan.labelled is None:
         return classifier
     num_classes = classifier.details['num_classes']
-    found = read_class_map(plan.labelled, num_classes, f'{plan.parameter} for {label}')
+    parameter = next(name for name in ('generate', 'clean', 'imagenet_c') if getattr(plan.request, name))
+    found = read_class_map(plan.labelled, num_classes, f'{parameter} for {label}')
     class_map = [found[name] for name in plan.classes]
     return replace(classifier, class_map=None if class_map == [*range(num_classes)] else class_map)

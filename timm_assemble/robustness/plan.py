@@ -7,10 +7,9 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from .datasets.corruptions import library_versions
 from .datasets.files import class_folders, list_files
-from .datasets.protocols import PROTOCOLS, Preprocessing, Protocol, check_corruptions
-from .tasks.measurements import (
-    ErrorTask, clean_task, generated_tasks, imagenet_c_tasks, imagenet_p_tasks, shift_task,
-)
+from .datasets.protocols import PROTOCOLS, Preprocessing, Protocol
+from .metrics import ALEXNET_ERROR
+from .tasks.measurements import ErrorTask, ShiftTask, generated_tasks, imagenet_c_tasks, imagenet_p_tasks
 from .tasks.task import Task
 
 __all__ = ['Plan', 'Request', 'make_plan']
@@ -32,19 +31,15 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Tasks in the order of measuring, and what decides them.
-
-    ``size`` is the side of the model's input, ``text`` the protocol in words; ``libraries`` are the versions of what
-    generates corruptions.
-    """
+    """Tasks in the order of measuring, and what decides them."""
 
     request: Request
     protocol: Protocol
     corruptions: Tuple[str, ...]
-    size: int
-    text: str
+    size: int  # side of the model's input
+    text: str  # the protocol in words
     tasks: List[Task]
-    libraries: Dict[str, str]
+    libraries: Dict[str, str]  # versions of what generates corruptions
 
     @property
     def complete(self) -> bool:
@@ -52,18 +47,12 @@ class Plan:
         return self.corruptions == self.protocol.corruptions
 
     def of_group(self, *groups: str) -> List[Task]:
-        """Return the tasks of some groups."""
         return [task for task in self.tasks if task.group in groups]
 
     @property
     def labelled(self) -> Optional[Path]:
         """A folder whose classes the models must have; None for flips alone."""
         return next((task.folder for task in self.of_group('clean', 'corruption')), None)
-
-    @property
-    def parameter(self) -> str:
-        """The parameter that names the folder with the first task's images."""
-        return next(name for name in ('generate', 'clean', 'imagenet_c', 'imagenet_p') if getattr(self.request, name))
 
     @property
     def classes(self) -> Tuple[str, ...]:
@@ -83,7 +72,8 @@ class Plan:
 
 def _protocol(request: Request) -> Protocol:
     """Return the protocol of a request whose options go together."""
-    if not (request.imagenet_c or request.imagenet_p or request.generate or request.clean):
+    images = request.imagenet_c or request.generate or request.clean
+    if not (images or request.imagenet_p):
         raise ValueError('imagenet_c must be given, or `imagenet_p`, `generate` or `clean`')
     if request.generate and (request.imagenet_c or request.clean):
         raise ValueError('generate corrupts clean images, and takes neither `imagenet_c` nor `clean`')
@@ -98,19 +88,18 @@ def _protocol(request: Request) -> Protocol:
                          '`generate`')
     if request.corruptions and not (request.imagenet_c or request.generate):
         raise ValueError('corruptions need `imagenet_c` or `generate`')
-    if request.shift and not (request.imagenet_c or request.generate or request.clean):
+    if request.shift and not images:
         raise ValueError('shift needs images: `clean`, `generate` or `imagenet_c`')
     return PROTOCOLS[name]
 
 
 def make_plan(request: Request) -> Plan:
-    """Check all folders and return the tasks.
-
-    Raises:
-        ValueError: Options that do not go together, and folders that are missing or differ.
-    """
+    """Check options and folders and return the tasks; what does not fit is a ValueError."""
     protocol = _protocol(request)
-    corruptions = check_corruptions(protocol, request.corruptions)
+    unknown = [name for name in request.corruptions or () if name not in ALEXNET_ERROR]
+    if unknown:
+        raise ValueError(f'corruptions must be from {", ".join(ALEXNET_ERROR)}; got {", ".join(unknown)}')
+    corruptions = tuple(name for name in ALEXNET_ERROR if name in (request.corruptions or protocol.corruptions))
     size = request.input_size or protocol.crop
     if request.shift and request.shift >= size:
         raise ValueError(f"shift must be below the input's side, {size}, got {request.shift}")
@@ -122,8 +111,8 @@ def make_plan(request: Request) -> Plan:
     clean = request.generate or request.clean
     if clean:
         files = list_files(clean, parameter='generate' if request.generate else 'clean')
-        of_files.append(clean_task(files, whole))
-        tasks.append(of_files[0])
+        of_files.append(ErrorTask.of_files(files, whole, group='clean', name='clean'))
+        tasks += of_files
         texts.append(f'clean images: {whole.describe()}')
     if request.generate:
         tasks += generated_tasks(files, whole, corruptions, request.seed)
@@ -142,7 +131,8 @@ def make_plan(request: Request) -> Plan:
         texts.append(f'sequences as published: {published.describe()}, noise against the first frame, others against '
                      'the frame before')
     if request.shift:
-        tasks += [shift_task(task, request.shift, request.seed) for task in of_files]
+        tasks += [ShiftTask('shift', task.name, task.severity, task.folder, task.items, task.data, task.preprocessing,
+                            request.shift, request.seed) for task in of_files]
         texts.append(f'shift: two random crops of {size} at most {request.shift} pixels apart (seed {request.seed}), '
                      'of images resized in proportion and padded by reflection where they are too small')
     return Plan(request, protocol, corruptions, size, '; '.join(texts), tasks,

@@ -39,11 +39,7 @@ def library_versions() -> Dict[str, str]:
 
 
 def image_seed(seed: int, corruption: str, severity: int, name: str) -> int:
-    """Return the seed of one corrupted image, from 0 to 2^32 - 1.
-
-    It depends on the run's seed, the corruption, the severity and the file's name within its folder: not on the order,
-    the number of workers or the other images.
-    """
+    """Return the seed of one corrupted image, from 0 to 2^32 - 1, whatever the order and the other images."""
     text = f'{seed}/{corruption}/{severity}/{name}'
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], 'little')
 
@@ -94,8 +90,3 @@ class Corruption(NamedTuple):
     name: str
     severity: int
     seed: int
-
-    def apply(self, image: Image.Image, file_name: str) -> Image.Image:
-        """Corrupt the image of a file."""
-        seed = image_seed(self.seed, self.name, self.severity, file_name)
-        return Image.fromarray(corrupt(np.asarray(image), self.name, self.severity, seed))

@@ -2,6 +2,7 @@
 import hashlib
 import os
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, List, NamedTuple, Sequence, Tuple, Union
 
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .protocols import Preprocessing
 
-__all__ = ['Batch', 'FileDataset', 'FileList', 'Unreadable', 'batches', 'class_folders', 'list_files', 'to_tensor']
+__all__ = ['Batch', 'FileDataset', 'FileList', 'Unreadable', 'batches', 'class_folders', 'list_files']
 
 IMAGES = ('.jpeg', '.jpg', '.png', '.webp', '.bmp', '.ppm')
 
@@ -48,53 +49,37 @@ def class_folders(folder: Path) -> Tuple[str, ...]:
 
 
 def list_files(folder: Path, extensions: Sequence[str] = IMAGES, parameter: str = 'folder') -> FileList:
-    """List ``folder/class/file``; errors call the folder ``parameter``.
-
-    Hidden files and other extensions are ignored.
-
-    Raises:
-        ValueError: It does not exist or has no such files.
-    """
+    """List ``folder/class/file`` without hidden files; errors call the folder ``parameter``."""
     if not folder.is_dir():
         raise ValueError(f'{parameter} must be a folder with one folder per class, got {folder}')
     classes = class_folders(folder)
     files: List[Tuple[str, int]] = []
     digest = hashlib.sha256()
     for i, name in enumerate(classes):
-        found = sorted((f.name, f.stat().st_size) for f in os.scandir(folder / name)
-                       if f.name.lower().endswith(tuple(extensions)) and not f.name.startswith('.'))
-        for file, size in found:
-            files.append((f'{name}/{file}', i))
-            digest.update(f'{name}/{file}\t{size}\n'.encode())
+        for file in sorted(os.scandir(folder / name), key=lambda f: f.name):
+            if file.name.lower().endswith(tuple(extensions)) and not file.name.startswith('.'):
+                files.append((f'{name}/{file.name}', i))
+                digest.update(f'{name}/{file.name}\t{file.stat().st_size}\n'.encode())
     if not files:
         raise ValueError(
             f'{parameter} must have one folder per class with {", ".join(extensions)} files, {folder} has none')
     return FileList(folder, classes, tuple(files), digest.hexdigest())
 
 
-def to_tensor(images: Sequence[Any]) -> torch.Tensor:
-    """Stack images of one size, Pillow's or (H, W, 3) arrays, to (N, 3, H, W) uint8."""
-    return torch.from_numpy(np.stack([np.asarray(image) for image in images]).transpose(0, 3, 1, 2).copy())
-
-
+@dataclass
 class FileDataset(Dataset, ABC):
     """Pixels (N, 3, S, S) uint8 and class of each file, or :class:`Unreadable`."""
 
-    def __init__(self, files: FileList, preprocessing: Preprocessing):
-        self.files = files
-        self.preprocessing = preprocessing
+    files: FileList
+    preprocessing: Preprocessing
 
     @abstractmethod
     def load(self, path: Path) -> Any:
-        """Read a file.
+        """Read a file; OSError, ValueError and SyntaxError are Pillow's for one that cannot be read."""
 
-        Raises:
-            OSError, ValueError, SyntaxError: It cannot be read or used. Pillow has no single error for it.
-        """
-
-    @abstractmethod
-    def pixels(self, loaded: Any, name: str) -> torch.Tensor:
-        """Return what the model gets, from what :meth:`load` returned."""
+    def finish(self, loaded: Any, name: str) -> Sequence[Any]:
+        """Return what the model gets, (S, S, 3) each, from what :meth:`load` returned."""
+        return loaded
 
     def __len__(self) -> int:
         return len(self.files.files)
@@ -106,7 +91,8 @@ class FileDataset(Dataset, ABC):
             loaded = self.load(path)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
             return Unreadable(path, ' '.join(str(e).split()) or type(e).__name__)
-        return self.pixels(loaded, name), target
+        pixels = np.stack([np.asarray(image) for image in self.finish(loaded, name)])
+        return torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()), target
 
 
 def _collate(items: Sequence[Any]) -> Batch:

@@ -1,14 +1,14 @@
 """Pixels of files: images, clean, corrupted or shifted, and sequences."""
+from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Optional
 
 import numpy as np
-import torch
 from PIL import Image
 
-from .corruptions import Corruption, image_seed
-from .files import FileDataset, FileList, to_tensor
-from .protocols import Preprocessing, resize_short_side
+from .corruptions import Corruption, corrupt, image_seed
+from .files import FileDataset
+from .protocols import resize_short_side
 
 __all__ = ['VIDEOS', 'ImageDataset', 'PerturbationDataset', 'ShiftDataset', 'read_frames', 'read_image', 'two_crops']
 
@@ -21,19 +21,21 @@ def read_image(path: Path) -> Image.Image:
         return image.convert('RGB')
 
 
+@dataclass
 class ImageDataset(FileDataset):
     """Images, with one corruption each if it is given: (1, 3, S, S) per file."""
 
-    def __init__(self, files: FileList, preprocessing: Preprocessing, corruption: Optional[Corruption] = None):
-        super().__init__(files, preprocessing)
-        self.corruption = corruption
+    corruption: Optional[Corruption] = None
 
     def load(self, path: Path) -> Image.Image:
         return self.preprocessing.resize_and_crop(read_image(path))
 
-    def pixels(self, loaded: Image.Image, name: str) -> torch.Tensor:
-        image = loaded if self.corruption is None else self.corruption.apply(loaded, name)
-        return to_tensor([self.preprocessing.resize_to_input(image)])
+    def finish(self, loaded: Image.Image, name: str) -> List[Image.Image]:
+        if self.corruption is not None:
+            kind, severity, seed = self.corruption
+            pixels = corrupt(np.asarray(loaded), kind, severity, image_seed(seed, kind, severity, name))
+            loaded = Image.fromarray(pixels)
+        return [self.preprocessing.resize_to_input(loaded)]
 
 
 def two_crops(image: np.ndarray, size: int, shift: int, seed: int) -> List[np.ndarray]:
@@ -49,24 +51,24 @@ def two_crops(image: np.ndarray, size: int, shift: int, seed: int) -> List[np.nd
     return [image[top:top + size, left:left + size] for top, left in positions]
 
 
+@dataclass
 class ShiftDataset(FileDataset):
     """Images as pairs of shifted crops: (2, 3, S, S) per file.
 
     The crops have the model's input size and are cut last, so ``shift`` counts pixels of the input.
     """
 
-    def __init__(self, files: FileList, preprocessing: Preprocessing, shift: int, seed: int):
-        super().__init__(files, preprocessing)
-        self.shift, self.seed = shift, seed
+    shift: int
+    seed: int
 
     def load(self, path: Path) -> Image.Image:
         image = read_image(path)
         resize, crop, size = self.preprocessing
         return resize_short_side(image, max(1, round((resize or min(image.size)) * size / crop)))
 
-    def pixels(self, loaded: Image.Image, name: str) -> torch.Tensor:
+    def finish(self, loaded: Image.Image, name: str) -> List[np.ndarray]:
         seed = image_seed(self.seed, 'shift', self.shift, name)
-        return to_tensor(two_crops(np.asarray(loaded), self.preprocessing.size, self.shift, seed))
+        return two_crops(np.asarray(loaded), self.preprocessing.size, self.shift, seed)
 
 
 def read_frames(path: Path) -> List[Image.Image]:
@@ -97,6 +99,3 @@ class PerturbationDataset(FileDataset):
         if len(frames) < 2:
             raise ValueError(f'frames must be 2 or more, got {len(frames)}')
         return frames
-
-    def pixels(self, loaded: List[Image.Image], name: str) -> torch.Tensor:
-        return to_tensor(loaded)

@@ -2,13 +2,14 @@
 
 Two mean corruption errors compare only under one protocol: corruptions, sizes and images differ between protocols.
 """
-from typing import Dict, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, NamedTuple, Tuple
 
 from PIL import Image
+from torchvision.transforms import functional as vision  # type: ignore[import-untyped]
 
 from ..metrics import COMMON, EXTRA
 
-__all__ = ['PROTOCOLS', 'Preprocessing', 'Protocol', 'center_crop', 'check_corruptions', 'resize_short_side']
+__all__ = ['PROTOCOLS', 'Preprocessing', 'Protocol', 'resize_short_side']
 
 
 class Protocol(NamedTuple):
@@ -26,38 +27,9 @@ PROTOCOLS: Dict[str, Protocol] = {
 }
 
 
-def check_corruptions(protocol: Protocol, names: Optional[Sequence[str]]) -> Tuple[str, ...]:
-    """Return the named corruptions in their usual order, or all of the protocol.
-
-    Raises:
-        ValueError: A name is not one of the 19.
-    """
-    unknown = [name for name in names or () if name not in COMMON + EXTRA]
-    if unknown:
-        raise ValueError(f'corruptions must be from {", ".join(COMMON + EXTRA)}; got {", ".join(unknown)}')
-    return tuple(name for name in COMMON + EXTRA if name in (names or protocol.corruptions))
-
-
 def resize_short_side(image: Image.Image, side: int) -> Image.Image:
     """Resize the shorter side to ``side``, the other in proportion, rounded down."""
-    width, height = image.size
-    short = min(width, height)
-    if short == side:
-        return image
-    return image.resize((side * width // short, side * height // short), Image.Resampling.BILINEAR)
-
-
-def center_crop(image: Image.Image, side: int) -> Image.Image:
-    """Crop a centered square; an odd offset is rounded as in torchvision.
-
-    Raises:
-        ValueError: The image is smaller. Black padding would be measured as a corruption.
-    """
-    width, height = image.size
-    if min(width, height) < side:
-        raise ValueError(f'image must be at least {side} x {side}, as the protocol crops it, got {width} x {height}')
-    left, top = round((width - side) / 2), round((height - side) / 2)
-    return image.crop((left, top, left + side, top + side))
+    return vision.resize(image, side, vision.InterpolationMode.BILINEAR)
 
 
 class Preprocessing(NamedTuple):
@@ -72,8 +44,17 @@ class Preprocessing(NamedTuple):
     size: int
 
     def resize_and_crop(self, image: Image.Image) -> Image.Image:
-        """Apply the steps before the corruption."""
-        return center_crop(resize_short_side(image, self.resize) if self.resize else image, self.crop)
+        """Apply the steps before the corruption.
+
+        Raises:
+            ValueError: The image is smaller than the crop. Black padding would be measured as a corruption.
+        """
+        if self.resize:
+            image = resize_short_side(image, self.resize)
+        if min(image.size) < self.crop:
+            raise ValueError(f'image must be at least {self.crop} x {self.crop}, as the protocol crops it, '
+                             f'got {image.width} x {image.height}')
+        return vision.center_crop(image, self.crop)
 
     def resize_to_input(self, image: Image.Image) -> Image.Image:
         """Apply the steps after the corruption."""

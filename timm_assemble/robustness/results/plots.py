@@ -54,34 +54,27 @@ def _error_grids(figure: Any, models: Sequence[Dict[str, Any]]) -> None:
 
 
 def draw(path: Path, results: Dict[str, Any]) -> bool:
-    """Draw corruptions and perturbations.
-
-    Returns:
-        Whether a file was written. Without both nothing is drawn, and an earlier file is removed.
-    """
+    """Draw corruptions and perturbations, or without both remove an earlier file; return whether one was written."""
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
 
     models, protocol = results['models'], results['protocol']
     over = f', % of {protocol["baseline"]}' if protocol['baseline'] else ''
-    parts = []
-    if models[0]['corruptions']:
-        parts += [4.2, 0.9 + 0.24 * len(models[0]['corruptions']) * -(-len(models) // GRIDS_PER_ROW)]
-    if models[0]['perturbations']:
-        parts.append(4.2)
-    if not parts:
+    grids = 0.9 + 0.24 * len(models[0]['corruptions']) * -(-len(models) // GRIDS_PER_ROW)
+    heights = [4.2, grids] * bool(models[0]['corruptions']) + [4.2] * bool(models[0]['perturbations'])
+    if not heights:
         path.unlink(missing_ok=True)
         return False
-    figure = plt.figure(figsize=(14, sum(parts)), layout='constrained')
-    figure.suptitle('\n'.join(f'protocol {protocol["name"]}: {protocol["text"]}'.split('; ')), fontsize=8)
-    rest = [*figure.subfigures(len(parts), 1, height_ratios=parts, squeeze=False)[:, 0]]
+    figure = plt.figure(figsize=(14, sum(heights)), layout='constrained')
+    figure.suptitle(f'protocol {protocol["name"]}: {protocol["text"]}'.replace('; ', '\n'), fontsize=8)
+    rows = iter(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
     if models[0]['corruptions']:
-        _bars(rest.pop(0).subplots(), models, 'corruptions', ('ce', 'mean_error'),
+        _bars(next(rows).subplots(), models, 'corruptions', ('ce', 'mean_error'),
               (f'CE{over}', 'top-1 error, % (mean over severities)'))
-        _error_grids(rest.pop(0), models)
+        _error_grids(next(rows), models)
     if models[0]['perturbations']:
-        _bars(rest.pop(0).subplots(), models, 'perturbations', ('flip_ratio', 'flip_rate'),
+        _bars(next(rows).subplots(), models, 'perturbations', ('flip_ratio', 'flip_rate'),
               (f'flip rate{over}', 'flip rate, %'))
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=110)

@@ -62,11 +62,7 @@ SCHEMA: Dict[str, Any] = dict(
 
 
 def check_results(results: Any) -> None:
-    """Check results against the schema.
-
-    Raises:
-        ValueError: Names where they break it.
-    """
+    """Check results against the schema; the ValueError names where they break it."""
     import jsonschema
 
     try:

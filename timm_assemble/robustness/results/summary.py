@@ -26,7 +26,13 @@ class Baseline(NamedTuple):
     @classmethod
     def measured(cls, name: str, results: Sequence[CachedResult]) -> 'Baseline':
         """Return the baseline of a model that was measured on the same images."""
-        return _as_baseline(name, _measured(results))
+        report = _measured(results)
+        return cls(
+            name,
+            {kind: [errors['top1_error'] for errors in entry['severities'].values()]
+             for kind, entry in report['corruptions'].items()},
+            report['clean'] and report['clean']['top1_error'],
+            {kind: entry['flip_rate'] for kind, entry in report['perturbations'].items()})
 
 
 ALEXNET = Baseline('AlexNet', ALEXNET_ERROR, ALEXNET_CLEAN_ERROR, ALEXNET_FLIP_RATE)
@@ -42,17 +48,13 @@ def _errors(metrics: Mapping[str, Any]) -> Dict[str, Any]:
                 top5_error=100 * metrics['wrong_top5'] / images, ece=metrics['ece'])
 
 
-def _agreement(metrics: Mapping[str, Any]) -> Dict[str, Any]:
-    return dict(images=metrics['images'], consistency=100 * metrics['same'] / metrics['images'])
-
-
 def _measured(results: Sequence[CachedResult]) -> Dict[str, Any]:
     """Return what was measured, in percent, and its means."""
     clean: Optional[Dict[str, Any]] = None
     shift: Optional[Dict[str, Any]] = None
     corruptions: Dict[str, Any] = {}
     perturbations: Dict[str, Any] = {}
-    for task, metrics, _ in results:
+    for task, metrics, *_ in results:
         if task.group == 'clean':
             clean = _errors(metrics)
         elif task.group == 'corruption':
@@ -61,10 +63,11 @@ def _measured(results: Sequence[CachedResult]) -> Dict[str, Any]:
             perturbations[task.name] = dict(metrics, flip_rate=100 * metrics['flips'] / metrics['pairs'])
         else:
             shift = shift or dict(pixels=task.identity['shift'], clean=None, corruptions={})
+            consistency = dict(images=metrics['images'], consistency=100 * metrics['same'] / metrics['images'])
             if task.severity:
-                shift['corruptions'].setdefault(task.name, {})[str(task.severity)] = _agreement(metrics)
+                shift['corruptions'].setdefault(task.name, {})[str(task.severity)] = consistency
             else:
-                shift['clean'] = _agreement(metrics)
+                shift['clean'] = consistency
     for entry in corruptions.values():
         entry['mean_error'] = _mean([errors['top1_error'] for errors in entry['severities'].values()])
     return dict(
@@ -74,31 +77,16 @@ def _measured(results: Sequence[CachedResult]) -> Dict[str, Any]:
         mean_flip_rate=_mean([entry['flip_rate'] for entry in perturbations.values()]))
 
 
-def _as_baseline(name: str, measured: Mapping[str, Any]) -> Baseline:
-    return Baseline(
-        name,
-        {kind: [errors['top1_error'] for errors in entry['severities'].values()]
-         for kind, entry in measured['corruptions'].items()},
-        measured['clean'] and measured['clean']['top1_error'],
-        {kind: entry['flip_rate'] for kind, entry in measured['perturbations'].items()})
-
-
 def summarise(
         results: Sequence[CachedResult], baseline: Optional[Baseline], all_corruptions: bool = True,
 ) -> Tuple[Dict[str, Any], List[str]]:
-    """Return the report of one model, and notes.
+    """Return a model's metrics in percent, None for missing ones, and notes.
 
-    Args:
-        results: Tasks with the model's metrics.
-        baseline: What errors are relative to; None for no ratios.
-        all_corruptions: All corruptions of the protocol were measured; a mean over fewer is not an mCE.
-
-    Returns:
-        Metrics in percent, None for missing ones. A note says which ratio is missing because the baseline's error is 0;
-        it is the same for all models.
+    Without ``all_corruptions`` of the protocol there is no mCE. A note says which ratio is missing because the
+    baseline's error is 0; it is the same for all models.
     """
     report = _measured(results)
-    _, errors, clean, rates = _as_baseline('', report)
+    _, errors, clean, rates = Baseline.measured('', results)
     notes: List[str] = []
 
     def ratio(what: str, metric: Callable[..., float], *args: Any) -> Optional[float]:
@@ -118,13 +106,11 @@ def summarise(
     for name, entry in report['perturbations'].items():
         entry['flip_ratio'] = ratio(
             f'flip ratio of {name}', mean_flip_rate, {name: entry['flip_rate']}, over.flip_rates)
-    report.update(mce=None, relative_mce=None, mfr=None)
-    if errors and all_corruptions:
-        report['mce'] = ratio('mCE', mean_corruption_error, errors, over.errors)
-        report['relative_mce'] = ratio(
-            'relative mCE', relative_mean_corruption_error, errors, clean, over.errors, over.clean)
-    if rates:
-        report['mfr'] = ratio('mFR', mean_flip_rate, rates, over.flip_rates)
+    all_errors = errors if errors and all_corruptions else None
+    report['mce'] = ratio('mCE', mean_corruption_error, all_errors, over.errors)
+    report['relative_mce'] = ratio(
+        'relative mCE', relative_mean_corruption_error, all_errors, clean, over.errors, over.clean)
+    report['mfr'] = ratio('mFR', mean_flip_rate, rates or None, over.flip_rates)
     return report, notes
 
 
@@ -134,19 +120,12 @@ def assemble(
 ) -> Dict[str, Any]:
     """Return all results, in the form of the schema.
 
-    Args:
-        plan: What was measured.
-        models: Models and their results.
-        baseline_label: The model that errors are relative to; None for AlexNet, if ``imagenet``.
-        imagenet: Whether classes are ImageNet's 1000, as AlexNet's errors require.
-        precision: Of the models' arithmetic.
-        versions: Package to version.
-        run: What differs between two runs of the same measurement, apart from the tasks' seconds.
+    Without ``baseline_label`` errors are relative to AlexNet's if the classes are those of ``imagenet``. ``run`` is
+    what differs between two runs of the same measurement, apart from the tasks' seconds.
     """
     baseline = ALEXNET if imagenet else None
     if baseline_label is not None:
-        baseline = Baseline.measured(
-            baseline_label, next(results for model, results in models if model.label == baseline_label))
+        baseline = Baseline.measured(baseline_label, {model.label: result for model, result in models}[baseline_label])
     corrupted, clean = plan.of_group('corruption'), plan.of_group('clean')
     notes = [f'{model.label} is made for images of {model.details["own_size"]}, and was measured at {plan.size}'
              for model, _ in models if model.details['own_size'] not in (None, plan.size)]

@@ -3,7 +3,7 @@
 The callable takes (N, 3, S, S) uint8 RGB images on their device and returns (N, C) logits; it normalizes the images
 itself.
 """
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, Optional, Sequence
 
 import torch
 
@@ -20,11 +20,7 @@ class LogitsError(ValueError):
 
 @torch.inference_mode()
 def compute_logits(classify: Classify, images: torch.Tensor) -> torch.Tensor:
-    """Return the logits of images as float32.
-
-    Raises:
-        LogitsError: They are not (N, C), or not finite.
-    """
+    """Return the logits of images as float32; LogitsError if they are not (N, C) or not finite."""
     logits = classify(images)
     if logits.ndim != 2 or len(logits) != len(images):
         raise LogitsError(f'logits must be ({len(images)}, classes), got {tuple(logits.shape)}')
@@ -44,25 +40,17 @@ def predict(classify: Classify, images: torch.Tensor) -> torch.Tensor:
 def measure_errors(
         classify: Classify, batches: Iterable[Any], class_map: Optional[Sequence[int]] = None,
 ) -> Dict[str, Any]:
-    """Classify every image once and count errors.
+    """Classify the images of batches, tuples that begin with images and (N,) classes, and count errors.
 
-    Args:
-        classify: Images to logits.
-        batches: Pairs of images and (N,) classes, or longer tuples that begin so.
-        class_map: The model's class of each class of the batches; None where they are the same.
+    ``class_map`` has the model's class of each class of the batches; None where they are the same.
 
     Returns:
         Counts ``images``, ``wrong_top1`` and ``wrong_top5``, and ``ece`` in percent: the mean over images of
         ``|accuracy - confidence|`` of their bin, 15 equal bins of the largest probability.
-
-    Raises:
-        ValueError: There are no images, logits are not finite, or a class has no logit.
     """
     from torchmetrics.classification import MulticlassCalibrationError
 
-    count = 0
-    wrong1: List[torch.Tensor] = []
-    wrong5: List[torch.Tensor] = []
+    count, wrong1, wrong5 = 0, torch.tensor(0), torch.tensor(0)
     calibration = None
     lookup = None if class_map is None else torch.as_tensor(class_map, dtype=torch.long)
     for images, classes, *_ in batches:
@@ -76,12 +64,11 @@ def measure_errors(
         if len(target) and int(target.max()) >= logits.shape[1]:
             raise ValueError(f'classes must be below {logits.shape[1]}, as many as logits, got {int(target.max())}')
         top = logits.topk(min(5, logits.shape[1])).indices == target[:, None]
-        wrong1.append((~top[:, 0]).sum())
-        wrong5.append((~top.any(1)).sum())
+        wrong1 = wrong1 + (~top[:, 0]).sum()
+        wrong5 = wrong5 + (~top.any(1)).sum()
         # torchmetrics puts a confidence that rounds to 1 into a bin of its own, above the last
         calibration.update(logits.softmax(1).clamp(max=BELOW_1), target)
         count += len(target)
     if calibration is None:
         raise ValueError('batches must have at least one image, got none')
-    return dict(images=count, wrong_top1=int(torch.stack(wrong1).sum()), wrong_top5=int(torch.stack(wrong5).sum()),
-                ece=100 * float(calibration.compute()))
+    return dict(images=count, wrong_top1=int(wrong1), wrong_top5=int(wrong5), ece=100 * float(calibration.compute()))

@@ -14,9 +14,7 @@ from ..metrics import ALEXNET_FLIP_RATE, SEVERITIES, compares_with_first, count_
 from .classify import measure_errors, predict
 from .task import Classifier, Task
 
-__all__ = [
-    'ErrorTask', 'FlipTask', 'ShiftTask', 'clean_task', 'generated_tasks', 'imagenet_c_tasks', 'imagenet_p_tasks',
-    'shift_task']
+__all__ = ['ErrorTask', 'FlipTask', 'ShiftTask', 'generated_tasks', 'imagenet_c_tasks', 'imagenet_p_tasks']
 
 
 @dataclass(frozen=True)
@@ -33,11 +31,6 @@ class ErrorTask(Task):
 
     def measure(self, model: Classifier, batches: Iterable[Any]) -> Dict[str, Any]:
         return measure_errors(model.classify, batches, model.class_map)
-
-
-def clean_task(files: FileList, preprocessing: Preprocessing) -> ErrorTask:
-    """Return the task of images as they are."""
-    return ErrorTask.of_files(files, preprocessing, group='clean', name='clean')
 
 
 def generated_tasks(
@@ -57,8 +50,7 @@ def _list(values: Sequence[str], most: int = 5) -> str:
 def imagenet_c_tasks(root: Path, preprocessing: Preprocessing, corruptions: Sequence[str]) -> List[ErrorTask]:
     """Check a tree of images and return one task for each corruption and severity.
 
-    Raises:
-        ValueError: Folders are missing, or differ in classes or number of images; one message names all of them.
+    One ValueError names all folders that are missing, or all that differ in classes or number of images.
     """
     if not root.is_dir():
         raise ValueError(f'imagenet_c must be a folder with one folder per corruption, got {root}')
@@ -70,17 +62,17 @@ def imagenet_c_tasks(root: Path, preprocessing: Preprocessing, corruptions: Sequ
         raise ValueError(f'imagenet_c must have {len(corruptions)} corruptions with severities 1 to 5, {root} lacks '
                          f'{_list(missing)}; `corruptions` names those to measure, without an mCE')
     tasks: List[ErrorTask] = []
-    contents = []
+    unlike = []
     for name, severity in wanted:
         files = list_files(root / name / str(severity), parameter='imagenet_c')
         tasks.append(ErrorTask.of_files(files, preprocessing, group='corruption', name=name, severity=severity))
-        contents.append((len(files.files), files.classes))
-    count, classes = contents[0]
-    unlike = [f'{task.title} has {other} of {len(names)}' for task, (other, names) in zip(tasks, contents)
-              if (other, names) != contents[0]]
+        if len(tasks) == 1:
+            classes = files.classes
+        if tasks[-1].items != tasks[0].items or files.classes != classes:
+            unlike.append(f'{tasks[-1].title} has {tasks[-1].items} of {len(files.classes)}')
     if unlike:
         raise ValueError(f'imagenet_c must have the same classes and number of images in all folders of {root}: '
-                         f'{tasks[0].title} has {count} images of {len(classes)} classes, {_list(unlike)}')
+                         f'{tasks[0].title} has {tasks[0].items} images of {len(classes)} classes, {_list(unlike)}')
     return tasks
 
 
@@ -103,12 +95,6 @@ class ShiftTask(Task):
         return dict(images=images, same=same)
 
 
-def shift_task(task: ErrorTask, shift: int, seed: int) -> ShiftTask:
-    """Return the task of shift consistency on the images of another task."""
-    return ShiftTask(
-        'shift', task.name, task.severity, task.folder, task.items, task.data, task.preprocessing, shift, seed)
-
-
 class FlipTask(Task):
     """Flips along sequences, of 31 frames like most of ImageNet-P's or others."""
 
@@ -129,17 +115,16 @@ class FlipTask(Task):
 def imagenet_p_tasks(root: Path, preprocessing: Preprocessing) -> List[FlipTask]:
     """Check a tree of videos and return one task for each perturbation.
 
-    Raises:
-        ValueError: Folders are missing, or differ in their number of videos; one message names all of them.
+    One ValueError names all folders that are missing, or their numbers of videos if these differ.
     """
     perturbations = [*ALEXNET_FLIP_RATE]
     missing = [name for name in perturbations if not (root / name).is_dir()]
     if missing:
         raise ValueError(f'imagenet_p must be a folder with the {len(perturbations)} perturbations '
                          f'{", ".join(perturbations)}; {root} lacks {", ".join(missing)}')
-    lists = {name: list_files(root / name, VIDEOS, 'imagenet_p') for name in perturbations}
-    counts = {name: len(files.files) for name, files in lists.items()}
-    if len(set(counts.values())) > 1:
+    tasks = [FlipTask.of_files(list_files(root / name, VIDEOS, 'imagenet_p'), preprocessing, group='perturbation',
+                               name=name) for name in perturbations]
+    if len({task.items for task in tasks}) > 1:
         raise ValueError(f'imagenet_p must have the same number of videos in all perturbations of {root}: '
-                         f'{", ".join(f"{name} has {count}" for name, count in counts.items())}')
-    return [FlipTask.of_files(files, preprocessing, group='perturbation', name=name) for name, files in lists.items()]
+                         f'{", ".join(f"{task.name} has {task.items}" for task in tasks)}')
+    return tasks

@@ -54,15 +54,6 @@ class Task(ABC):
         """What decides the metrics of a model: all but the folder's path."""
         return {key: value for key, value in asdict(self).items() if key not in ('folder', 'items')}
 
-    @property
-    def item_bytes(self) -> int:
-        """Bytes of one file's images."""
-        return self.images_per_item * 3 * self.preprocessing.size ** 2
-
-    def items_per_batch(self, batch_size: int) -> int:
-        """Return how many files make a batch of about ``batch_size`` images."""
-        return max(1, batch_size // self.images_per_item)
-
     @abstractmethod
     def dataset(self) -> FileDataset:
         """Return the pixels and classes of the files."""
