@@ -15,7 +15,6 @@ from timm_assemble.deploy.export import FORMATS, METADATA_FILE, export_model, lo
 
 from .test_optimize import error, make
 
-ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1'}
 KWARGS = dict(layers=(1, 1, 1, 1), num_classes=7, width=16, big_little=(), shortcut='d')
 # the lines of docs/deployment.md
 LOAD = {
@@ -61,7 +60,7 @@ def test_file_without_this_package_equals_the_model(kind, folder, tmp_path, caps
     images = [torch.randn(n, 3, *size) for n, *size in shapes]
     torch.save(images, tmp_path / 'images.pt')
     subprocess.run([sys.executable, '-c', RUN % LOAD[kind], path, tmp_path / 'images.pt', tmp_path / 'logits.pt'],
-                   check=True, env=ENVIRONMENT, timeout=240)
+                   check=True, env={**os.environ, 'OMP_NUM_THREADS': '1'}, timeout=240)
     model = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
     for x, logits in zip(images, torch.load(tmp_path / 'logits.pt')):
         with torch.no_grad():
@@ -89,9 +88,11 @@ def test_program_has_its_metadata_and_a_fixed_batch_size(folder, tmp_path):
     (['nowhere/a.pt2'], 'OUTPUT must be in a folder that exists and can be written to, got nowhere/a.pt2'),
     (['exists.pt2'], 'OUTPUT must not exist without --force, got exists.pt2'),
     (['folder.pt2'], 'OUTPUT must be a file, got the folder folder.pt2'),
+    (['x.onnx'], "format 'onnx' needs onnx: pip install 'timm-assemble[export]'"),
 ])
 def test_bad_use_is_one_line_before_any_work(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(export_file.importlib.util, 'find_spec', lambda name: None)
     (tmp_path / 'exists.pt2').write_text('precious')
     (tmp_path / 'folder.pt2').mkdir()
     assert main(['export', 'no_such_model', *arguments]) == 2
@@ -120,9 +121,3 @@ def test_failed_export_keeps_the_old_file(tmp_path, monkeypatch):
     assert [f.read_text() for f in tmp_path.iterdir()] == ['precious']
     with pytest.raises(ValueError, match=r"format must be one of .*'tflite'"):
         export_model(make(**KWARGS), path, (1, 3, 64, 64), 'tflite')
-
-
-def test_missing_extra_is_one_sentence(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(export_file.importlib.util, 'find_spec', lambda name: None)
-    assert main(['export', 'resnet18', str(tmp_path / 'a.onnx')]) == 2
-    assert capsys.readouterr().err == "timm-assemble: format 'onnx' needs onnx: pip install 'timm-assemble[export]'\n"

@@ -8,6 +8,7 @@ import torch
 from timm.layers import convert_sync_batchnorm
 from timm.models import save_for_hf
 from torch import nn
+from torch._dynamo.testing import EagerAndRecordGraphs
 
 import timm_assemble
 from timm_assemble.deploy import optimize
@@ -56,13 +57,9 @@ def fresh():
 @pytest.fixture
 def compiled(monkeypatch, fresh):
     """The graphs that dynamo compiles, which do not depend on the backend."""
-    graphs = []
-
-    def backend(graph, inputs):
-        graphs.append(graph)
-        return graph.forward
+    backend = EagerAndRecordGraphs()
     monkeypatch.setattr(optimize, 'COMPILE', dict(backend=backend))
-    return graphs
+    return backend.graphs
 
 
 @pytest.mark.parametrize('name', MODELS)

@@ -36,12 +36,11 @@ with_scripts = pytest.mark.skipif(not os.environ.get('TIMM_SCRIPTS'), reason="ne
 
 def test_every_row_of_the_paper_has_its_recipe():
     assert recipe_names() == list(RECIPES)
-    for name, (row, _) in RECIPES.items():
-        recipe = read_recipe(name)
-        assert (recipe.name, recipe.row) == (name, row)
-        if row in ROWS:
-            assert (recipe.model, recipe.epochs) == (ROWS[row].model, ROWS[row].epochs)
-    assert [row for row, _ in RECIPES.values()] == [*ROWS, *FINE_TUNING_TOP1]
+    recipes = [read_recipe(name) for name in RECIPES]
+    assert [(recipe.name, recipe.row) for recipe in recipes] == [(name, row) for name, (row, _) in RECIPES.items()]
+    assert [recipe.row for recipe in recipes] == [*ROWS, *FINE_TUNING_TOP1]
+    for recipe, row in zip(recipes, ROWS.values()):
+        assert (recipe.model, recipe.epochs) == (row.model, row.epochs)
 
 
 def test_recipe_has_the_papers_numbers_as_text():
@@ -95,8 +94,7 @@ def test_learning_rate_is_the_official_one():
     """At the same fraction of the steps after warm-up: 600 epochs are 750,683 official steps and 600 x 1251 here."""
     golden = _official.TRAINING['lr_cosine_b1024_lr0.4_w5_e600']
     scheduler, group, epochs = _scheduler('assemble_resnet50', 1251)
-    assert epochs == 600
-    assert group['lr'] == golden['0']
+    assert epochs == 600 and group['lr'] == golden['0']
     warm_up, end = 6255, 750683
     for step, rate in golden.items():
         step = int(step)
@@ -118,19 +116,13 @@ def test_learning_rate_rises_linearly_and_falls_as_a_cosine(name):
 
 def test_models_are_created_with_the_recipes_arguments():
     """As in train.py; the hook removes ``drop_block_start_rate``."""
-    configs = [read_config(recipe_path(name)) for name in RECIPES]
-    created = set()
-    for config in configs:
-        assert timm.is_model(config['model'])
+    for config in (read_config(recipe_path(name)) for name in RECIPES):
         kwargs = dict(num_classes=config.get('num_classes'), drop_block_rate=config.get('drop_block'),
                       bn_momentum=config['bn_momentum'], **config.get('model_kwargs', {}))
         start = kwargs.pop('drop_block_start_rate', 0.0)
         assert 0 <= start <= (config.get('drop_block') or 0)
-        key = (config['model'], *kwargs.items())
-        if key not in created:
-            created.add(key)
-            model = timm.create_model(config['model'], device='meta', **kwargs)
-            assert model.num_classes == config.get('num_classes', 1000)
+        model = timm.create_model(config['model'], device='meta', **kwargs)
+        assert model.num_classes == config.get('num_classes', 1000)
 
 
 def test_weights_for_fine_tuning_may_have_other_classes(tmp_path):
@@ -175,13 +167,8 @@ KNOWN = ('batch_size', 'lr', 'opt', 'sched', 'epochs', 'warmup_lr', 'warmup_epoc
     ('mixup_off_epochs', '; did you mean mixup_off_epoch?'), ('zzz', ''), ('', '')])
 def test_unknown_key_names_the_nearest(key, meant):
     with pytest.raises(ValueError) as e:
-        check_keys(['mixup', key], KNOWN, 'mine.yaml')
+        check_keys([*KNOWN, key], iter(KNOWN), 'mine.yaml')
     assert str(e.value) == f'config mine.yaml has the unknown argument {key!r}{meant}'
-
-
-def test_known_keys_pass():
-    check_keys(KNOWN, iter(KNOWN), 'mine.yaml')
-    check_keys([], (), 'mine.yaml')
 
 
 @pytest.mark.parametrize('text, message', [
@@ -223,7 +210,3 @@ def test_data_files_are_packaged():
 def test_page_has_the_current_table():
     same = recipe_table.page() == recipe_table.PAGE.read_text(encoding='utf-8')
     assert same, 'the table in docs/recipes.md is out of date: run `python -m docs.recipe_table`'
-    rows = [[cell.strip(' `') for cell in line.split('|')[1:-1]] for line in recipe_table.table().splitlines()[2:]]
-    assert rows == [[str(value) or '-' for value in (
-        recipe.name, recipe.row, recipe.model, recipe.description, *recipe[4:])]
-        for recipe in map(read_recipe, RECIPES)]

@@ -37,8 +37,6 @@ class Images(Dataset):
 
 
 class Scheduler:
-    t_in_epochs = False
-
     def __init__(self):
         self.updates = []
 
@@ -105,16 +103,18 @@ def test_every_update_has_its_rate(accumulated, start):
                        model_kwargs={} if start is None else dict(drop_block_start_rate=start))
     bind(script)
     args, _ = script._parse_args()
-    model = script.create_model('test_assemble_resnet', drop_block_rate=args.drop_block, **args.model_kwargs)
-    loader, scheduler, per_epoch = range(7), Scheduler(), -(-7 // accumulated)
-    keywords = dict(num_updates_total=3 * per_epoch, device='cpu')
-    rates = [script.train_one_epoch(epoch, model, loader, None, args, lr_scheduler=scheduler, **keywords)
-             for epoch in range(3)]
-    expected = [drop_block_schedule(i, 3 * per_epoch, start or 0.0, 0.2) for i in range(3 * per_epoch)]
-    assert [rate for epoch in rates for rate in epoch] == pytest.approx(expected)
+    scheduler, per_epoch = Scheduler(), -(-7 // accumulated)
+
+    def train(model, epoch, lr_scheduler):
+        return script.train_one_epoch(epoch, model, range(7), None, args, lr_scheduler=lr_scheduler,
+                                      num_updates_total=3 * per_epoch, device='cpu')
+
+    model, again = (script.create_model('test_assemble_resnet', drop_block_rate=0.2, **args.model_kwargs)
+                    for _ in range(2))
+    rates = [rate for epoch in range(3) for rate in train(model, epoch, scheduler)]
+    assert rates == pytest.approx([drop_block_schedule(i, len(rates), start or 0.0, 0.2) for i in range(3 * per_epoch)])
     assert scheduler.updates == list(range(1, 3 * per_epoch + 1))
-    again = script.create_model('test_assemble_resnet', drop_block_rate=0.2, **args.model_kwargs)
-    assert script.train_one_epoch(2, again, loader, None, args, lr_scheduler=None, **keywords) == rates[2]
+    assert train(again, 2, None) == rates[2 * per_epoch:]
 
 
 def test_model_without_drop_block_warns_once(caplog):
@@ -185,7 +185,6 @@ def test_stored_logits_reach_the_loss(store, mixed, prefetcher):
         Images(), input_size=(3, 32, 32), batch_size=4, is_training=True, no_aug=True, num_workers=0,
         collate_fn=script.FastCollateMixup(**mixup_args) if mixed and prefetcher else None, use_prefetcher=prefetcher,
         device=torch.device('cpu'))
-    assert not mixed or not prefetcher or loader.mixup_enabled
     task = script.LogitDistillationTask(
         student_model=model, teacher_model=store, loss_type='kl', distill_loss_weight=None, task_loss_weight=0.25,
         criterion=SoftTargetCrossEntropy() if mixed else torch.nn.CrossEntropyLoss(), temperature=1.0, verbose=False,

@@ -7,16 +7,9 @@ import timm
 
 from timm_assemble.timm_scripts.locate import SCRIPTS, find_script, scripts_folder
 
+pytestmark = pytest.mark.usefixtures('no_scripts')
 WAYS = (r'give the file with `script`, or set the environment variable TIMM_SCRIPTS to its folder, or run this once '
         r'with a network connection$')
-
-
-@pytest.fixture(autouse=True)
-def no_scripts(monkeypatch, tmp_path):
-    """No scripts on this machine, and git without a network."""
-    monkeypatch.delenv('TIMM_SCRIPTS', raising=False)
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    monkeypatch.setenv('GIT_ALLOW_PROTOCOL', 'file')
 
 
 @pytest.fixture
@@ -69,16 +62,13 @@ def test_missing_tag_is_reported(repository, monkeypatch):
     assert '\n' not in str(e.value) and not scripts_folder().exists()
 
 
-def test_missing_git_is_reported(monkeypatch, tmp_path):
-    monkeypatch.setenv('PATH', str(tmp_path))
-    with pytest.raises(ValueError, match=rf'\(cloning failed: git is not installed\): {WAYS}'):
-        find_script('train')
-
-
-def test_cache_that_cannot_be_written_is_reported(monkeypatch, tmp_path):
+@pytest.mark.parametrize('variable, path, why', [
+    ('PATH', 'nowhere', 'cloning failed: git is not installed'),
+    ('XDG_CACHE_HOME', 'file', 'the cache .* cannot be written: Not a directory')])
+def test_failed_clone_is_reported(monkeypatch, tmp_path, variable, path, why):
     (tmp_path / 'file').touch()
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
-    with pytest.raises(ValueError, match=rf'\(the cache .* cannot be written: Not a directory\): {WAYS}'):
+    monkeypatch.setenv(variable, str(tmp_path / path))
+    with pytest.raises(ValueError, match=rf'\({why}\): {WAYS}'):
         find_script('train')
 
 

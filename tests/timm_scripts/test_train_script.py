@@ -2,7 +2,6 @@
 import csv
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -34,13 +33,18 @@ def recording(self, rate):
 assemble_resnet.AssembleResNet.set_drop_block_rate = recording
 '''
 # The script gives DDP a CPU device id, which torch rejects; batch norm and DropBlock make two halves of a batch differ
-# from the whole; and one process draws another order than two.
+# from the whole; and one process draws another order than two. Float32 convolutions round by batch size, which 10 steps
+# amplify to 1e-4 of the loss: float64 leaves a difference only where train.py averages losses in float32.
 COMPARABLE = '''
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import distributed
 from timm_assemble.layers import drop_block
+from timm_assemble.models.assemble_resnet import AssembleResNet
 
+torch.set_default_dtype(torch.float64)
+forward = AssembleResNet.forward
+AssembleResNet.forward = lambda self, x: forward(self, x.double())
 init = distributed.DistributedDataParallel.__init__
 distributed.DistributedDataParallel.__init__ = lambda self, module, device_ids=None, **kwargs: init(
     self, module, **kwargs)
@@ -73,18 +77,24 @@ def folder(tmp_path_factory):
     return root
 
 
-def train(folder, name, *args, modules=('timm_assemble.train_hook',), launcher=(), status=0):
+def call(folder, name, *args, status=0):
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'RATES': str(folder / name),
                    'PYTHONPATH': os.pathsep.join([str(folder), os.environ.get('PYTHONPATH', '')])}
-    command = [
-        *launcher, folder / 'train.py', '--device-modules', *modules, '--data-dir', folder / 'data', '--model',
-        'test_assemble_resnet', '--num-classes', CLASSES, '--img-size', SIZE, '--device', 'cpu', '--workers', 0,
-        '--batch-size', BATCH, '--opt', 'momentum', '--lr', 0.05, '--epochs', 2, '--warmup-epochs', 0, '--log-interval',
-        1, '--bn-momentum', 0.1, '--output', folder / 'output', '--experiment', name, *args]
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=280,
+    done = subprocess.run([sys.executable, *map(str, args)], capture_output=True, text=True, timeout=280,
                           env=environment, cwd=folder)
     assert done.returncode == status, done.stderr[-3000:]
     return done
+
+
+MODEL = ('--data-dir', 'data', '--model', 'test_assemble_resnet', '--num-classes', CLASSES, '--img-size', SIZE,
+         '--device', 'cpu', '--workers', 0)
+TRAIN = (*MODEL, '--batch-size', BATCH, '--bn-momentum', 0.1, '--output', 'output')
+
+
+def train(folder, name, *args, modules=('timm_assemble.train_hook',), launcher=(), status=0):
+    return call(folder, name, *launcher, 'train.py', '--device-modules', *modules, *TRAIN, '--opt', 'momentum', '--lr',
+                0.05, '--epochs', 2, '--warmup-epochs', 0, '--log-interval', 1, '--experiment', name, *args,
+                status=status)
 
 
 def rates(folder, name):
@@ -96,6 +106,7 @@ def summary(folder, name):
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(f)]
 
 
+TORCHRUN = ('-m', 'torch.distributed.run', '--standalone', '--local-addr', '127.0.0.1', '--nproc-per-node', 2)
 STORED = ('--kd-model-name', 'logits:teacher.npy', '--kd-temperature', 1)
 TRACED = ('timm_assemble.train_hook', 'recording')
 
@@ -141,14 +152,10 @@ def test_two_ranks_have_the_losses_of_one_with_twice_the_batch(folder, monkeypat
     args = ('--no-aug', '--drop-block', 0.2, *STORED)
     modules = (*TRACED, 'comparable')
     train(folder, 'one', *args, '--batch-size', 2 * BATCH, modules=modules)
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
-    train(folder, 'two', *args, modules=modules, launcher=(
-        '-m', 'torch.distributed.run', '--nproc-per-node', 2, '--master-addr', '127.0.0.1', '--master-port', port))
+    train(folder, 'two', *args, modules=modules, launcher=TORCHRUN)
     for one, two in zip(summary(folder, 'one'), summary(folder, 'two')):
-        for key in ('train_loss', 'eval_loss'):
-            assert two[key] == pytest.approx(one[key], rel=2e-5)
+        assert two['eval_loss'] == pytest.approx(one['eval_loss'], rel=1e-11)
+        assert two['train_loss'] == pytest.approx(one['train_loss'], rel=2e-7)
     assert rates(folder, 'two0') == rates(folder, 'two1') == rates(folder, 'one') and len(rates(folder, 'one')) == 10
     assert summary(folder, 'one')[1]['train_loss'] < summary(folder, 'one')[0]['train_loss']
 
@@ -159,42 +166,24 @@ def test_another_teacher_is_left_to_timm(folder):
     assert "Creating KD teacher model: 'test_assemble_resnet'" in done.stderr
 
 
-@pytest.mark.parametrize('args, message', [
-    (('--kd-model-name', 'logits:'), "an .npy file, got '', which is empty"),
-    ((*STORED, '--num-classes', 5), 'num_classes must be 4, the classes of teacher.npy, got 5'),
-    ((*STORED, '--train-split', 'validation'), 'samples must be those of teacher.npy, got 8 samples instead of 64'),
-    (('--model-kwargs', 'drop_block_start_rate=0.1'), 'needs `drop_block`'),
-    (('--model', 'resnet51'), "model must be a model name that timm knows, got 'resnet51'; did you mean "),
-    (('--model-kwargs', 'colour=1'), "model_kwargs must be arguments of test_assemble_resnet, got 'colour'"),
-    (('--data-dir', 'nowhere'), 'data_dir must exist, got nowhere'),
-    (('-c', 'typo.yaml'), "config typo.yaml has the unknown argument 'smoothign'; did you mean smoothing?")])
-def test_bad_input_is_one_line(folder, args, message):
-    (folder / 'typo.yaml').write_text('smoothign: 0.1\n')
-    done = train(folder, 'bad', *args, status=2)
-    last = done.stderr.splitlines()[-1]
-    assert 'Traceback' not in done.stderr and last.startswith('timm_assemble: ') and message in last
+def test_logits_of_other_images_are_one_line(folder):
+    done = train(folder, 'bad', *STORED, '--train-split', 'validation', status=2)
+    assert 'Traceback' not in done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        'timm_assemble: samples must be those of teacher.npy, got 8 samples instead of 64')
 
 
 def test_recipe_trains_resumes_and_validates(folder):
     """E11's recipe, shortened: from the teacher's logits to validate.py and timm's create_model."""
     def command(*args):
-        done = subprocess.run(
-            [sys.executable, '-m', 'timm_assemble', *map(str, args)], capture_output=True, text=True, timeout=280,
-            cwd=folder, env={**os.environ, 'OMP_NUM_THREADS': '1', 'RATES': str(folder / 'recipe'),
-                            'PYTHONPATH': os.pathsep.join([str(folder), os.environ.get('PYTHONPATH', '')])})
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done
+        return call(folder, 'recipe', '-m', 'timm_assemble', *args)
 
     teacher = timm.create_model('test_assemble_resnet', num_classes=CLASSES)
     torch.save({'state_dict': teacher.state_dict()}, folder / 'teacher.pth')
-    command('teacher-logits', '--model', 'test_assemble_resnet', '--num-classes', CLASSES, '--checkpoint',
-            'teacher.pth', '--img-size', SIZE, '--data-dir', 'data', '--output', 'teacher', '--workers', 0, '--device',
-            'cpu')
+    command('teacher-logits', *MODEL, '--checkpoint', 'teacher.pth', '--output', 'teacher')
     recipe = (
-        'train', '--script', folder / 'train.py', '-c', 'assemble_resnet50', '--data-dir', 'data', '--model',
-        'test_assemble_resnet', '--num-classes', CLASSES, '--img-size', SIZE, '--device', 'cpu', '--amp-dtype',
-        'bfloat16', '--workers', 0, '--batch-size', BATCH, '--epochs', 1, '--warmup-epochs', 1, '--bn-momentum', 0.1,
-        '--model-ema', '--model-ema-decay', 0.5, '--output', 'output', '--device-modules', *TRACED)
+        'train', '--script', 'train.py', '-c', 'assemble_resnet50', *TRAIN, '--amp-dtype', 'bfloat16', '--epochs', 1,
+        '--warmup-epochs', 1, '--model-ema', '--model-ema-decay', 0.5, '--device-modules', *TRACED)
     command(*recipe, '--experiment', 'recipe')
     whole = rates(folder, 'recipe')
     assert whole[-1] == pytest.approx(0.1) and len(whole) == 18
@@ -202,9 +191,7 @@ def test_recipe_trains_resumes_and_validates(folder):
     command(*recipe, '--experiment', 'again', '--resume', 'output/recipe/checkpoint-0.pth.tar')
     assert rates(folder, 'recipe') == whole[9:]
     best = folder / 'output' / 'recipe' / 'model_best.pth.tar'
-    done = command('run', 'validate.py', '--model', 'test_assemble_resnet', '--num-classes', CLASSES, '--img-size',
-                   SIZE, '--checkpoint', best, '--use-ema', '--data-dir', 'data', '--device', 'cpu', '--workers', 0,
-                   '--no-prefetcher')
+    done = command('run', 'validate.py', *MODEL, '--checkpoint', best, '--use-ema', '--no-prefetcher')
     checkpoint = torch.load(best, weights_only=False)
     assert f'"top1": {checkpoint["metric"]:g}' in done.stdout
     assert checkpoint['args'].aa == 'original' and checkpoint['args'].mixup_mode == 'elem'

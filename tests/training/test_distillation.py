@@ -71,10 +71,8 @@ def test_gradient_equals_that_of_timms_task():
     task = StoredLogitsDistillationTask(student, nn.CrossEntropyLoss(), **arguments)
     with torch.no_grad():
         probs = (teacher(x) / 3).softmax(1)
-    gradients = []
-    for loss in (timm_task(x, labels)['loss'], task(x, pack_targets(labels, probs))['loss']):
-        gradients.append(torch.autograd.grad(loss, list(student.parameters()), allow_unused=True))
-    for theirs, ours in zip(*gradients):
+    losses = timm_task(x, labels)['loss'], task(x, pack_targets(labels, probs))['loss']
+    for theirs, ours in zip(*(torch.autograd.grad(loss, student.parameters(), allow_unused=True) for loss in losses)):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
 
 
@@ -87,20 +85,12 @@ def test_loss_of_half_precision_logits_is_float32(dtype):
 
 
 @given(labels=st.lists(st.integers(0, 2 ** 24 - 1), min_size=1, max_size=5), classes=st.integers(2, 6))
-def test_unpacking_returns_packed_class_indices(labels, classes):
-    probs = torch.rand(len(labels), classes)
-    packed = pack_targets(torch.tensor(labels), probs)
-    assert packed.shape == (len(labels), 1 + classes)
-    for unpacked, original in zip(unpack_targets(packed, classes), (torch.tensor(labels), probs)):
-        assert torch.equal(unpacked, original)
-    one_label, one_row = unpack_targets(packed[0], classes)
-    assert one_label.item() == labels[0] and torch.equal(one_row, probs[0])
-
-
-def test_unpacking_returns_packed_class_weights():
-    weights, probs = torch.rand(4, 3), torch.rand(4, 3)
-    for unpacked, original in zip(unpack_targets(pack_targets(weights, probs), 3), (weights, probs)):
-        assert torch.equal(unpacked, original)
+def test_unpacking_returns_what_was_packed(labels, classes):
+    """Class indices of a batch and of one sample, and class weights."""
+    probs, weights = torch.rand(2, len(labels), classes)
+    for first, second in ((torch.tensor(labels), probs), (torch.tensor(labels[0]), probs[0]), (weights, probs)):
+        for unpacked, original in zip(unpack_targets(pack_targets(first, second), classes), (first, second)):
+            assert torch.equal(unpacked, original)
 
 
 @pytest.mark.parametrize('shape', [(5,), (4, 3), (4, 5), (4, 7)])

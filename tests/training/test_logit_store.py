@@ -1,6 +1,7 @@
 """The store of teacher logits: rows in half precision, resuming, and what is rejected."""
 import json
 import multiprocessing
+import os
 import pickle
 
 import numpy as np
@@ -45,7 +46,6 @@ def store(tmp_path):
 def test_rows_are_those_written(store, temperature):
     rows, logits = TeacherLogits(store), logits_of(10)
     assert (len(rows), rows.num_classes) == (10, CLASSES)
-    assert sorted(path.name for path in store.iterdir()) == ['logits.npy', 'store.json']
     for i in range(10):
         assert rows.logits(i).max() == 0
         torch.testing.assert_close(rows.logits(i).double(), logits[i] - logits[i].max(), rtol=2 ** -11, atol=1e-7)
@@ -87,11 +87,7 @@ def test_large_logits_keep_their_probabilities(tmp_path):
     write(tmp_path / 's', info_of(), logits).finish()
     torch.testing.assert_close(
         TeacherLogits(tmp_path / 's').probabilities(3).double(), logits[3].softmax(0), rtol=2e-3, atol=0)
-
-
-def test_stored_logits_are_finite_for_extreme_ones():
-    arrays = shrink(torch.tensor([[0.0, -1e9, 5.0]]))
-    assert np.isfinite(arrays['logits']).all()
+    assert np.isfinite(shrink(torch.tensor([[0.0, -1e9, 5.0]]))['logits']).all()
 
 
 def test_resumed_store_has_the_same_bytes(tmp_path):
@@ -118,7 +114,7 @@ def test_resumed_store_has_the_same_bytes(tmp_path):
 def test_resumes_after_a_kill_before_store_json_was_written(tmp_path):
     (tmp_path / 's' / 'chunks').mkdir(parents=True)
     (tmp_path / 's' / 'logits.npy').write_bytes(b'')
-    (tmp_path / 's' / '.store.123.tmp.json').write_text('{')
+    (tmp_path / 's' / '.store.json.12345678.timm-assemble').mkdir()
     write(tmp_path / 's', info_of(), logits_of(10)).finish()
     assert len(TeacherLogits(tmp_path / 's')) == 10
     assert sorted(path.name for path in (tmp_path / 's').iterdir()) == ['logits.npy', 'store.json']
@@ -153,13 +149,8 @@ def test_check_rejects_other_samples_and_classes(store):
             rows.check(samples, classes)
 
 
-def truncate(store):
-    data = (store / 'logits.npy').read_bytes()
-    (store / 'logits.npy').write_bytes(data[:-20])
-
-
 DAMAGES = {
-    'truncated': (truncate, 'logits.npy must be a complete .npy file'),
+    'truncated': (lambda s: os.truncate(s / 'logits.npy', 200), 'logits.npy must be a complete .npy file'),
     'empty': (lambda s: (s / 'logits.npy').write_bytes(b''), 'logits.npy must be a complete .npy file'),
     'no array': (lambda s: (s / 'logits.npy').unlink(), 'logits.npy is missing'),
     'other shape': (lambda s: np.save(s / 'logits.npy', np.zeros((9, 7), np.float16)), r'must have shape \(10, 7\)'),

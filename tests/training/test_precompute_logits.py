@@ -2,7 +2,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -69,18 +68,20 @@ def store(command, tmp_path_factory):
     return folder
 
 
+def check_row(store, index, model, config, image, mode='RGB'):
+    with torch.inference_mode(), Image.open(image) as file:
+        expected = model.eval()(create_transform(**config)(file.convert(mode)).unsqueeze(0))[0].softmax(0)
+    torch.testing.assert_close(TeacherLogits(store).probabilities(index), expected, rtol=5e-3, atol=1e-4)
+
+
 def test_rows_are_those_of_single_images(store, data, checkpoint):
     """With the teacher's own preprocessing."""
-    model = create_model('test_assemble_resnet', num_classes=CLASSES, checkpoint_path=str(checkpoint)).eval()
+    model = create_model('test_assemble_resnet', num_classes=CLASSES, checkpoint_path=str(checkpoint))
     config = resolve_data_config({'img_size': 64}, model=model, use_test_size=True)
-    dataset, transform = create_dataset('', root=str(data), split='train'), create_transform(**config)
-    rows = TeacherLogits(store)
-    with torch.inference_mode():
-        for i, name in enumerate(dataset.filenames(absolute=True)):
-            with Image.open(name) as image:
-                expected = model(transform(image).unsqueeze(0))[0].softmax(0)
-            torch.testing.assert_close(rows.probabilities(i), expected, rtol=5e-3, atol=1e-4)
-    rows.check(fingerprint(create_dataset('', root=str(data), split='train')), CLASSES)
+    dataset = create_dataset('', root=str(data), split='train')
+    for i, name in enumerate(dataset.filenames(absolute=True)):
+        check_row(store, i, model, config, name)
+    TeacherLogits(store).check(fingerprint(dataset), CLASSES)
     info = json.loads((store / 'store.json').read_text())
     assert info['teacher']['name'] == 'test_assemble_resnet' and info['preprocessing']['input_size'] == [3, 64, 64]
     assert str(data) not in (store / 'store.json').read_text()
@@ -102,29 +103,25 @@ import tqdm
 output, command = Path(sys.argv[1]), sys.argv[2:]
 
 def run(folder, seconds=None):
-    """Run in a process, killed after so many seconds; return the seconds, or None if killed."""
+    """Run in a process, killed after so many seconds; return the seconds it took and its exit status."""
     start, pid = time.monotonic(), os.fork()
     if pid == 0:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1), os.dup2(null, 2)
         os._exit(main([*command, '--output', str(folder)]))
-    while seconds is not None and time.monotonic() < start + seconds and not os.waitpid(pid, os.WNOHANG)[0]:
-        pass
     if seconds is not None:
-        try:
-            os.kill(pid, signal.SIGKILL)
-            return None if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) < 0 else 0.0
-        except (ProcessLookupError, ChildProcessError):
-            return time.monotonic() - start
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    return time.monotonic() - start
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status == 0 or seconds is not None
+    return time.monotonic() - start, status
 
-whole = run(output / 'whole')
+whole, _ = run(output / 'whole')
 rng, killed = random.Random(0), 0
 for i in range(10):
     folder = output / f'killed{i}'
-    killed += run(folder, rng.uniform(0.1, 0.95) * whole) is None
-    killed += run(folder, rng.uniform(0.0, 0.5) * whole) is None
+    killed += run(folder, rng.uniform(0.1, 0.95) * whole)[1] < 0
+    killed += run(folder, rng.uniform(0.0, 0.5) * whole)[1] < 0
     run(folder)
 print(killed)
 '''
@@ -142,11 +139,8 @@ def test_resumed_stores_are_bit_equal_after_kills(command, tmp_path):
 
 
 def test_two_ranks_write_the_same_bytes(store, command, tmp_path):
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
-    done = call('--nproc-per-node', 2, '--master-addr', '127.0.0.1', '--master-port', port, '-m', 'timm_assemble',
-                *command, '--output', tmp_path / 's', launcher=('-m', 'torch.distributed.run'))
+    done = call('--standalone', '--local-addr', '127.0.0.1', '--nproc-per-node', 2, '-m', 'timm_assemble', *command,
+                '--output', tmp_path / 's', launcher=('-m', 'torch.distributed.run'))
     assert done.returncode == 0, done.stderr[-2000:]
     assert files_of(tmp_path / 's') == files_of(store)
     assert 'rank 0 of 2' in done.stderr and done.stdout.count('logits of 27 images') == 1
@@ -168,12 +162,9 @@ def test_top_k_in_mixed_precision_is_near_the_full_rows(data, tmp_path):
         torch.testing.assert_close(few.probabilities(i), full.probabilities(i), rtol=0.1, atol=0.02)
 
 
-def test_batch_may_be_larger_than_a_chunk(data, tmp_path):
-    assert store_in_process(data, tmp_path / 's', batch_size=100).count == 27
-
-
 def test_store_of_a_torchvision_folder_fits_timms(data, tmp_path):
-    store_in_process(data, tmp_path / 's', dataset=ImageFolder(str(data / 'train')))
+    """Also with batches larger than a chunk."""
+    store_in_process(data, tmp_path / 's', dataset=ImageFolder(str(data / 'train')), batch_size=100)
     TeacherLogits(tmp_path / 's').check(fingerprint(create_dataset('', root=str(data), split='train')), CLASSES)
 
 
@@ -198,26 +189,20 @@ def test_bad_arguments_are_named(data, tmp_path, arguments, message):
     ['--in-chans', '1'], ['--model-kwargs', 'in_chans=1'], ['--input-size', '1', '64', '64', '--mean', '0.4']])
 def test_one_channel_teacher_gets_grey_images(data, command, tmp_path, options):
     torch.manual_seed(0)
-    model = create_model('test_assemble_resnet', num_classes=CLASSES, in_chans=1).eval()
+    model = create_model('test_assemble_resnet', num_classes=CLASSES, in_chans=1)
     torch.save({'state_dict': model.state_dict()}, tmp_path / 'grey.pth')
     options = [*options, '--checkpoint', str(tmp_path / 'grey.pth'), '--output', str(tmp_path / 's')]
     assert main([*command, *options]) == 0
     config = json.loads((tmp_path / 's' / 'store.json').read_text())['preprocessing']
     assert config['input_size'] == [1, 64, 64] and len(config['mean']) == len(config['std']) == 1
-    image = create_transform(**config)(Image.open(data / 'train' / 'class1' / '0.png').convert('L'))
-    with torch.inference_mode():
-        expected = model(image.unsqueeze(0))[0].softmax(0)
-    torch.testing.assert_close(TeacherLogits(tmp_path / 's').probabilities(9), expected, rtol=5e-3, atol=1e-4)
+    check_row(tmp_path / 's', 9, model, config, data / 'train' / 'class1' / '0.png', 'L')
 
 
 def test_input_img_mode_is_that_of_the_option(data, checkpoint, command, tmp_path):
     assert main([*command, '--input-img-mode', 'HSV', '--output', str(tmp_path / 's')]) == 0
-    model = create_model('test_assemble_resnet', num_classes=CLASSES, checkpoint_path=str(checkpoint)).eval()
-    transform = create_transform(**resolve_data_config({'img_size': 64}, model=model, use_test_size=True))
-    with torch.inference_mode():
-        image = Image.open(data / 'train' / 'class0' / '0.png').convert('HSV')
-        expected = model(transform(image).unsqueeze(0))[0].softmax(0)
-    torch.testing.assert_close(TeacherLogits(tmp_path / 's').probabilities(0), expected, rtol=5e-3, atol=1e-4)
+    model = create_model('test_assemble_resnet', num_classes=CLASSES, checkpoint_path=str(checkpoint))
+    config = resolve_data_config({'img_size': 64}, model=model, use_test_size=True)
+    check_row(tmp_path / 's', 0, model, config, data / 'train' / 'class0' / '0.png', 'HSV')
 
 
 @pytest.mark.parametrize('workers', ['0', '2'])
@@ -238,16 +223,11 @@ def test_logits_that_are_not_finite_are_rejected(data, tmp_path):
         store_teacher_logits(model, 't', create_dataset('', root=str(data), split='train'), tmp_path / 's', workers=0)
 
 
-BAD_CONFIGS = {
-    'null': 'null', 'no JSON': '{', 'no architecture': '{}', 'unknown model': '{"architecture": "no_such_model"}',
-    'wrong type': '{"architecture": "test_assemble_resnet", "num_classes": "three"}',
-    'unknown argument': '{"architecture": "test_assemble_resnet", "model_args": {"colour": 1}}'}
-
-
 @pytest.mark.parametrize('change, message', [
     (('--model', 'test_asemble_resnet'), "--model must be a model name that timm knows, got 'test_asemble_resnet'; "
                                          'did you mean test_assemble_resnet, '),
-    (('--model', 'no/such'), '--model no/such: timm knows no such model; it can also be hf-hub:'),
+    (('--model', 'no/such'), '--model no/such: timm knows no such model; '),
+    (('--model', 'local-dir:.'), '--model local-dir:.: config.json must be JSON'),
     (('--data-dir', 'nowhere'), '--data-dir must exist, got nowhere'),
     (('--data-dir', str(Path(__file__).parents[1] / 'golden')), 'Found 0 images'),
     (('--dataset', 'torch/none'), 'none'),
@@ -258,13 +238,10 @@ BAD_CONFIGS = {
     pytest.param(('--device', 'cuda', '--workers', '2'), "--device must be available, got 'cuda'",
                  marks=pytest.mark.skipif(torch.cuda.is_available(), reason='CUDA is available')),
     (('--input-img-mode', 'L'), "--input-img-mode must be a mode with 3 channels, those of test_assemble_resnet, got "),
-    (('--input-img-mode', 'XYZ'), '--input-img-mode must be a mode with 3 channels'),
-    *((('--model', f'local-dir:{name}'), f'--model local-dir:{name}: ') for name in BAD_CONFIGS)])
+    (('--input-img-mode', 'XYZ'), '--input-img-mode must be a mode with 3 channels')])
 def test_bad_use_is_one_line(command, tmp_path, change, message, capsys, monkeypatch):
-    for name, text in BAD_CONFIGS.items() if 'local-dir' in change[1] else ():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / 'config.json').write_text(text)
-        monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Path('config.json').write_text('{')
     try:
         status = main([*command, *change, '--output', str(tmp_path / 's')])
     except SystemExit as e:

@@ -54,10 +54,9 @@ def weights(monkeypatch):
             return lam
         return mix_and_record
 
-    for cls, name in ((Mixup, '_mix_elem'), (Mixup, '_mix_pair'), (Mixup, '_mix_batch'), (
-            FastCollateMixup, '_mix_elem_collate'), (FastCollateMixup, '_mix_pair_collate'), (
-            FastCollateMixup, '_mix_batch_collate')):
-        monkeypatch.setattr(cls, name, recording(getattr(cls, name)))
+    for cls, end in ((Mixup, ''), (FastCollateMixup, '_collate')):
+        for mode in ('elem', 'pair', 'batch'):
+            monkeypatch.setattr(cls, f'_mix_{mode}{end}', recording(getattr(cls, f'_mix_{mode}{end}')))
     return drawn
 
 
@@ -68,38 +67,28 @@ def check(targets, lam, smoothing):
     np.testing.assert_allclose(probs.numpy(), oracle.mixed_with_reverse(PROBS.double().numpy(), lam), atol=1e-6)
 
 
+def mix(mixup, targets):
+    if isinstance(mixup, FastCollateMixup):
+        return mixup([(image.numpy().copy(), target) for image, target in zip(IMAGES, targets)])
+    return mixup(IMAGES.float(), targets)
+
+
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])
 @pytest.mark.parametrize('kind', KINDS)
-@pytest.mark.parametrize('mode', ['batch', 'pair', 'elem'])
-def test_mixup_is_timms_for_images_and_labels(mode, kind, smoothing, weights):
+@pytest.mark.parametrize('ours, timms, mode', [
+    *((TeacherMixup, Mixup, mode) for mode in ('batch', 'pair', 'elem')),
+    *((TeacherCollateMixup, FastCollateMixup, mode) for mode in ('batch', 'pair', 'elem', 'half'))])
+def test_mixup_is_timms_for_images_and_labels(ours, timms, mode, kind, smoothing, weights):
     """Bit-equal images; rows mixed with the same weights."""
-    arguments = dict(KINDS[kind], mode=mode, label_smoothing=smoothing, num_classes=CLASSES)
-    for seed in range(4):
-        np.random.seed(seed)
-        x, targets = TeacherMixup(**arguments)(IMAGES.float(), pack_targets(LABELS, PROBS))
-        check(targets, weights.pop(), smoothing)
-        np.random.seed(seed)
-        timm_x, timm_weights = Mixup(**arguments)(IMAGES.float(), LABELS)
-        assert torch.equal(x, timm_x)
-        torch.testing.assert_close(targets[:, :CLASSES], timm_weights, rtol=0, atol=1e-7)
-        weights.clear()
-
-
-@pytest.mark.parametrize('smoothing', [0.0, 0.1])
-@pytest.mark.parametrize('kind', KINDS)
-@pytest.mark.parametrize('mode', ['batch', 'pair', 'elem', 'half'])
-def test_collate_mixup_is_timms_for_images_and_labels(mode, kind, smoothing, weights):
     arguments = dict(KINDS[kind], mode=mode, label_smoothing=smoothing, num_classes=CLASSES)
     count = BATCH // 2 if mode == 'half' else BATCH
     for seed in range(4):
         np.random.seed(seed)
-        batch = [(IMAGES[i].numpy().copy(), pack_targets(LABELS[i], PROBS[i])) for i in range(BATCH)]
-        x, targets = TeacherCollateMixup(**arguments)(batch)
+        x, targets = mix(ours(**arguments), pack_targets(LABELS, PROBS))
         assert targets.shape == (count, 2 * CLASSES)
         check(targets, weights.pop()[:count], smoothing)
         np.random.seed(seed)
-        timm_x, timm_weights = FastCollateMixup(**arguments)(
-            [(IMAGES[i].numpy().copy(), int(LABELS[i])) for i in range(BATCH)])
+        timm_x, timm_weights = mix(timms(**arguments), LABELS)
         assert torch.equal(x, timm_x)
         torch.testing.assert_close(targets[:, :CLASSES], timm_weights, rtol=0, atol=1e-7)
         weights.clear()

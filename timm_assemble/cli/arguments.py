@@ -3,6 +3,7 @@ import argparse
 import ast
 import re
 from functools import partial
+from itertools import islice
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 __all__ = ['integer', 'key_value', 'name_options', 'non_negative', 'option_names', 'positive', 'take_options']
@@ -34,16 +35,12 @@ def take_options(argv: Sequence[str], flags: Sequence[str], with_value: Sequence
     """Split off options; both parts keep their order and spelling, which argparse's own ways of passing on do not."""
     own: List[str] = []
     rest: List[str] = []
-    left = list(argv)
-    while left:
-        word = left.pop(0)
-        if word in flags or word.startswith(tuple(f'{option}=' for option in with_value)):
-            own.append(word)
-        elif word in with_value:
-            own += [word, *left[:1]]
-            left = left[1:]
+    words = iter(argv)
+    for word in words:
+        if word in with_value:
+            own += [word, *islice(words, 1)]
         else:
-            rest.append(word)
+            (own if word in flags or word.partition('=')[0] in with_value else rest).append(word)
     return own, rest
 
 

@@ -25,11 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _format(output: Path, compiled: bool) -> str:
     if output.suffix not in ('.onnx', '.pt2'):
         raise ValueError(f'output must end in .onnx or .pt2, got {output}')
-    if output.suffix == '.onnx':
-        if compiled:
-            raise ValueError(f'compile needs an `output` that ends in .pt2, got {output}')
-        return 'onnx'
-    return 'package' if compiled else 'program'
+    if compiled and output.suffix == '.onnx':
+        raise ValueError(f'compile needs an `output` that ends in .pt2, got {output}')
+    return 'package' if compiled else {'.onnx': 'onnx', '.pt2': 'program'}[output.suffix]
 
 
 def run(args: argparse.Namespace) -> None:
@@ -44,7 +42,6 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f'example_size must be one or two integers, got {len(sides)}')
     check_output(args.output, kind, args.force)
     source = load_source(args.model)
-    model = source.model
     height, width = (sides * 2)[:2] if sides else source.input_size[1:]
     size = (args.batch_size or 1, source.input_size[0], height, width)
     metadata = dict(
@@ -52,11 +49,11 @@ def run(args: argparse.Namespace) -> None:
         input_size=[*source.input_size[:1], height, width], mean=[*source.mean], std=[*source.std],
         interpolation=source.interpolation, crop_pct=source.crop_pct, weights_sha256=source.checksum)
     export_model(
-        model, args.output, size, kind, getattr(torch, args.dtype), not args.batch_size, args.any_size, metadata)
+        source.model, args.output, size, kind, getattr(torch, args.dtype), not args.batch_size, args.any_size, metadata)
 
     x = torch.randn(args.batch_size or 3, *size[1:])
     with torch.no_grad():
-        expected, got = model(x), load_exported(args.output, kind)(x)
+        expected, got = source.model(x), load_exported(args.output, kind)(x)
     difference = (got - expected).abs().max() / expected.std()
     free = [word for word, is_free in (('batch size', not args.batch_size), ('size', args.any_size)) if is_free]
     print(f'{kind} of {source.architecture}, {args.dtype}, images {" x ".join(map(str, size[1:]))}'

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'Example: timm-assemble run validate.py --model assemble_resnet50 --checkpoint model_best.pth.tar '
         '--data-dir /imagenet')
     parser.add_argument('name', nargs='?', metavar='SCRIPT',
-                        help=f'{", ".join(s for s in SCRIPTS if s != "train")}, with or without .py')
+                        help=f'{", ".join(SCRIPTS[1:])}, with or without .py')
     parser.add_argument('--script', type=Path, metavar='FILE', help='another script')
 
 
@@ -33,10 +33,8 @@ def run(args: argparse.Namespace) -> None:
     from ..timm_scripts.locate import SCRIPTS, find_script
 
     name = (args.name or '').removesuffix('.py')
-    if args.script is None:
-        allowed = [script for script in SCRIPTS if script != 'train']
-        if name == 'train':
-            raise ValueError('SCRIPT must be another script, got train.py, which `timm-assemble train` runs')
-        if name not in allowed:
-            raise ValueError(f'SCRIPT must be one of {", ".join(allowed)}, got {args.name or "none"}')
+    if args.script is None and name == 'train':
+        raise ValueError('SCRIPT must be another script, got train.py, which `timm-assemble train` runs')
+    if args.script is None and name not in SCRIPTS:
+        raise ValueError(f'SCRIPT must be one of {", ".join(SCRIPTS[1:])}, got {args.name or "none"}')
     run_script(find_script(name, args.script), args.passed)

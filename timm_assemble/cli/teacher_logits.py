@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _create_teacher(args: argparse.Namespace) -> Any:
     from timm import create_model
 
-    in_chans = args.in_chans or (args.input_size[0] if args.input_size else None)
+    in_chans = args.in_chans or (args.input_size or [None])[0]
     kwargs = {'num_classes': args.num_classes, 'in_chans': in_chans, **dict(args.model_kwargs)}
     weights = {'checkpoint_path': str(args.checkpoint)} if args.checkpoint is not None else {'pretrained': True}
     try:

@@ -47,8 +47,7 @@ def _save_onnx(program: Any, path: str, metadata: Mapping[str, Any]) -> None:
     onnx.save(model, path)
 
 
-SAVERS: Dict[str, Callable[[Any, str, Mapping[str, Any]], None]] = {
-    'program': _save_program, 'package': _save_package, 'onnx': _save_onnx}
+SAVERS: Dict[str, Callable] = {'program': _save_program, 'package': _save_package, 'onnx': _save_onnx}
 
 
 def check_output(output: Path, format: str, force: bool = False) -> None:

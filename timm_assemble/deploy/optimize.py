@@ -61,12 +61,7 @@ class _CompiledBySize:
 
 
 class OptimizedModel(FoldedModel):
-    """Result of :func:`optimize_for_inference`; a copy, by deepcopy or pickle, compiles at its first call.
-
-    Args:
-        model: In eval mode; its dtype is that of its first floating-point parameter.
-        compiled: Whether calls are compiled.
-    """
+    """Result of :func:`optimize_for_inference`; a copy, by deepcopy or pickle, compiles at its first call."""
 
     def __init__(self, model: nn.Module, compiled: bool) -> None:
         super().__init__(model)

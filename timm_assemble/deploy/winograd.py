@@ -1,5 +1,5 @@
 """3x3 convolutions by Winograd's minimal filtering, with a quarter of the multiply-adds."""
-from typing import Any, Dict, List, Sequence, Set, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -128,11 +128,11 @@ def use_winograd(model: nn.Module, example: torch.Tensor) -> nn.Module:
         model: Called once with ``example`` if any convolution suits, to see how large its feature maps are.
         example: Images. For other sizes and batch sizes the choice is correct, but may be slower.
     """
-    chosen: Set[nn.Module] = set()
+    chosen: Dict[nn.Module, nn.Module] = {}
 
-    def choose(conv: nn.Module, arguments: Any) -> None:
-        if arguments[0].numel() // arguments[0].shape[1] >= MIN_POSITIONS:
-            chosen.add(conv)
+    def choose(conv: Any, arguments: Any) -> None:
+        if conv not in chosen and arguments[0].numel() // arguments[0].shape[1] >= MIN_POSITIONS:
+            chosen[conv] = WinogradConv2d(conv)
 
     hooks = [module.register_forward_pre_hook(choose) for module in model.modules() if WinogradConv2d.suits(module)]
     try:
@@ -142,10 +142,9 @@ def use_winograd(model: nn.Module, example: torch.Tensor) -> nn.Module:
     finally:
         for hook in hooks:
             hook.remove()
-    return _replace(model, {conv: WinogradConv2d(conv) for conv in chosen})  # type: ignore[arg-type]
+    return _replace(model, chosen)
 
 
 def remove_winograd(model: nn.Module) -> nn.Module:
     """Replace every :class:`WinogradConv2d` in ``model`` with the plain convolution, in place."""
-    found = [module for module in model.modules() if isinstance(module, WinogradConv2d)]
-    return _replace(model, {module: module.to_conv2d() for module in found})
+    return _replace(model, {m: m.to_conv2d() for m in model.modules() if isinstance(m, WinogradConv2d)})

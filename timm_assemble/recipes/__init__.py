@@ -11,7 +11,8 @@ import yaml
 
 from .paper import FINE_TUNING_TOP1, ROWS
 
-__all__ = ['Recipe', 'check_keys', 'find_config', 'read_config', 'read_recipe', 'recipe_names', 'recipe_path']
+__all__ = ['Recipe', 'check_keys', 'did_you_mean', 'find_config', 'read_config', 'read_recipe', 'recipe_names',
+           'recipe_path']
 
 FOLDER = Path(__file__).parent
 
@@ -54,29 +55,27 @@ def recipe_names() -> List[str]:
     return [path.stem for path in sorted(FOLDER.glob('*.yaml'), key=lambda path: rows.index(_header(path)[0]))]
 
 
-def _did_you_mean(word: str, names: Iterable[str], count: int) -> str:
+def did_you_mean(word: str, names: Iterable[str], count: int = 1) -> str:
+    """Return ``'; did you mean ...?'`` with the nearest names, ``''`` if none is near."""
     near = difflib.get_close_matches(word, list(names), count)
     return f'; did you mean {", ".join(near)}?' if near else ''
 
 
-def _recipe(name: str, expected: str) -> Path:
-    wanted, names = name.removesuffix('.yaml'), recipe_names()
-    if wanted not in names:
-        meant = _did_you_mean(wanted, names, 3) or '; `timm-assemble recipes` lists them'
-        raise ValueError(f'{expected}, got {name!r}{meant}')
-    return FOLDER / f'{wanted}.yaml'
-
-
-def recipe_path(name: str) -> Path:
+def recipe_path(name: str, expected: str = 'name must be a recipe') -> Path:
     """Return the YAML file of a recipe.
 
     Args:
         name: Name, with or without ``.yaml``.
+        expected: Beginning of the error message.
 
     Raises:
         ValueError: The recipe does not exist; the message has the nearest names.
     """
-    return _recipe(name, 'name must be a recipe')
+    wanted, names = name.removesuffix('.yaml'), recipe_names()
+    if wanted not in names:
+        meant = did_you_mean(wanted, names, 3) or '; `timm-assemble recipes` lists them'
+        raise ValueError(f'{expected}, got {name!r}{meant}')
+    return FOLDER / f'{wanted}.yaml'
 
 
 def find_config(config: str) -> Path:
@@ -85,15 +84,11 @@ def find_config(config: str) -> Path:
     Raises:
         ValueError: Neither exists; the message has the nearest recipes.
     """
-    return Path(config) if Path(config).is_file() else _recipe(config, 'config must be a file or a recipe')
+    return Path(config) if Path(config).is_file() else recipe_path(config, 'config must be a file or a recipe')
 
 
 def read_recipe(name: str) -> Recipe:
-    """Return a recipe's model, its epochs and the paper's numbers.
-
-    Raises:
-        ValueError: The recipe does not exist.
-    """
+    """Return a recipe with the paper's numbers; errors are those of :func:`recipe_path`."""
     path = recipe_path(name)
     config = read_config(path)
     epochs = config['epochs'] + (config['warmup_epochs'] if config['warmup_prefix'] else 0)
@@ -104,13 +99,10 @@ def read_recipe(name: str) -> Recipe:
 
 
 def read_config(path: Union[str, Path]) -> Dict[str, Any]:
-    """Read a configuration of train.py: argument names and values.
-
-    Args:
-        path: YAML file.
+    """Read a YAML file of train.py's arguments.
 
     Raises:
-        ValueError: The file cannot be read or is not a YAML mapping.
+        ValueError: The file cannot be read or is not a mapping with names as keys.
     """
     try:
         config = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
@@ -128,12 +120,7 @@ def read_config(path: Union[str, Path]) -> Dict[str, Any]:
 
 
 def check_keys(keys: Iterable[str], known: Iterable[str], path: Union[str, Path]) -> None:
-    """Check that every key of a configuration is an argument of train.py.
-
-    Args:
-        keys: Keys of the configuration.
-        known: Names of train.py's arguments (argparse's ``dest``).
-        path: File of the configuration, for the message.
+    """Check that the keys of the configuration ``path`` are ``known`` arguments of train.py.
 
     Raises:
         ValueError: A key is unknown; the message has the nearest name.
@@ -141,4 +128,4 @@ def check_keys(keys: Iterable[str], known: Iterable[str], path: Union[str, Path]
     names = list(known)
     for key in keys:
         if key not in names:
-            raise ValueError(f'config {path} has the unknown argument {key!r}{_did_you_mean(key, names, 1)}')
+            raise ValueError(f'config {path} has the unknown argument {key!r}{did_you_mean(key, names)}')

@@ -7,8 +7,8 @@ import functools
 import logging
 import sys
 from argparse import Namespace
-from types import ModuleType
-from typing import Any, Callable, List, Optional
+from types import SimpleNamespace
+from typing import Any, Callable, List
 
 from timm.data.loader import fast_collate
 from timm.utils import unwrap_model
@@ -48,49 +48,34 @@ def _one_line(function: Callable) -> Callable:
     return reporting
 
 
-class _ScheduledUpdates:
-    """Wraps the learning rate scheduler and sets the DropBlock rate of the next update."""
+def _scheduled(train_one_epoch: Callable, start: float, end: float) -> Callable:
+    """Wrap ``train_one_epoch`` so that the DropBlock rate goes from ``start`` to ``end`` over all updates."""
+    warn_once = functools.lru_cache(_logger.warning)
 
-    def __init__(self, scheduler: Any, set_rate: Callable[[int], None]) -> None:
-        self._scheduler = scheduler
-        self._set_rate = set_rate
-
-    def step_update(self, num_updates: int, metric: Any = None) -> None:
-        if self._scheduler is not None:
-            self._scheduler.step_update(num_updates=num_updates, metric=metric)
-        self._set_rate(num_updates)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._scheduler, name)
-
-
-class _ScheduledEpochs:
-    """Wraps ``train_one_epoch`` so that the DropBlock rate goes from ``start`` to ``end`` over all updates."""
-
-    def __init__(self, train_one_epoch: Callable, start: float, end: float) -> None:
-        self._train_one_epoch = train_one_epoch
-        self._start = start
-        self._end = end
-        self._warned = False
-
-    def __call__(
-            self, epoch: int, model: Any, loader: Any, optimizer: Any, args: Namespace, *,
+    def train_one_scheduled_epoch(
+            epoch: int, model: Any, loader: Any, optimizer: Any, args: Namespace, *,
             num_updates_total: int, lr_scheduler: Any = None, **kwargs: Any,
     ) -> Any:
         student: Any = unwrap_model(model)
+        scheduler = lr_scheduler
         if hasattr(student, 'set_drop_block_rate'):
+            def step_update(num_updates: int, metric: Any = None) -> None:
+                if lr_scheduler is not None:
+                    lr_scheduler.step_update(num_updates=num_updates, metric=metric)
+                set_rate(num_updates)
+
             def set_rate(step: int) -> None:
-                student.set_drop_block_rate(drop_block_schedule(step, num_updates_total, self._start, self._end))
+                student.set_drop_block_rate(drop_block_schedule(step, num_updates_total, start, end))
 
             set_rate(epoch * -(-len(loader) // args.grad_accum_steps))  # as the script counts updates
-            lr_scheduler = _ScheduledUpdates(lr_scheduler, set_rate)
-        elif not self._warned:
-            self._warned = True
-            _logger.warning(f'drop_block has no schedule: {type(student).__name__} has no set_drop_block_rate, so the '
-                            f'rate {self._end} is constant')
-        return self._train_one_epoch(
-            epoch, model, loader, optimizer, args, num_updates_total=num_updates_total, lr_scheduler=lr_scheduler,
-            **kwargs)
+            scheduler = SimpleNamespace(step_update=step_update)  # all that the script uses in an epoch
+        else:
+            warn_once(f'drop_block has no schedule: {type(student).__name__} has no set_drop_block_rate, so the rate '
+                      f'{end} is constant')
+        return train_one_epoch(epoch, model, loader, optimizer, args, num_updates_total=num_updates_total,
+                               lr_scheduler=scheduler, **kwargs)
+
+    return train_one_scheduled_epoch
 
 
 def _bind_drop_block(script: Any, args: Namespace) -> None:
@@ -108,7 +93,7 @@ def _bind_drop_block(script: Any, args: Namespace) -> None:
 
         script.create_model = create_without_start_rate
     if args.drop_block:
-        script.train_one_epoch = _ScheduledEpochs(script.train_one_epoch, float(start or 0.0), float(args.drop_block))
+        script.train_one_epoch = _scheduled(script.train_one_epoch, float(start or 0.0), float(args.drop_block))
 
 
 def _innermost(dataset: Any) -> Any:
@@ -130,30 +115,25 @@ def _bind_stored_logits(script: Any, args: Namespace) -> None:
     except ValueError as e:
         raise ValueError(f'kd_model_name must name stored logits: {e}') from e
     create_model, create_loader = script.create_model, script.create_loader
-    num_classes: List[int] = []
+    models: List[Any] = []
 
     def create_and_note(*model_args: Any, **kwargs: Any) -> Any:
-        model = create_model(*model_args, **kwargs)
-        num_classes.append(args.num_classes or model.num_classes)
-        return model
+        models.append(create_model(*model_args, **kwargs))
+        return models[-1]
 
-    def create_with_rows(dataset: Any, *loader_args: Any, is_training: bool = False, collate_fn: Any = None,
-                         use_prefetcher: bool = True, **kwargs: Any) -> Any:
-        if is_training:
-            store.check(fingerprint(_innermost(dataset)), num_classes[0])
+    def create_with_rows(dataset: Any, *loader_args: Any, **kwargs: Any) -> Any:
+        if kwargs.get('is_training'):
+            store.check(fingerprint(_innermost(dataset)), args.num_classes or models[0].num_classes)
             dataset = TeacherDataset(dataset, store, args.kd_temperature)
-            if collate_fn is None:
-                collate_fn = TeacherCollate(fast_collate if use_prefetcher else default_collate)
-        return create_loader(dataset, *loader_args, is_training=is_training, collate_fn=collate_fn,
-                             use_prefetcher=use_prefetcher, **kwargs)
+            if kwargs.get('collate_fn') is None:
+                collate = fast_collate if kwargs.get('use_prefetcher', True) else default_collate
+                kwargs['collate_fn'] = TeacherCollate(collate)
+        return create_loader(dataset, *loader_args, **kwargs)
 
     def create_task(
-            student_model: Any, teacher_model: str, criterion: Any = None, loss_type: str = 'kl',
-            distill_loss_weight: Optional[float] = None, task_loss_weight: Optional[float] = None,
-            temperature: float = 1.0, **kwargs: Any,
+            student_model: Any, teacher_model: str, loss_type: str = 'kl', **kwargs: Any,
     ) -> StoredLogitsDistillationTask:
-        return StoredLogitsDistillationTask(
-            student_model, criterion, task_loss_weight, distill_loss_weight, temperature, **kwargs)
+        return StoredLogitsDistillationTask(student_model, **kwargs)
 
     script.create_model = create_and_note
     script.create_loader = _one_line(create_with_rows)
@@ -163,7 +143,7 @@ def _bind_stored_logits(script: Any, args: Namespace) -> None:
 
 
 @_one_line
-def bind(script: ModuleType) -> None:
+def bind(script: Any) -> None:
     """Bind what the script's arguments ask for.
 
     Args:
@@ -176,14 +156,13 @@ def bind(script: ModuleType) -> None:
     if missing:
         raise ValueError(f'script must be the train.py of timm 1.0.25 or newer, got '
                          f'{getattr(script, "__file__", script.__name__)} without {", ".join(missing)}')
-    module: Any = script
-    file = module.config_parser.parse_known_args()[0].config
+    file = script.config_parser.parse_known_args()[0].config
     if file:  # argparse accepts defaults for arguments that do not exist
-        check_keys(read_config(file), [action.dest for action in module.parser._actions], file)
-    args, _ = module._parse_args()
+        check_keys(read_config(file), [action.dest for action in script.parser._actions], file)
+    args, _ = script._parse_args()
     if args.device_modules and args.device_modules[-1] == HOOK:  # a later module may register the model
         check_model(args.model, {k: v for k, v in (args.model_kwargs or {}).items() if k != START_RATE})
     check_data(args.dataset, args.data_dir or args.data)
-    _bind_drop_block(module, args)
+    _bind_drop_block(script, args)
     if (args.kd_model_name or '').startswith(STORED):
-        _bind_stored_logits(module, args)
+        _bind_stored_logits(script, args)

@@ -1,5 +1,4 @@
 """Check train.py's arguments for mistakes that it would report late and with a traceback."""
-import difflib
 import re
 from pathlib import Path
 from typing import Any, Mapping, Optional
@@ -7,27 +6,21 @@ from typing import Any, Mapping, Optional
 import timm
 import torch
 
+from ..recipes import did_you_mean
+
 __all__ = ['check_data', 'check_model']
 
 
 def check_model(name: str, kwargs: Mapping[str, Any]) -> None:
-    """Check the model's name and its constructor arguments.
+    """Raise ValueError for a name that timm does not know or an argument that the model does not take.
 
     Models of other sources (``hf-hub:``, ``local-dir:``) are not checked, since the check would have to load them.
-
-    Args:
-        name: train.py's ``model``.
-        kwargs: train.py's ``model_kwargs``.
-
-    Raises:
-        ValueError: timm does not have the model, with the nearest names; or the model does not take an argument.
     """
     if set(name) & set('/\\:'):
         return
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), 3)
-        meant = f'; did you mean {", ".join(near)}?' if near else ''
-        raise ValueError(f'model must be a model name that timm knows, got {name!r}{meant}')
+        raise ValueError(
+            f'model must be a model name that timm knows, got {name!r}{did_you_mean(name, timm.list_models(), 3)}')
     if not kwargs:
         return
     try:
@@ -42,16 +35,8 @@ def check_model(name: str, kwargs: Mapping[str, Any]) -> None:
 
 
 def check_data(dataset: str, data_dir: Optional[str]) -> None:
-    """Check that the data folder exists, if the data set is a folder or a tar file.
-
-    Args:
-        dataset: train.py's ``dataset``; a name with a slash (torch/, hfds/, ...) may need no folder.
-        data_dir: train.py's ``data_dir``.
-
-    Raises:
-        ValueError: The folder is not given or does not exist.
-    """
-    if '/' in dataset:
+    """Raise ValueError if the data set is a folder or a tar file and is not given or does not exist."""
+    if '/' in dataset:  # torch/, hfds/, ... may need no folder
         return
     if not data_dir:
         raise ValueError('data_dir must be the folder of the images, got none')

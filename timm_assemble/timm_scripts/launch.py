@@ -71,18 +71,13 @@ def run_script(script: Path, arguments: Sequence[str]) -> None:
         trace = _from(script, e.__traceback__)
         if trace is None and isinstance(e, (SyntaxError, ValueError)):
             raise ValueError(f'script must be a Python file, got {script}: {" ".join(str(e).split())}') from e
-        if isinstance(e, (ValueError, OSError)) and _is_ours(e.__traceback__):
-            raise
+        origin = traceback.extract_tb(e.__traceback__)[-1].filename
+        if isinstance(e, (ValueError, OSError)) and PACKAGE in Path(origin).parents:
+            raise  # the user's mistake; other errors are the script's own
         traceback.print_exception(type(e), e, trace or e.__traceback__)
         sys.exit(1)
     finally:
         sys.argv, sys.path[:] = argv, search_path
-
-
-def _is_ours(trace: Optional[TracebackType]) -> bool:
-    """Whether this package raised the error: it is the user's mistake then, any other is the script's own."""
-    frames = [Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(trace)]
-    return PACKAGE in frames[-1].parents
 
 
 def _from(script: Path, trace: Optional[TracebackType]) -> Optional[TracebackType]:

@@ -52,26 +52,19 @@ def find_script(name: str, script: Optional[Path] = None, repository: str = REPO
             raise ValueError(f'{VARIABLE} must be a folder with {name}.py, got {folder}')
         return path.resolve()
     cache = scripts_folder()
-    if not cache.is_dir():
-        try:
+    try:
+        if not cache.is_dir():
             _fetch(cache, repository)
-        except OSError as e:
-            raise ValueError(_not_found(name, f'the cache {cache} cannot be written: {e.strerror or e}')) from e
-        except _CloneError as e:
-            raise ValueError(_not_found(name, f'cloning failed: {e}')) from e
-    path = cache / f'{name}.py'
-    if not path.is_file():
-        raise ValueError(_not_found(name, f'{cache} does not have it'))
-    return path
-
-
-def _not_found(name: str, why: str) -> str:
-    return (f'{name}.py of timm {timm.__version__} was not found ({why}): give the file with `script`, or set the '
-            f'environment variable {VARIABLE} to its folder, or run this once with a network connection')
-
-
-class _CloneError(Exception):
-    pass
+        if (cache / f'{name}.py').is_file():
+            return cache / f'{name}.py'
+        why = f'{cache} does not have it'
+    except OSError as e:
+        why = f'the cache {cache} cannot be written: {e.strerror or e}'
+    except RuntimeError as e:
+        why = f'cloning failed: {e}'
+    raise ValueError(
+        f'{name}.py of timm {timm.__version__} was not found ({why}): give the file with `script`, or set the '
+        f'environment variable {VARIABLE} to its folder, or run this once with a network connection')
 
 
 def _fetch(folder: Path, repository: str) -> None:
@@ -103,7 +96,6 @@ def _clone(repository: str, tag: str, folder: Path) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, 'GIT_TERMINAL_PROMPT': '0'})
     except FileNotFoundError as e:
-        raise _CloneError('git is not installed') from e
+        raise RuntimeError('git is not installed') from e
     if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        raise _CloneError(lines[-1] if lines else f'git exited with status {done.returncode}')
+        raise RuntimeError([f'git exited with status {done.returncode}', *done.stderr.strip().splitlines()][-1])

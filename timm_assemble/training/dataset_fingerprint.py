@@ -44,8 +44,8 @@ class SampleFingerprint:
 
 
 def _names_and_labels(dataset: Any) -> Tuple[Optional[List[str]], Optional[List[int]]]:
-    reader = getattr(dataset, 'reader', None)
-    if reader is not None and hasattr(reader, 'samples'):  # timm's folders and tar files
+    reader: Any = getattr(dataset, 'reader', None)
+    if hasattr(reader, 'samples'):  # timm's folders and tar files
         # `tar -C folder .` writes names as ./class/image
         names = [re.sub(r'^(\./)+', '', str(name).replace('\\', '/')) for name in dataset.filenames()]
         targets = getattr(reader, 'targets', None)
@@ -53,9 +53,8 @@ def _names_and_labels(dataset: Any) -> Tuple[Optional[List[str]], Optional[List[
     if hasattr(dataset, 'samples') and hasattr(dataset, 'root'):  # torchvision's folders
         root = str(dataset.root).rstrip('/') + '/'
         return [str(path).removeprefix(root) for path, _ in dataset.samples], [int(y) for _, y in dataset.samples]
-    if reader is not None and hasattr(reader, 'iter_targets'):  # Hugging Face datasets: names need decoded images
-        return None, [int(y) for y in reader.iter_targets()]
-    targets = getattr(dataset, 'targets', None)
+    # Hugging Face datasets have an iterator; their names need decoded images
+    targets = reader.iter_targets() if hasattr(reader, 'iter_targets') else getattr(dataset, 'targets', None)
     return None, None if targets is None else [int(y) for y in targets]
 
 
@@ -87,9 +86,8 @@ def fingerprint(dataset: Any) -> SampleFingerprint:
     if names is None or labels is None:
         for chunk in _some_images(dataset):
             digest.update(chunk)
-    for values in (names, labels):
-        for value in values or ():
-            digest.update(str(value).encode() + b'\n')
+    for value in (*(names or ()), *(labels or ())):
+        digest.update(str(value).encode() + b'\n')
     sorted_names = '' if names is None else hashlib.sha256('\n'.join(sorted(names)).encode()).hexdigest()
     reader = getattr(dataset, 'reader', dataset)
     class_to_idx = getattr(reader, 'class_to_idx', None) or getattr(reader, 'class_name_to_idx', None)

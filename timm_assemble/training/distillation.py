@@ -113,9 +113,7 @@ class StoredLogitsDistillationTask(ClassificationTask):
         task_loss_weight: Weight w_t; defaults as in :func:`distillation_weights`.
         distill_loss_weight: Weight w_d.
         temperature: Temperature T of the probabilities in the targets.
-        device: Device for task tensors.
-        dtype: Dtype for task tensors.
-        verbose: Log the weights.
+        **kwargs: Further arguments of timm's ClassificationTask.
 
     Raises:
         ValueError: The temperature is not positive.
@@ -131,13 +129,11 @@ class StoredLogitsDistillationTask(ClassificationTask):
             task_loss_weight: Optional[float] = None,
             distill_loss_weight: Optional[float] = None,
             temperature: float = 1.0,
-            device: Optional[torch.device] = None,
-            dtype: Optional[torch.dtype] = None,
-            verbose: bool = True,
+            **kwargs: Any,
     ) -> None:
         if not temperature > 0:
             raise ValueError(f'temperature must be positive, got {temperature!r}')
-        super().__init__(model, criterion=criterion, device=device, dtype=dtype, verbose=verbose)
+        super().__init__(model, criterion=criterion, **kwargs)
         self.task_loss_weight, self.distill_loss_weight = distillation_weights(task_loss_weight, distill_loss_weight)
         self.temperature = temperature
 

@@ -13,9 +13,10 @@ the probability is. A plain ``.npy`` file of shape ``(N, C)`` can be read as wel
 """
 import json
 import os
+import shutil
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Set, Tuple, Union
 
 import numpy as np
 import torch
@@ -94,7 +95,8 @@ def shrink(logits: torch.Tensor, top_k: int = 0) -> Dict[str, np.ndarray]:
             'rest': others.clamp(min=LOWEST).half().numpy()}
 
 
-def _read_json(folder: Path) -> Dict[str, Any]:
+def _read_info(folder: Path) -> Tuple[StoreInfo, bool]:
+    """Read what a store's logits belong to and whether it is complete."""
     path = folder / 'store.json'
     try:
         content = json.loads(path.read_text())
@@ -103,17 +105,13 @@ def _read_json(folder: Path) -> Dict[str, Any]:
                          f'`timm-assemble teacher-logits` writes a store') from None
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise ValueError(f'{path} must be JSON') from None
-    names = {field.name for field in fields(StoreInfo)}
-    if not isinstance(content, dict) or content.get('format') != FORMAT or not names <= content.keys():
-        raise ValueError(f'{path} must have the format {FORMAT!r} with {", ".join(sorted(names))}')
-    return content
+    names = [field.name for field in fields(StoreInfo)]
+    if not isinstance(content, dict) or content.get('format') != FORMAT or not {*names, 'complete'} <= content.keys():
+        raise ValueError(f'{path} must have the format {FORMAT!r} with {", ".join(names)} and complete')
+    return StoreInfo(**{name: content[name] for name in names}), content['complete']
 
 
-def _info(content: Dict[str, Any]) -> StoreInfo:
-    return StoreInfo(**{field.name: content[field.name] for field in fields(StoreInfo)})
-
-
-def _open_array(path: Path, shape: Optional[Tuple[int, ...]], mode: Any = 'r') -> np.ndarray:
+def _open_array(path: Path, shape: Optional[Tuple[int, ...]] = None, mode: Any = 'r') -> np.ndarray:
     try:
         array = np.load(path, mmap_mode=mode, allow_pickle=False)
     except FileNotFoundError:
@@ -144,46 +142,34 @@ class TeacherLogits:
             raise ValueError(f'path must be a store of teacher logits or an .npy file, got {str(path)!r}, '
                              f'which {"does not exist" if str(path) else "is empty"}')
         if self.path.is_dir():
-            content = _read_json(self.path)
-            self.info = _info(content)
-            if not content['complete']:
+            self.info, complete = _read_info(self.path)
+            if not complete:
                 raise ValueError(f'path must be a complete store, got {self.path} with {len(_finished(self.path))} of '
                                  f'{self.info.num_chunks} chunks; resume the teacher-logits command that began it')
-        self._arrays: Optional[Dict[str, np.ndarray]] = None
-        arrays = self._open()
-        if self.info is None:
-            plain = arrays['logits']
+            self._arrays = {name: _open_array(self.path / f'{name}.npy', shape)
+                            for name, (shape, _) in self.info.arrays().items()}
+            self.count, self.num_classes = self.info.count, self.info.num_classes
+        else:
+            plain = _open_array(self.path)
             if plain.ndim != 2 or plain.dtype.kind != 'f':
                 raise ValueError(
                     f'{self.path} must hold floats of shape (N, C), got {plain.dtype} of shape {plain.shape}')
+            self._arrays = {'logits': plain}
             self.count, self.num_classes = plain.shape
-        else:
-            self.count, self.num_classes = self.info.count, self.info.num_classes
 
-    def _open(self) -> Dict[str, np.ndarray]:
-        if self._arrays is None:
-            if self.info is None:
-                self._arrays = {'logits': _open_array(self.path, None)}
-            else:
-                self._arrays = {name: _open_array(self.path / f'{name}.npy', shape)
-                                for name, (shape, _) in self.info.arrays().items()}
-        return self._arrays
-
-    def __getstate__(self) -> Dict[str, Any]:
-        return {**self.__dict__, '_arrays': None}  # pickle copies a memory map; a worker maps the files itself
+    def __reduce__(self) -> Any:
+        return type(self), (self.path,)  # pickle copies a memory map; a worker maps the files itself
 
     def __len__(self) -> int:
         return self.count
 
     def logits(self, index: int) -> torch.Tensor:
         """Return the logits of a sample up to a constant, float32 ``(C,)``."""
-        arrays = self._open()
-        if 'logits' in arrays:
-            return torch.from_numpy(arrays['logits'][index].astype(np.float32))
-        row = torch.full((self.num_classes,), float(arrays['rest'][index]))
-        row[torch.from_numpy(arrays['indices'][index].astype(np.int64))] = torch.from_numpy(
-            arrays['values'][index].astype(np.float32))
-        return row
+        if 'logits' in self._arrays:
+            return torch.from_numpy(self._arrays['logits'][index].astype(np.float32))
+        row = np.full(self.num_classes, self._arrays['rest'][index], np.float32)
+        row[self._arrays['indices'][index]] = self._arrays['values'][index]
+        return torch.from_numpy(row)
 
     def probabilities(self, index: int, temperature: float = 1.0) -> torch.Tensor:
         """Return the softmax of a sample's logits over the temperature, float32 ``(C,)``."""
@@ -201,18 +187,14 @@ class TeacherLogits:
         """
         if self.num_classes != num_classes:
             raise ValueError(f'num_classes must be {self.num_classes}, the classes of {self.path}, got {num_classes}')
-        if self.info is not None:
-            difference = SampleFingerprint(**self.info.samples).difference(samples)
-        else:
-            difference = None if samples.count == self.count else f'{samples.count} samples instead of {self.count}'
+        expected = self.info.samples if self.info else {**samples.as_dict(), 'count': self.count}
+        difference = SampleFingerprint(**expected).difference(samples)
         if difference is not None:
             raise ValueError(f'samples must be those of {self.path}, got {difference}')
 
 
-def _finished(folder: Path) -> List[int]:
-    if not (folder / 'chunks').is_dir():
-        return []
-    return sorted(int(name) for name in os.listdir(folder / 'chunks') if name.isdecimal())
+def _finished(folder: Path) -> Set[int]:
+    return {int(path.name) for path in folder.glob('chunks/*') if path.name.isdecimal()}
 
 
 class TeacherLogitsWriter:
@@ -237,39 +219,35 @@ class TeacherLogitsWriter:
             ValueError: The folder holds other files, or the store of another run.
         """
         if (self.output / 'store.json').exists():
-            content = _read_json(self.output)
-            existing, wanted = asdict(_info(content)), json.loads(json.dumps(asdict(self.info)))
-            other = [name for name in wanted if existing[name] != wanted[name]]
-            if other:
-                raise ValueError(f'output must be a new folder or the store of the same run, got {self.output} with '
-                                 f'`{other[0]}` {existing[other[0]]} instead of {wanted[other[0]]}')
+            existing = asdict(_read_info(self.output)[0])
+            for name, wanted in json.loads(json.dumps(asdict(self.info))).items():
+                if existing[name] != wanted:
+                    raise ValueError(f'output must be a new folder or the store of the same run, got {self.output} '
+                                     f'with `{name}` {existing[name]} instead of {wanted}')
             return
         if self.output.exists() and not self.output.is_dir():
             raise ValueError(f'output must be a folder, got the file {self.output}')
-        allowed = {f'{name}.npy' for name in self.info.arrays()} | {'chunks', *map(os.path.basename, self._leftovers())}
-        if self.output.is_dir() and not set(os.listdir(self.output)) <= allowed:
+        allowed = {'chunks', *(f'{name}.npy' for name in self.info.arrays()), *self._leftovers()}
+        if self.output.is_dir() and not {*os.listdir(self.output)} <= allowed:
             raise ValueError(f'output must be a new or empty folder or a store, got {self.output} with other files')
         (self.output / 'chunks').mkdir(parents=True, exist_ok=True)
         for name, (shape, dtype) in self.info.arrays().items():
             open_memmap(self.output / f'{name}.npy', 'w+', dtype=dtype, shape=shape).flush()
         self._write_json(complete=False)
 
-    def _leftovers(self) -> List[Path]:
-        """Return what killed processes left of writing store.json."""
-        return list(self.output.glob('.store.*.tmp.json'))
+    def _leftovers(self) -> List[str]:
+        """Return the temporary folders that killed processes left of writing store.json."""
+        return [path.name for path in self.output.glob('.store.json.*.timm-assemble')]
 
     def _write_json(self, complete: bool) -> None:
         text = json.dumps({'format': FORMAT, 'complete': complete, **asdict(self.info)}, indent=1)
         with atomic_file(self.output / 'store.json') as file:
             file.write_text(text + '\n')
 
-    @property
-    def complete(self) -> bool:
-        return bool(_read_json(self.output)['complete'])
-
     def missing(self) -> List[int]:
         """Return the chunks that are not finished."""
-        return [] if self.complete else sorted(set(range(self.info.num_chunks)) - set(_finished(self.output)))
+        complete = _read_info(self.output)[1]
+        return [] if complete else sorted({*range(self.info.num_chunks)} - _finished(self.output))
 
     def write(self, chunk: int, arrays: Dict[str, np.ndarray]) -> None:
         """Write the rows of a chunk and mark it as finished."""
@@ -291,9 +269,5 @@ class TeacherLogitsWriter:
             raise ValueError(f'output must have all chunks before it is complete, got {self.output} without '
                              f'{len(missing)} of {self.info.num_chunks}')
         self._write_json(complete=True)
-        for leftover in self._leftovers():
-            leftover.unlink()
-        if (self.output / 'chunks').is_dir():
-            for chunk in _finished(self.output):
-                (self.output / 'chunks' / str(chunk)).unlink()
-            (self.output / 'chunks').rmdir()
+        for name in ('chunks', *self._leftovers()):
+            shutil.rmtree(self.output / name, ignore_errors=True)

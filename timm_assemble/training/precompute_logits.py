@@ -1,8 +1,9 @@
 """Run a teacher over a data set and store its logits, in one process or under torchrun."""
 import warnings
-from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, ContextManager, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 from PIL import Image
@@ -19,19 +20,15 @@ from .logit_store import StoreInfo, TeacherLogitsWriter, shrink
 __all__ = ['available_device', 'store_teacher_logits']
 
 
+@dataclass
 class _Images(Dataset):
     """Images preprocessed for the teacher, or the error of one that cannot be read; timm would skip to the next.
 
     The error is returned because a worker process that raises it puts its traceback into the message.
     """
 
-    def __init__(self, dataset: Any, transform: Any) -> None:
-        dataset.transform = None
-        self.dataset = dataset
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.dataset)
+    dataset: Any
+    transform: Any
 
     def __getitem__(self, index: int) -> Union[torch.Tensor, str]:
         reader = getattr(self.dataset, 'reader', None)
@@ -51,37 +48,31 @@ def _collate(samples: List[Union[torch.Tensor, str]]) -> Union[torch.Tensor, str
     return next((sample for sample in samples if isinstance(sample, str)), None) or default_collate(samples)
 
 
-def _autocast(device: torch.device, amp: bool) -> ContextManager:
-    if not amp:
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.float16 if device.type == 'cuda' else torch.bfloat16)
-
-
 def _compute(
         model: nn.Module, images: _Images, info: StoreInfo, chunks: Sequence[int], batch_size: int, workers: int,
         device: torch.device, amp: bool,
 ) -> Iterator[Tuple[int, Dict[str, Any]]]:
     """Yield chunks and their rows. No batch crosses a chunk's end, so that rows do not depend on where a run began."""
-    batches = [(chunk, list(info.chunk(chunk))[i:i + batch_size])
-               for chunk in chunks for i in range(0, len(info.chunk(chunk)), batch_size)]
-    loader: DataLoader = DataLoader(
-        images, batch_sampler=[batch for _, batch in batches], num_workers=workers, collate_fn=_collate,
-        pin_memory=device.type == 'cuda')
-    rows: List[torch.Tensor] = []
-    with torch.inference_mode():
-        for i, ((chunk, batch), x) in enumerate(zip(batches, loader)):
+    batches = [[list(info.chunk(chunk))[i:i + batch_size] for i in range(0, len(info.chunk(chunk)), batch_size)]
+               for chunk in chunks]
+    loader = iter(DataLoader(
+        images, batch_sampler=[*chain(*batches)], num_workers=workers, collate_fn=_collate,
+        pin_memory=device.type == 'cuda'))
+    amp_dtype = torch.float16 if device.type == 'cuda' else torch.bfloat16
+    for chunk, batches_of_chunk in zip(chunks, batches):
+        rows: List[torch.Tensor] = []
+        for batch in batches_of_chunk:
+            x = next(loader)
             if isinstance(x, str):
                 raise ValueError(x)
-            with _autocast(device, amp):
-                logits = model(x.to(device, non_blocking=True)).float().cpu()
-            if not bool(logits.isfinite().all()):
-                bad = batch[int((~logits.isfinite()).any(1).nonzero()[0])]
+            with torch.inference_mode(), torch.autocast(device.type, amp_dtype, enabled=amp):
+                rows.append(model(x.to(device, non_blocking=True)).float().cpu())
+            finite = rows[-1].isfinite().all(1)
+            if not finite.all():
+                bad = batch[int(finite.int().argmin())]
                 raise ValueError(f'model must give finite logits, got others for sample {bad}'
                                  + ('; try without `amp`' if amp else ''))
-            rows.append(logits)
-            if i + 1 == len(batches) or batches[i + 1][0] != chunk:
-                yield chunk, shrink(torch.cat(rows), info.top_k)
-                rows = []
+        yield chunk, shrink(torch.cat(rows), info.top_k)
 
 
 def available_device(device: Union[str, torch.device]) -> torch.device:
@@ -179,6 +170,7 @@ def store_teacher_logits(
         preprocessing={key: list(value) if isinstance(value, tuple) else value for key, value in config.items()},
         samples=samples.as_dict(), num_classes=num_classes, top_k=top_k, chunk_size=chunk_size)
     writer = TeacherLogitsWriter(output, info)
+    dataset.transform = None
     images = _Images(dataset, create_transform(**config, is_training=False))
     model = model.eval().to(device)
     with Ranks() as ranks:
@@ -186,7 +178,7 @@ def store_teacher_logits(
         chunks = ranks.own(ranks.from_first(writer.missing))
         total = sum(len(info.chunk(chunk)) for chunk in chunks)
         with tqdm(total=total, unit='image', unit_scale=True, disable=not (progress and ranks.rank == 0 and total),
-                  desc=f'{name}' + (f', rank 0 of {ranks.world_size}' if ranks.world_size > 1 else '')) as bar:
+                  desc=name + (f', rank 0 of {ranks.world_size}' if ranks.world_size > 1 else '')) as bar:
             for chunk, arrays in _compute(
                     model, images, info, chunks, min(batch_size, chunk_size), workers, device, amp):
                 writer.write(chunk, arrays)

@@ -5,7 +5,7 @@ targets it returns are then the mixing matrix, in every mode. Applied to labels 
 timm's mixup and does not depend on which images timm mixes.
 """
 import copy
-from typing import Any, Callable, List, Protocol, Sequence, Tuple
+from typing import Any, Callable, List, Sequence, Tuple
 
 import torch
 from timm.data import FastCollateMixup, Mixup
@@ -13,16 +13,11 @@ from timm.data.mixup import mixup_target
 from torch.utils.data import Dataset
 
 from .distillation import pack_targets, unpack_targets
+from .logit_store import TeacherLogits
 
 __all__ = [
     'TeacherDataset', 'TeacherCollate', 'TeacherMixup', 'TeacherCollateMixup', 'mix_with_matrix', 'mix_rows',
 ]
-
-
-class TeacherRows(Protocol):
-    """The part of a store that a data set uses."""
-
-    def probabilities(self, index: int, temperature: float) -> torch.Tensor: ...
 
 
 class TeacherDataset(Dataset):
@@ -36,7 +31,7 @@ class TeacherDataset(Dataset):
         temperature: Temperature of the softmax, positive.
     """
 
-    def __init__(self, dataset: Any, store: TeacherRows, temperature: float = 1.0) -> None:
+    def __init__(self, dataset: Any, store: TeacherLogits, temperature: float = 1.0) -> None:
         if not temperature > 0:
             raise ValueError(f'temperature must be positive, got {temperature!r}')
         self.dataset = dataset
