@@ -50,7 +50,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     try:
         raise_on_interrupt()
         with warnings.catch_warnings():
-            warnings.showwarning = show_warning
+            warnings.showwarning = show_warning  # type: ignore[assignment]
             args.command.run(args)
     except (ValueError, OSError) as e:
         print(f'timm-assemble: {name_options(str(e), names)}', file=sys.stderr)
