@@ -2,10 +2,9 @@
 import pytest
 import torch
 
-from timm_assemble.robustness.tasks.classify import measure_errors, predict
+from timm_assemble.robustness.tasks.classify import measure_errors
 
 from .. import _oracles as oracles
-from ._samples import red_over_half
 
 
 def batch(logits, classes):
@@ -57,7 +56,3 @@ def test_wrong_logits_are_rejected(logits, message):
 def test_no_images_are_rejected():
     with pytest.raises(ValueError, match='at least one image'):
         measure_errors(lambda images: images, [])
-
-
-def test_predictions_are_on_the_cpu():
-    assert predict(red_over_half, torch.full((3, 3, 2, 2), 200, dtype=torch.uint8)).tolist() == [1, 1, 1]

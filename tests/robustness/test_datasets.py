@@ -13,10 +13,9 @@ from timm_assemble.robustness import metrics
 from timm_assemble.robustness.datasets import corruptions
 from timm_assemble.robustness.datasets.corruptions import Corruption
 from timm_assemble.robustness.datasets.files import Unreadable, batches, list_files
-from timm_assemble.robustness.datasets.images import (
-    ImageDataset, PerturbationDataset, ShiftDataset, read_frames, read_image, two_crops,
-)
+from timm_assemble.robustness.datasets.images import read_frames, read_image, two_crops
 from timm_assemble.robustness.datasets.protocols import Preprocessing
+from timm_assemble.robustness.tasks.measurements import ErrorTask, FlipTask, ShiftTask
 
 from ._samples import write_image, write_video
 
@@ -29,11 +28,15 @@ def write(path, pixels):
     return write_image(path, Image.fromarray(pixels))
 
 
+def dataset(kind, folder, preprocessing, *args):
+    files = list_files(folder, kind.extensions)
+    return kind.of_files(files, Preprocessing(*preprocessing), *args, group='', name='').dataset()
+
+
 def test_published_images_are_cropped_and_never_resized(tmp_path):
     pixels = noise(240, 300)
     write(tmp_path / 'a' / 'x.png', pixels)
-    dataset = ImageDataset(list_files(tmp_path), Preprocessing(0, 224, 224))
-    images, target = dataset[0]
+    images, target = dataset(ErrorTask, tmp_path, (0, 224, 224))[0]
     assert target == 0 and images.dtype == torch.uint8 and images.shape == (1, 3, 224, 224)
     np.testing.assert_array_equal(images[0].permute(1, 2, 0), pixels[8:232, 38:262])
 
@@ -74,7 +77,7 @@ def test_unreadable_images_are_named_and_the_rest_is_read(tmp_path, content):
     bad = write(tmp_path / 'a' / '1.png', noise(40, 30) if content == 'small' else noise(40, 40))
     if content != 'small':
         bad.write_bytes(bad.read_bytes()[:900] if content == 'half' else content)
-    [batch] = batches(ImageDataset(list_files(tmp_path), Preprocessing(0, 32, 32)), 4)
+    [batch] = batches(dataset(ErrorTask, tmp_path, (0, 32, 32)), 4)
     assert len(batch.images) == len(batch.classes) == 2 and batch.counts == (1, 1)
     [unreadable] = batch.unreadable
     assert isinstance(unreadable, Unreadable) and unreadable.path == bad and '\n' not in unreadable.reason
@@ -135,13 +138,11 @@ def test_seed_depends_on_run_corruption_severity_and_name():
 def test_generated_images_depend_neither_on_order_nor_on_the_others(tmp_path):
     for i in range(3):
         write(tmp_path / 'a' / f'{i}.png', noise(80, 70, i))
-    preprocessing = Preprocessing(48, 40, 36)
-    whole = ImageDataset(list_files(tmp_path), preprocessing, Corruption('gaussian_noise', 3, 0))
-    last = whole[2][0]
+    generated = ErrorTask, tmp_path, (48, 40, 36), Corruption('gaussian_noise', 3, 0)
+    last, _ = dataset(*generated)[2]
     for i in (0, 1):
         (tmp_path / 'a' / f'{i}.png').unlink()
-    alone = ImageDataset(list_files(tmp_path), preprocessing, Corruption('gaussian_noise', 3, 0))
-    assert torch.equal(alone[0][0], last)
+    assert torch.equal(dataset(*generated)[0][0], last)
     # by hand: short side to 48, center crop 40, corrupted there, then to 36
     image = Image.fromarray(noise(80, 70, 2)).resize((48, 54), Image.Resampling.BILINEAR).crop((4, 7, 44, 47))
     seed = corruptions.image_seed(0, 'gaussian_noise', 3, 'a/2.png')
@@ -171,7 +172,7 @@ def test_frames_are_rgb_and_in_the_order_of_presentation(tmp_path):
     assert [round(frame[0] / 20) for frame in frames] == [level // 20 for level in levels]
     for frame in frames:
         np.testing.assert_allclose(frame, frame[0] * np.array([1, 0.5, 0.25]), atol=6)
-    images, target = PerturbationDataset(list_files(tmp_path, ['.mp4']), Preprocessing(0, 224, 64))[0]
+    images, target = dataset(FlipTask, tmp_path, (0, 224, 64))[0]
     assert images.shape == (7, 3, 64, 64) and target == 0
 
 
@@ -179,18 +180,14 @@ def test_files_that_are_not_sequences_are_named(tmp_path):
     (tmp_path / 'a').mkdir()
     (tmp_path / 'a' / '0.mp4').write_bytes(b'nothing')
     write_video(tmp_path / 'a' / '1.mp4', [90])
-    dataset = PerturbationDataset(list_files(tmp_path, ['.mp4']), Preprocessing(0, 224, 224))
-    assert dataset[0].path.name == '0.mp4' and 'not a video' in dataset[0].reason
-    assert dataset[1].reason == 'frames must be 2 or more, got 1'
-
-
-def test_truncated_video_is_named(tmp_path):
-    """With its index in front it is decoded without an error, as a shorter video."""
-    path = write_video(tmp_path / 'a' / '0.mp4', [90, 200] * 5, options=dict(movflags='faststart'))
+    # with its index in front a truncated video is decoded without an error
+    path = write_video(tmp_path / 'a' / '2.mp4', [90, 200] * 5, options=dict(movflags='faststart'))
     assert len(read_frames(path)) == 10
     path.write_bytes(path.read_bytes()[:-len(path.read_bytes()) // 4])
-    reason = PerturbationDataset(list_files(tmp_path, ['.mp4']), Preprocessing(0, 224, 224))[0].reason
-    assert re.fullmatch('it declares 10 frames, and [2-9] can be read', reason)
+    junk, short, truncated = [*dataset(FlipTask, tmp_path, (0, 224, 224))]
+    assert junk.path.name == '0.mp4' and 'not a video' in junk.reason
+    assert short.reason == 'frames must be 2 or more, got 1'
+    assert re.fullmatch('it declares 10 frames, and [2-9] can be read', truncated.reason)
 
 
 @settings(max_examples=30, deadline=None)
@@ -217,7 +214,7 @@ def test_positions_of_crops_are_uniform():
 
 def test_shifted_crops_count_pixels_of_the_input(tmp_path):
     write(tmp_path / 'a' / '0.png', noise(300, 400))
-    images, _ = ShiftDataset(list_files(tmp_path), Preprocessing(292, 256, 64), 4, seed=0)[0]
+    images, _ = dataset(ShiftTask, tmp_path, (292, 256, 64), 4, 0)[0]
     assert images.shape == (2, 3, 64, 64)  # of a image of 73 x 97
     scaled = np.asarray(Image.fromarray(noise(300, 400)).resize((97, 73), Image.Resampling.BILINEAR))
     windows = {scaled[r:r + 64, c:c + 64].tobytes() for r in range(10) for c in range(34)}

@@ -1,6 +1,6 @@
 """Models under test: files, labels, classes and sizes."""
 import argparse
-import copy
+from contextlib import nullcontext
 
 import pytest
 import timm
@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from timm.models import save_for_hf
 
-from timm_assemble.__main__ import main
+from timm_assemble.models.loading import load_source
 from timm_assemble.robustness.models import label_models, load_classifier
 from timm_assemble.robustness.plan import Request, make_plan
 
-from ._samples import arguments, error_of, write_image
+from ._samples import error_of, write_image
 
 CPU = torch.device('cpu')
 
@@ -22,33 +22,34 @@ def save(model, folder, **model_args):
     return f'local-dir:{folder}'
 
 
-def test_files_without_the_models_weights_are_one_line(samples, capsys, tmp_path):
-    options = ('--clean', samples / 'clean', '--output', tmp_path / 'o')
-    for name, write, message in (
-            ('junk.pth', lambda path: path.write_bytes(b'junk' * 99), 'cannot be read: '),
-            ('junk.safetensors', lambda path: path.write_bytes(b'junk' * 99), 'cannot be read: SafetensorError: '),
-            ('list.pth', lambda path: torch.save([1, 2], path), 'cannot be read: '),
-            ('other.pth', lambda path: torch.save(dict(a=torch.zeros(1)), path), "classifier 'head.fc'")):
-        write(tmp_path / name)
-        line = error_of(capsys, 'robustness', f'test_assemble_resnet={tmp_path / name}', *options)
-        assert f'{name} must h' in line and message in line
+@pytest.mark.parametrize('name, content, message', [
+    ('junk.pth', b'junk' * 99, 'cannot be read: '), ('list.pth', [1, 2], 'cannot be read: '),
+    ('junk.safetensors', b'junk' * 99, 'cannot be read: SafetensorError: '),
+    ('other.pth', dict(a=torch.zeros(1)), "classifier 'head.fc'")])
+def test_files_without_the_models_weights_are_one_line(samples, capsys, tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    line = error_of(capsys, 'robustness', f'test_assemble_resnet={path}', '--clean', samples / 'clean')
+    assert f'{name} must h' in line and message in line
+
+
+def test_damaged_weights_of_a_folder_are_named(tmp_path):
     source = save(timm.create_model('test_assemble_resnet', num_classes=3), tmp_path / 'hub')
     (tmp_path / 'hub' / 'model.safetensors').write_bytes(b'junk' * 99)
-    assert 'hub: Error while deserializing' in error_of(capsys, 'robustness', source, *options)
+    with pytest.raises(ValueError, match='hub: Error while deserializing'):
+        load_source(source)
 
 
-def test_damaged_training_checkpoint_is_not_taken_for_weights_alone(samples, capsys, tmp_path):
+def test_damaged_training_checkpoint_is_not_taken_for_weights_alone(tmp_path):
     """Its arguments name the network; the weights would fit another one."""
     state = timm.create_model('test_assemble_resnet', num_classes=3).state_dict()
-    args = argparse.Namespace(model='test_assemble_resnet', num_classes=3, model_kwargs={})
-    path = tmp_path / 'last.pth.tar'
-    command = ['robustness', f'test_assemble_resnet={path}', *arguments(
-        samples, '--clean', samples / 'clean', '--output', tmp_path / 'o', models='')[1:]]
-    torch.save(dict(state_dict=state, args=args, epoch=0), path)
-    assert main(command) == 0
-    capsys.readouterr()
-    torch.save(dict(state_dict=state, args=argparse.Namespace(**{**vars(args), 'num_classes': 5}), epoch=0), path)
-    assert 'must be those of test_assemble_resnet as its arguments build it' in error_of(capsys, *command)
+    for num_classes in (3, 5):
+        args = argparse.Namespace(model='test_assemble_resnet', num_classes=num_classes, model_kwargs={})
+        torch.save(dict(state_dict=state, args=args, epoch=0), tmp_path / 'last.pth.tar')
+        context = nullcontext() if num_classes == 3 else pytest.raises(
+            ValueError, match='must be those of test_assemble_resnet as its arguments build it')
+        with context:
+            load_source(f'test_assemble_resnet={tmp_path / "last.pth.tar"}')
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_structure_without_weights_makes_another_model(three_classes, tmp_path):
     classifiers = []
     for aa_size in (3, 0):
         other = timm.create_model('test_assemble_resnet', num_classes=3, aa_size=aa_size)
-        other.load_state_dict(copy.deepcopy(model.state_dict()))
+        other.load_state_dict(model.state_dict())
         source = save(other, tmp_path / str(aa_size), aa_size=aa_size)
         classifiers.append(load_classifier('m', source, three_classes, CPU))
     assert classifiers[0].details['checksum'] == classifiers[1].details['checksum']

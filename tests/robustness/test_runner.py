@@ -33,7 +33,7 @@ def test_sequences_are_batched_without_mixing_their_frames(tmp_path):
         model = Classifier('red', counting(counts), dict(batch_size=batch_size))
         run_tasks(plan.tasks, [model], cache, LOADING._replace(batch_size=batch_size))
         assert counts == batches * 10
-        for task, metrics, _ in cache.collect(plan.tasks, model):
+        for task, metrics, *_ in cache.collect(plan.tasks, model):
             flips = 1 if task.name in ('gaussian_noise', 'shot_noise') else 2
             assert metrics == dict(sequences=2, flips=flips, pairs=5)
     (root / 'tilt' / 'b' / '1.mp4').unlink()

@@ -73,9 +73,8 @@ def relative_corruption_error(errors: Sequence[float], clean: float, baseline: A
     """Return relative CE: ``100 * mean_s(E_s - E_clean) / mean_s(B_s - B_clean)``.
 
     Args:
-        errors: Top-1 errors in percent, one per severity.
+        errors, baseline: As for :func:`corruption_error`.
         clean: Top-1 error in percent on the clean images.
-        baseline: The baseline's errors: one per severity, or their mean.
         baseline_clean: The baseline's error on the clean images.
 
     Returns:

@@ -105,10 +105,9 @@ def load_classifier(
         raise ValueError(f'models must take images of {size} x {size}, {label} does not: {error_line(e)}') from e
     except LogitsError as e:
         raise ValueError(f'models must return logits, {label} does not: {e}') from e
-    classifier.details.setdefault('num_classes', logits.shape[1])
+    num_classes = classifier.details.setdefault('num_classes', logits.shape[1])
     if plan.labelled is None:
         return classifier
-    num_classes = classifier.details['num_classes']
     parameter = next(name for name in ('generate', 'clean', 'imagenet_c') if getattr(plan.request, name))
     found = read_class_map(plan.labelled, num_classes, f'{parameter} for {label}')
     class_map = [found[name] for name in plan.classes]

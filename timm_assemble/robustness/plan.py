@@ -106,13 +106,11 @@ def make_plan(request: Request) -> Plan:
     whole = Preprocessing(protocol.resize, protocol.crop, size)
     published = whole._replace(resize=0)
     tasks: List[Task] = []
-    of_files: List[ErrorTask] = []  # images that are files, whose shift consistency can be measured
     texts: List[str] = []
     clean = request.generate or request.clean
     if clean:
         files = list_files(clean, parameter='generate' if request.generate else 'clean')
-        of_files.append(ErrorTask.of_files(files, whole, group='clean', name='clean'))
-        tasks += of_files
+        tasks.append(ErrorTask.of_files(files, whole, group='clean', name='clean'))
         texts.append(f'clean images: {whole.describe()}')
     if request.generate:
         tasks += generated_tasks(files, whole, corruptions, request.seed)
@@ -122,7 +120,6 @@ def make_plan(request: Request) -> Plan:
     if request.imagenet_c:
         found = imagenet_c_tasks(request.imagenet_c, published, corruptions)
         tasks += found
-        of_files += found
         texts.append(f'{len(corruptions)} corruptions, images as published: {published.describe()}')
         if clean and class_folders(found[0].folder) != class_folders(clean):
             raise ValueError(f'clean must have the classes of `imagenet_c`, {clean} has others')
@@ -130,9 +127,10 @@ def make_plan(request: Request) -> Plan:
         tasks += imagenet_p_tasks(request.imagenet_p, published)
         texts.append(f'sequences as published: {published.describe()}, noise against the first frame, others against '
                      'the frame before')
-    if request.shift:
+    if request.shift:  # of images that are files
         tasks += [ShiftTask('shift', task.name, task.severity, task.folder, task.items, task.data, task.preprocessing,
-                            request.shift, request.seed) for task in of_files]
+                            request.shift, request.seed)
+                  for task in tasks if isinstance(task, ErrorTask) and task.corruption is None]
         texts.append(f'shift: two random crops of {size} at most {request.shift} pixels apart (seed {request.seed}), '
                      'of images resized in proportion and padded by reflection where they are too small')
     return Plan(request, protocol, corruptions, size, '; '.join(texts), tasks,

@@ -45,16 +45,10 @@ def image_seed(seed: int, corruption: str, severity: int, name: str) -> int:
 
 
 def corrupt(image: np.ndarray, corruption: str, severity: int, seed: int) -> np.ndarray:
-    """Corrupt one image.
+    """Corrupt one image of (H, W, 3), uint8, RGB, sides of 32 or more, with severity 1 to 5.
 
-    Args:
-        image: (H, W, 3), uint8, RGB, sides of 32 or more.
-        corruption: One of the 19.
-        severity: 1 to 5.
-        seed: 0 to 2^32 - 1; the same seed gives the same bits. NumPy's global state is left as it was.
-
-    Returns:
-        (H, W, 3), uint8. Fractions are cut off, as in the published images, which were then compressed as JPEG.
+    The same seed from 0 to 2^32 - 1 gives the same bits, and NumPy's global state is left as it was. Fractions are cut
+    off, as in the published images, which were then compressed as JPEG.
     """
     if corruption not in ALEXNET_ERROR:
         raise ValueError(f'corruption must be one of {[*ALEXNET_ERROR]}, got {corruption!r}')

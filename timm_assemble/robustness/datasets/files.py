@@ -1,17 +1,14 @@
 """File lists of folders with one folder per class, and batches of their pixels."""
 import hashlib
 import os
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, List, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Callable, Iterator, List, NamedTuple, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
-
-from .protocols import Preprocessing
 
 __all__ = ['Batch', 'FileDataset', 'FileList', 'Unreadable', 'batches', 'class_folders', 'list_files']
 
@@ -67,19 +64,12 @@ def list_files(folder: Path, extensions: Sequence[str] = IMAGES, parameter: str 
 
 
 @dataclass
-class FileDataset(Dataset, ABC):
+class FileDataset(Dataset):
     """Pixels (N, 3, S, S) uint8 and class of each file, or :class:`Unreadable`."""
 
     files: FileList
-    preprocessing: Preprocessing
-
-    @abstractmethod
-    def load(self, path: Path) -> Any:
-        """Read a file; OSError, ValueError and SyntaxError are Pillow's for one that cannot be read."""
-
-    def finish(self, loaded: Any, name: str) -> Sequence[Any]:
-        """Return what the model gets, (S, S, 3) each, from what :meth:`load` returned."""
-        return loaded
+    load: Callable[[Path], Any]
+    finish: Callable[[Any, str], Sequence[Any]]  # from what was loaded and the file's name to N of (S, S, 3)
 
     def __len__(self) -> int:
         return len(self.files.files)
@@ -89,7 +79,7 @@ class FileDataset(Dataset, ABC):
         path = self.files.folder / name
         try:
             loaded = self.load(path)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:  # Pillow has no single error
             return Unreadable(path, ' '.join(str(e).split()) or type(e).__name__)
         pixels = np.stack([np.asarray(image) for image in self.finish(loaded, name)])
         return torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()), target

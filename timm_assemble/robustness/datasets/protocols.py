@@ -44,14 +44,10 @@ class Preprocessing(NamedTuple):
     size: int
 
     def resize_and_crop(self, image: Image.Image) -> Image.Image:
-        """Apply the steps before the corruption.
-
-        Raises:
-            ValueError: The image is smaller than the crop. Black padding would be measured as a corruption.
-        """
+        """Apply the steps before the corruption."""
         if self.resize:
             image = resize_short_side(image, self.resize)
-        if min(image.size) < self.crop:
+        if min(image.size) < self.crop:  # black padding would be measured as a corruption
             raise ValueError(f'image must be at least {self.crop} x {self.crop}, as the protocol crops it, '
                              f'got {image.width} x {image.height}')
         return vision.center_crop(image, self.crop)

@@ -138,5 +138,4 @@ class Results:
             with atomic_file(folder / name) as temporary:
                 temporary.write_text(text, encoding='utf-8')
         plot = folder / 'robustness.png'
-        drawn = draw(plot, self._values)
-        return [*(folder / name for name in texts), *([plot] if drawn else [])]
+        return [*(folder / name for name in texts), *([plot] if draw(plot, self._values) else [])]

@@ -80,10 +80,9 @@ def _measured(results: Sequence[CachedResult]) -> Dict[str, Any]:
 def summarise(
         results: Sequence[CachedResult], baseline: Optional[Baseline], all_corruptions: bool = True,
 ) -> Tuple[Dict[str, Any], List[str]]:
-    """Return a model's metrics in percent, None for missing ones, and notes.
+    """Return a model's metrics in percent, None for missing ones, and notes on ratios to a baseline's error of 0.
 
-    Without ``all_corruptions`` of the protocol there is no mCE. A note says which ratio is missing because the
-    baseline's error is 0; it is the same for all models.
+    Without ``all_corruptions`` of the protocol there is no mCE.
     """
     report = _measured(results)
     _, errors, clean, rates = Baseline.measured('', results)

@@ -24,15 +24,10 @@ class CachedResult(NamedTuple):
 
 
 class TaskCache:
-    """Metrics by model and task, in atomically written files.
+    """Metrics by model and task, in atomically written files; a damaged file counts as missing.
 
-    A damaged file counts as missing.
-
-    Args:
-        folder: Created if it does not exist.
-        precision: Of the models' arithmetic, part of every result's identity.
-        versions: Package to version, stored with each result. They are not part of its identity, because another
-            version seldom changes a metric.
+    The precision of the models' arithmetic is part of a result's identity. The versions of packages are stored beside
+    it, because another version seldom changes a metric.
     """
 
     def __init__(self, folder: Path, precision: str = 'float32', versions: Optional[Dict[str, str]] = None):
@@ -52,11 +47,10 @@ class TaskCache:
         path, identity = self._entry(task, model)
         try:
             cached = json.loads(path.read_text(encoding='utf-8'))
-        except (FileNotFoundError, ValueError):
+            valid = cached['identity'] == identity
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
-        if not isinstance(cached, dict) or cached.get('identity') != identity:
-            return None
-        return CachedResult(task, cached['metrics'], cached['seconds'], cached['versions'])
+        return CachedResult(task, cached['metrics'], cached['seconds'], cached['versions']) if valid else None
 
     def put(self, task: Task, model: Classifier, metrics: Dict[str, Any], seconds: float) -> None:
         """Store the result of a task."""

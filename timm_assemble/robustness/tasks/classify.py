@@ -1,7 +1,6 @@
 """Errors, calibration and predictions of any callable from images to logits.
 
-The callable takes (N, 3, S, S) uint8 RGB images on their device and returns (N, C) logits; it normalizes the images
-itself.
+The callable takes (N, 3, S, S) uint8 RGB images on their device, normalizes them and returns (N, C) logits.
 """
 from typing import Any, Callable, Dict, Iterable, Optional, Sequence
 

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Sequence
 
-from ..datasets.corruptions import Corruption, library_versions, warm_up
-from ..datasets.files import FileList, list_files
-from ..datasets.images import VIDEOS, ImageDataset, PerturbationDataset, ShiftDataset
-from ..datasets.protocols import Preprocessing
+import numpy as np
+from PIL import Image
+
+from ..datasets.corruptions import Corruption, corrupt, image_seed, library_versions, warm_up
+from ..datasets.files import FileDataset, FileList, list_files
+from ..datasets.images import read_frames, read_image, two_crops
+from ..datasets.protocols import Preprocessing, resize_short_side
 from ..metrics import ALEXNET_FLIP_RATE, SEVERITIES, compares_with_first, count_flips
 from .classify import measure_errors, predict
 from .task import Classifier, Task
@@ -24,10 +27,20 @@ class ErrorTask(Task):
     corruption: Optional[Corruption] = None
     libraries: Optional[Dict[str, str]] = None
 
-    def dataset(self) -> ImageDataset:
+    def dataset(self) -> FileDataset:
         if self.corruption is not None:
             warm_up(self.corruption.name, self.corruption.severity)
-        return ImageDataset(list_files(self.folder), self.preprocessing, self.corruption)
+        return super().dataset()
+
+    def load(self, path: Path) -> Image.Image:
+        return self.preprocessing.resize_and_crop(read_image(path))
+
+    def finish(self, loaded: Image.Image, name: str) -> List[Image.Image]:
+        if self.corruption is not None:
+            kind, severity, seed = self.corruption
+            pixels = corrupt(np.asarray(loaded), kind, severity, image_seed(seed, kind, severity, name))
+            loaded = Image.fromarray(pixels)
+        return [self.preprocessing.resize_to_input(loaded)]
 
     def measure(self, model: Classifier, batches: Iterable[Any]) -> Dict[str, Any]:
         return measure_errors(model.classify, batches, model.class_map)
@@ -43,8 +56,8 @@ def generated_tasks(
             for name in corruptions for severity in SEVERITIES]
 
 
-def _list(values: Sequence[str], most: int = 5) -> str:
-    return ', '.join(values[:most]) + (f' and {len(values) - most} more' if len(values) > most else '')
+def _list(values: Sequence[str]) -> str:
+    return ', '.join(values[:5]) + (f' and {len(values) - 5} more' if len(values) > 5 else '')
 
 
 def imagenet_c_tasks(root: Path, preprocessing: Preprocessing, corruptions: Sequence[str]) -> List[ErrorTask]:
@@ -78,14 +91,23 @@ def imagenet_c_tasks(root: Path, preprocessing: Preprocessing, corruptions: Sequ
 
 @dataclass(frozen=True)
 class ShiftTask(Task):
-    """Shift consistency: equal predictions on shifted crops (Zhang, ICML 2019)."""
+    """Shift consistency: equal predictions on shifted crops (Zhang, ICML 2019).
+
+    The crops have the model's input size and are cut last, so ``shift`` counts pixels of the input.
+    """
 
     shift: int
     seed: int
     images_per_item = 2
 
-    def dataset(self) -> ShiftDataset:
-        return ShiftDataset(list_files(self.folder), self.preprocessing, self.shift, self.seed)
+    def load(self, path: Path) -> Image.Image:
+        image = read_image(path)
+        resize, crop, size = self.preprocessing
+        return resize_short_side(image, max(1, round((resize or min(image.size)) * size / crop)))
+
+    def finish(self, loaded: Image.Image, name: str) -> List[np.ndarray]:
+        seed = image_seed(self.seed, 'shift', self.shift, name)
+        return two_crops(np.asarray(loaded), self.preprocessing.size, self.shift, seed)
 
     def measure(self, model: Classifier, batches: Iterable[Any]) -> Dict[str, Any]:
         images = same = 0
@@ -99,9 +121,14 @@ class FlipTask(Task):
     """Flips along sequences, of 31 frames like most of ImageNet-P's or others."""
 
     images_per_item = 31
+    extensions = ('.mp4',)
 
-    def dataset(self) -> PerturbationDataset:
-        return PerturbationDataset(list_files(self.folder, VIDEOS), self.preprocessing)
+    def load(self, path: Path) -> List[Image.Image]:
+        steps = self.preprocessing
+        frames = [steps.resize_to_input(steps.resize_and_crop(frame)) for frame in read_frames(path)]
+        if len(frames) < 2:
+            raise ValueError(f'frames must be 2 or more, got {len(frames)}')
+        return frames
 
     def measure(self, model: Classifier, batches: Iterable[Any]) -> Dict[str, Any]:
         sequences = flips = pairs = 0
@@ -122,8 +149,8 @@ def imagenet_p_tasks(root: Path, preprocessing: Preprocessing) -> List[FlipTask]
     if missing:
         raise ValueError(f'imagenet_p must be a folder with the {len(perturbations)} perturbations '
                          f'{", ".join(perturbations)}; {root} lacks {", ".join(missing)}')
-    tasks = [FlipTask.of_files(list_files(root / name, VIDEOS, 'imagenet_p'), preprocessing, group='perturbation',
-                               name=name) for name in perturbations]
+    tasks = [FlipTask.of_files(list_files(root / name, FlipTask.extensions, 'imagenet_p'), preprocessing,
+                               group='perturbation', name=name) for name in perturbations]
     if len({task.items for task in tasks}) > 1:
         raise ValueError(f'imagenet_p must have the same number of videos in all perturbations of {root}: '
                          f'{", ".join(f"{task.name} has {task.items}" for task in tasks)}')

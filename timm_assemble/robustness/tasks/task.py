@@ -1,13 +1,10 @@
-"""Tasks, the units of work, and the models they measure.
-
-A task measures a model on one corruption at one severity, on one perturbation, or on the clean images.
-"""
+"""Tasks, the units of work, and the models they measure."""
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Dict, Iterable, Optional, Sequence
 
-from ..datasets.files import FileDataset, FileList
+from ..datasets.files import IMAGES, FileDataset, FileList, list_files
 from ..datasets.protocols import Preprocessing
 from .classify import Classify
 
@@ -27,7 +24,7 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """A measurement on the files of one folder."""
+    """A measurement on one folder: a corruption at a severity, a perturbation, or clean images."""
 
     group: str  # 'clean', 'corruption', 'perturbation' or 'shift'
     name: str  # corruption, perturbation or 'clean'
@@ -37,6 +34,7 @@ class Task(ABC):
     data: str  # fingerprint of the file list
     preprocessing: Preprocessing
     images_per_item: ClassVar[int] = 1  # that the model gets
+    extensions: ClassVar[Sequence[str]] = IMAGES
 
     @classmethod
     def of_files(cls, files: FileList, *args: Any, group: str, name: str, severity: int = 0, **kwargs: Any) -> Any:
@@ -54,9 +52,17 @@ class Task(ABC):
         """What decides the metrics of a model: all but the folder's path."""
         return {key: value for key, value in asdict(self).items() if key not in ('folder', 'items')}
 
-    @abstractmethod
     def dataset(self) -> FileDataset:
         """Return the pixels and classes of the files."""
+        return FileDataset(list_files(self.folder, self.extensions), self.load, self.finish)
+
+    @abstractmethod
+    def load(self, path: Path) -> Any:
+        """Read a file."""
+
+    def finish(self, loaded: Any, name: str) -> Sequence[Any]:
+        """Return what the model gets from what :meth:`load` returned, (S, S, 3) each."""
+        return loaded
 
     @abstractmethod
     def measure(self, model: Classifier, batches: Iterable[Any]) -> Dict[str, Any]:
