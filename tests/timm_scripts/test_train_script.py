@@ -1,4 +1,4 @@
-"""timm's own train.py with the hook, in real processes; from the folder in TIMM_SCRIPTS."""
+"""timm's own train.py with the hook, and validate.py; from the folder in TIMM_SCRIPTS."""
 import csv
 import os
 import shutil
@@ -12,36 +12,37 @@ import timm
 import torch
 from PIL import Image
 
+from timm_assemble.__main__ import main
+from timm_assemble.models.assemble_resnet import AssembleResNet
+from timm_assemble.timm_scripts import HOOK
 from timm_assemble.training import drop_block_schedule
 
 SCRIPTS = os.environ.get('TIMM_SCRIPTS')
-pytestmark = pytest.mark.skipif(not SCRIPTS, reason="TIMM_SCRIPTS, a folder with timm's train.py, is not set")
+pytestmark = [
+    pytest.mark.skipif(not SCRIPTS, reason="TIMM_SCRIPTS, a folder with timm's train.py, is not set"),
+    pytest.mark.filterwarnings('ignore')]  # the script's
 CLASSES, PER_CLASS, SIZE, BATCH = 4, 16, 32, 8
 
-# Modules for --device-modules, which record rates or make runs comparable in the script's own process.
-RECORDING = '''
-import os
-from timm_assemble.models import assemble_resnet
-original = assemble_resnet.AssembleResNet.set_drop_block_rate
-file = os.environ['RATES'] + os.environ.get('RANK', '') + '.rates'
-
-def recording(self, rate):
-    with open(file, 'a') as f:
-        f.write(f'{rate!r}\\n')
-    original(self, rate)
-
-assemble_resnet.AssembleResNet.set_drop_block_rate = recording
-'''
+# A module for --device-modules, which records rates and makes the losses of one and of two processes comparable.
 # The script gives DDP a CPU device id, which torch rejects; batch norm and DropBlock make two halves of a batch differ
 # from the whole; and one process draws another order than two. Float32 convolutions round by batch size, which 10 steps
 # amplify to 1e-4 of the loss: float64 leaves a difference only where train.py averages losses in float32.
 COMPARABLE = '''
+import os
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import distributed
 from timm_assemble.layers import drop_block
 from timm_assemble.models.assemble_resnet import AssembleResNet
 
+set_rate = AssembleResNet.set_drop_block_rate
+
+def recording(self, rate):
+    with open(f'{os.environ.get("RANK", "one")}.rates', 'a') as f:
+        f.write(f'{rate!r}\\n')
+    set_rate(self, rate)
+
+AssembleResNet.set_drop_block_rate = recording
 torch.set_default_dtype(torch.float64)
 forward = AssembleResNet.forward
 AssembleResNet.forward = lambda self, x: forward(self, x.double())
@@ -57,12 +58,17 @@ class Sampler(torch.utils.data.distributed.DistributedSampler):
 
 torch.utils.data.dataloader.RandomSampler = Sampler
 '''
+MODEL = ('--data-dir', 'data', '--model', 'test_assemble_resnet', '--num-classes', CLASSES, '--img-size', SIZE,
+         '--device', 'cpu', '--workers', 0)
+RECIPE = (*MODEL, '--batch-size', BATCH, '--bn-momentum', 0.1, '--output', 'output')
+TRAIN = (*RECIPE, '--opt', 'momentum', '--lr', 0.05, '--epochs', 2, '--warmup-epochs', 0, '--log-interval', 1)
+STORED = ('--kd-model-name', 'logits:teacher.npy', '--kd-temperature', 1)
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    """Images, teacher rows for them, the script outside its checkout, and the modules of the tests beside it."""
-    root = tmp_path_factory.mktemp('folder')
+def root(tmp_path_factory):
+    """Images, teacher rows for them, the script outside its checkout, and the module of the tests beside it."""
+    root = tmp_path_factory.mktemp('root')
     rng = np.random.default_rng(0)
     for split, count in (('train', PER_CLASS), ('validation', 2)):
         for c in range(CLASSES):
@@ -72,66 +78,45 @@ def folder(tmp_path_factory):
                     root / 'data' / split / str(c) / f'{i:02}.png')
     np.save(root / 'teacher.npy', rng.standard_normal((CLASSES * PER_CLASS, CLASSES)).astype(np.float16))
     shutil.copy(Path(str(SCRIPTS)) / 'train.py', root)
-    (root / 'recording.py').write_text(RECORDING)
     (root / 'comparable.py').write_text(COMPARABLE)
     return root
 
 
-def call(folder, name, *args, status=0):
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'RATES': str(folder / name),
-                   'PYTHONPATH': os.pathsep.join([str(folder), os.environ.get('PYTHONPATH', '')])}
-    done = subprocess.run([sys.executable, *map(str, args)], capture_output=True, text=True, timeout=280,
-                          env=environment, cwd=folder)
-    assert done.returncode == status, done.stderr[-3000:]
-    return done
+@pytest.fixture(autouse=True)
+def rates(root, monkeypatch):
+    """The DropBlock rates in the order in which they are set."""
+    monkeypatch.chdir(root)
+    rates, original = [], AssembleResNet.set_drop_block_rate
+    monkeypatch.setattr(AssembleResNet, 'set_drop_block_rate', lambda self, x: (rates.append(x), original(self, x)))
+    return rates
 
 
-MODEL = ('--data-dir', 'data', '--model', 'test_assemble_resnet', '--num-classes', CLASSES, '--img-size', SIZE,
-         '--device', 'cpu', '--workers', 0)
-TRAIN = (*MODEL, '--batch-size', BATCH, '--bn-momentum', 0.1, '--output', 'output')
+def command(*args):
+    sys.modules.pop(HOOK, None)  # train.py imports it once a process
+    assert main([*map(str, args)]) == 0
 
 
-def train(folder, name, *args, modules=('timm_assemble.train_hook',), launcher=(), status=0):
-    return call(folder, name, *launcher, 'train.py', '--device-modules', *modules, *TRAIN, '--opt', 'momentum', '--lr',
-                0.05, '--epochs', 2, '--warmup-epochs', 0, '--log-interval', 1, '--experiment', name, *args,
-                status=status)
+def train(name, *args):
+    command('train', '--script', 'train.py', *TRAIN, '--experiment', name, *args)
 
 
-def rates(folder, name):
-    return [float(line) for line in (folder / f'{name}.rates').read_text().split()]
+def losses(name):
+    with open(Path('output', name, 'summary.csv')) as f:
+        return [(float(row['train_loss']), float(row['eval_loss'])) for row in csv.DictReader(f)]
 
 
-def summary(folder, name):
-    with open(folder / 'output' / name / 'summary.csv') as f:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(f)]
-
-
-TORCHRUN = ('-m', 'torch.distributed.run', '--standalone', '--local-addr', '127.0.0.1', '--nproc-per-node', 2)
-STORED = ('--kd-model-name', 'logits:teacher.npy', '--kd-temperature', 1)
-TRACED = ('timm_assemble.train_hook', 'recording')
-
-
-def test_every_update_has_its_rate_and_resuming_continues_it(folder):
-    """With gradient accumulation."""
-    args = ('--drop-block', 0.2, '--grad-accum-steps', 3, '--mixup', 0.2, '--mixup-mode', 'elem', *STORED)
-    train(folder, 'whole', *args, modules=TRACED)
-    expected = [drop_block_schedule(i, 6, 0.0, 0.2) for i in range(7)]  # 8 batches an epoch are 3 updates
-    assert rates(folder, 'whole') == pytest.approx([*expected[:4], *expected[3:]])  # set after an update and at a start
-    checkpoint = folder / 'output' / 'whole' / 'checkpoint-0.pth.tar'
-    train(folder, 'resumed', *args, '--resume', checkpoint, modules=TRACED)
-    assert rates(folder, 'resumed') == pytest.approx(expected[3:])
-
-
-def test_fine_tuning_rate_begins_at_its_start(folder):
-    train(folder, 'tuned', '--drop-block', 0.3, '--model-kwargs', 'drop_block_start_rate=0.1', modules=TRACED)
-    assert rates(folder, 'tuned')[0] == pytest.approx(0.1) and rates(folder, 'tuned')[-1] == pytest.approx(0.3)
-    assert torch.load(folder / 'output' / 'tuned' / 'last.pth.tar', weights_only=False)['args'].model_kwargs == {
-        'drop_block_start_rate': 0.1}
-
-
-def test_rate_is_constant_without_the_hook(folder):
-    train(folder, 'plain', '--drop-block', 0.2, modules=('timm_assemble', 'recording'))
-    assert not (folder / 'plain.rates').exists()
+def test_every_update_has_its_rate_and_resuming_continues_it(rates):
+    """With gradient accumulation, from a start rate."""
+    args = ('--drop-block', 0.3, '--model-kwargs', 'drop_block_start_rate=0.1', '--grad-accum-steps', 3,
+            '--mixup', 0.2, '--mixup-mode', 'elem', *STORED)
+    train('whole', *args)
+    expected = [drop_block_schedule(i, 6, 0.1, 0.3) for i in range(7)]  # 8 batches an epoch are 3 updates
+    assert rates == pytest.approx([*expected[:4], *expected[3:]])  # set after an update and at a start
+    rates.clear()
+    train('resumed', *args, '--resume', 'output/whole/checkpoint-0.pth.tar')
+    assert rates == pytest.approx(expected[3:])
+    checkpoint = torch.load('output/resumed/last.pth.tar', weights_only=False)
+    assert checkpoint['args'].model_kwargs == {'drop_block_start_rate': 0.1}
 
 
 @pytest.mark.parametrize('args', [
@@ -140,59 +125,51 @@ def test_rate_is_constant_without_the_hook(folder):
     ('--amp', '--amp-dtype', 'bfloat16', '--channels-last'),
     ('--model-dtype', 'bfloat16', '--mixup', 0.2, '--cutmix', 1, '--model-ema'),
     ('--aug-splits', 2, '--jsd-loss', '--aa', 'augmix')])
-def test_stored_logits_train_with_other_options(folder, args, request):
+def test_stored_logits_train_with_other_options(args, request):
     name = request.node.name.replace('[', '-').rstrip(']')
-    train(folder, name, '--epochs', 1, *args, *STORED)
-    assert np.isfinite(summary(folder, name)[0]['train_loss'])
+    train(name, '--epochs', 1, *args, *STORED)
+    assert np.isfinite(losses(name)[0][0])
 
 
-def test_two_ranks_have_the_losses_of_one_with_twice_the_batch(folder, monkeypatch):
-    """And the same rates on both ranks."""
-    monkeypatch.setenv('ATEN_CPU_CAPABILITY', 'default')  # AVX2's rounding depends on the batch size: 4e-4 at the end
-    args = ('--no-aug', '--drop-block', 0.2, *STORED)
-    modules = (*TRACED, 'comparable')
-    train(folder, 'one', *args, '--batch-size', 2 * BATCH, modules=modules)
-    train(folder, 'two', *args, modules=modules, launcher=TORCHRUN)
-    for one, two in zip(summary(folder, 'one'), summary(folder, 'two')):
-        assert two['eval_loss'] == pytest.approx(one['eval_loss'], rel=1e-11)
-        assert two['train_loss'] == pytest.approx(one['train_loss'], rel=2e-7)
-    assert rates(folder, 'two0') == rates(folder, 'two1') == rates(folder, 'one') and len(rates(folder, 'one')) == 10
-    assert summary(folder, 'one')[1]['train_loss'] < summary(folder, 'one')[0]['train_loss']
+def test_two_ranks_have_the_losses_and_rates_of_one_with_twice_the_batch(root):
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': f'{root}:{os.environ.get("PYTHONPATH", "")}',
+                   'ATEN_CPU_CAPABILITY': 'default'}  # AVX2's rounding depends on the batch size: 4e-4 at the end
+    torchrun = ('-m', 'torch.distributed.run', '--standalone', '--local-addr', '127.0.0.1', '--nproc-per-node', 2)
+    modules = ('--no-aug', '--drop-block', 0.2, *STORED, '--device-modules', 'comparable')
+    for process in (
+            ('train.py', *TRAIN, '--batch-size', 2 * BATCH, '--experiment', 'one', *modules, HOOK),
+            (*torchrun, '-m', 'timm_assemble', 'train', '--script', 'train.py', *TRAIN, '--experiment', 'two',
+             *modules)):
+        done = subprocess.run([sys.executable, *map(str, process)], capture_output=True, text=True, timeout=280,
+                              env=environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count('timm-assemble: running') == 1  # by the first rank
+    one, two = np.array(losses('one')), np.array(losses('two'))
+    np.testing.assert_allclose(two[:, 0], one[:, 0], rtol=2e-7)
+    np.testing.assert_allclose(two[:, 1], one[:, 1], rtol=1e-11)
+    assert one[1, 0] < one[0, 0]
+    expected, *others = (Path(f'{name}.rates').read_text() for name in ('one', 0, 1))
+    assert others == [expected, expected] and expected.count('\n') == 10
 
 
-def test_another_teacher_is_left_to_timm(folder):
-    """timm creates it, and fails because it has no weights here."""
-    done = train(folder, 'online', '--kd-model-name', 'test_assemble_resnet', status=1)
-    assert "Creating KD teacher model: 'test_assemble_resnet'" in done.stderr
-
-
-def test_logits_of_other_images_are_one_line(folder):
-    done = train(folder, 'bad', *STORED, '--train-split', 'validation', status=2)
-    assert 'Traceback' not in done.stderr
-    assert done.stderr.splitlines()[-1] == (
-        'timm_assemble: samples must be those of teacher.npy, got 8 samples instead of 64')
-
-
-def test_recipe_trains_resumes_and_validates(folder):
+def test_recipe_trains_resumes_and_validates(rates, capsys):
     """E11's recipe, shortened: from the teacher's logits to validate.py and timm's create_model."""
-    def command(*args):
-        return call(folder, 'recipe', '-m', 'timm_assemble', *args)
-
     teacher = timm.create_model('test_assemble_resnet', num_classes=CLASSES)
-    torch.save({'state_dict': teacher.state_dict()}, folder / 'teacher.pth')
+    torch.save({'state_dict': teacher.state_dict()}, 'teacher.pth')
     command('teacher-logits', *MODEL, '--checkpoint', 'teacher.pth', '--output', 'teacher')
     recipe = (
-        'train', '--script', 'train.py', '-c', 'assemble_resnet50', *TRAIN, '--amp-dtype', 'bfloat16', '--epochs', 1,
-        '--warmup-epochs', 1, '--model-ema', '--model-ema-decay', 0.5, '--device-modules', *TRACED)
+        'train', '--script', 'train.py', '-c', 'assemble_resnet50', *RECIPE, '--amp-dtype', 'bfloat16', '--epochs', 1,
+        '--warmup-epochs', 1, '--model-ema', '--model-ema-decay', 0.5)
     command(*recipe, '--experiment', 'recipe')
-    whole = rates(folder, 'recipe')
-    assert whole[-1] == pytest.approx(0.1) and len(whole) == 18
-    (folder / 'recipe.rates').unlink()
+    expected = [drop_block_schedule(i, 16, 0.0, 0.1) for i in range(17)]
+    assert rates == pytest.approx([*expected[:9], *expected[8:]])
+    rates.clear()
     command(*recipe, '--experiment', 'again', '--resume', 'output/recipe/checkpoint-0.pth.tar')
-    assert rates(folder, 'recipe') == whole[9:]
-    best = folder / 'output' / 'recipe' / 'model_best.pth.tar'
-    done = command('run', 'validate.py', *MODEL, '--checkpoint', best, '--use-ema', '--no-prefetcher')
+    assert rates == pytest.approx(expected[8:])
+    best = 'output/recipe/model_best.pth.tar'
+    capsys.readouterr()
+    command('run', 'validate.py', *MODEL, '--checkpoint', best, '--use-ema', '--no-prefetcher')
     checkpoint = torch.load(best, weights_only=False)
-    assert f'"top1": {checkpoint["metric"]:g}' in done.stdout
+    assert f'"top1": {checkpoint["metric"]:g}' in capsys.readouterr().out
     assert checkpoint['args'].aa == 'original' and checkpoint['args'].mixup_mode == 'elem'
-    timm.create_model('test_assemble_resnet', num_classes=CLASSES, checkpoint_path=str(best))
+    timm.create_model('test_assemble_resnet', num_classes=CLASSES, checkpoint_path=best)
