@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 from timm.data import FastCollateMixup, Mixup, create_loader
 from timm.loss import SoftTargetCrossEntropy
 from torch._dynamo.testing import CompileCounterWithBackend
-from torch.utils.data import Dataset
+from torchvision.datasets import FakeData
 
 from timm_assemble.layers import DropBlock2d
 from timm_assemble.timm_scripts import HOOK
@@ -21,27 +20,7 @@ from timm_assemble.training import (
 )
 
 CLASSES = 5
-
-
-class Images(Dataset):
-    def __init__(self, count=8):
-        self.transform = None
-        self.targets = [0, 1, 2, 3, 4, 0, 1, 2][:count]
-
-    def __len__(self):
-        return len(self.targets)
-
-    def __getitem__(self, i):
-        image = Image.fromarray(np.full((32, 32, 3), 20 * i, np.uint8))
-        return image if self.transform is None else self.transform(image), self.targets[i]
-
-
-class Scheduler:
-    def __init__(self):
-        self.updates = []
-
-    def step_update(self, num_updates, metric=None):
-        self.updates.append(num_updates)
+STORED = 'logits:rows.npy'
 
 
 def train_one_epoch(epoch, model, loader, optimizer, args, lr_scheduler=None, num_updates_total=None, device=None):
@@ -74,15 +53,21 @@ def script_of(config='', **args):
     return script
 
 
-@pytest.fixture
-def store(tmp_path):
-    np.save(tmp_path / 'rows.npy', np.random.default_rng(0).standard_normal((8, CLASSES)).astype(np.float16))
-    return f'logits:{tmp_path}/rows.npy'
+def images(count=8):
+    return FakeData(count, (3, 32, 32), CLASSES)
 
 
-def message_of(capsys, script):
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Stored logits, and a configuration with a mistake, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    np.save('rows.npy', np.random.default_rng(0).standard_normal((8, CLASSES)).astype(np.float16))
+    (tmp_path / 'mine.yaml').write_text('drop_blok: 0.1\n')
+
+
+def message_of(capsys, function, *args, **kwargs):
     with pytest.raises(SystemExit) as stopped:
-        bind(script)
+        function(*args, **kwargs)
     error = capsys.readouterr().err
     assert stopped.value.code == 2 and error.startswith('timm_assemble: ') and error.count('\n') == 1
     return error
@@ -103,7 +88,8 @@ def test_every_update_has_its_rate(accumulated, start):
                        model_kwargs={} if start is None else dict(drop_block_start_rate=start))
     bind(script)
     args, _ = script._parse_args()
-    scheduler, per_epoch = Scheduler(), -(-7 // accumulated)
+    updates, per_epoch = [], -(-7 // accumulated)
+    scheduler = types.SimpleNamespace(step_update=lambda num_updates, metric: updates.append(num_updates))
 
     def train(model, epoch, lr_scheduler):
         return script.train_one_epoch(epoch, model, range(7), None, args, lr_scheduler=lr_scheduler,
@@ -113,7 +99,7 @@ def test_every_update_has_its_rate(accumulated, start):
                     for _ in range(2))
     rates = [rate for epoch in range(3) for rate in train(model, epoch, scheduler)]
     assert rates == pytest.approx([drop_block_schedule(i, len(rates), start or 0.0, 0.2) for i in range(3 * per_epoch)])
-    assert scheduler.updates == list(range(1, 3 * per_epoch + 1))
+    assert updates == list(range(1, 3 * per_epoch + 1))
     assert train(again, 2, None) == rates[2 * per_epoch:]
 
 
@@ -140,13 +126,12 @@ def test_model_without_drop_block_warns_once(caplog):
     (dict(kd_model_name='logits:'), "kd_model_name must name stored logits: path must be a store of teacher logits "
                                     "or an .npy file, got '', which is empty"),
     (dict(kd_model_name='logits:nowhere'), "got 'nowhere', which does not exist"),
-    (dict(kd_model_name='logits:STORE', kd_distill_type='token'), 'kd_distill_type must be logit'),
-    (dict(kd_model_name='logits:STORE', kd_temperature=0.0), 'kd_temperature must be positive, got 0.0'),
-    (dict(kd_model_name='logits:STORE', naflex_loader=True), 'naflex_loader must be off')])
-def test_bad_arguments_are_one_line(args, message, store, capsys):
-    if args.get('kd_model_name') == 'logits:STORE':
-        args = dict(args, kd_model_name=store)
-    assert message in message_of(capsys, script_of(**args))
+    (dict(kd_model_name=STORED, kd_distill_type='token'), 'kd_distill_type must be logit'),
+    (dict(kd_model_name=STORED, kd_temperature=0.0), 'kd_temperature must be positive, got 0.0'),
+    (dict(kd_model_name=STORED, naflex_loader=True), 'naflex_loader must be off'),
+    (dict(config='mine.yaml'), "mine.yaml has the unknown argument 'drop_blok'; did you mean drop_block?")])
+def test_bad_arguments_are_one_line(args, message, capsys):
+    assert message in message_of(capsys, bind, script_of(**args))
 
 
 @pytest.mark.parametrize('args', [
@@ -159,34 +144,28 @@ def test_arguments_that_train_py_accepts_are_accepted(args):
     bind(script_of(**args))
 
 
-def test_unknown_key_of_the_configuration_names_the_nearest(tmp_path, capsys):
-    (tmp_path / 'mine.yaml').write_text('drop_blok: 0.1\n')
-    error = message_of(capsys, script_of(config=str(tmp_path / 'mine.yaml')))
-    assert "mine.yaml has the unknown argument 'drop_blok'; did you mean drop_block?" in error
-
-
 @pytest.mark.parametrize('name', NEEDED)
 def test_script_without_a_name_is_rejected(name, capsys):
     script = script_of()
     delattr(script, name)
-    assert f'must be the train.py of timm 1.0.25 or newer, got train without {name}' in message_of(capsys, script)
+    assert f'must be the train.py of timm 1.0.25 or newer, got train without {name}' in message_of(capsys, bind, script)
 
 
 @pytest.mark.parametrize('mixed', [True, False])
 @pytest.mark.parametrize('prefetcher', [True, False])
-def test_stored_logits_reach_the_loss(store, mixed, prefetcher):
+def test_stored_logits_reach_the_loss(mixed, prefetcher):
     """Through the script's calls."""
-    script = script_of(kd_model_name=store)
+    script = script_of(kd_model_name=STORED)
     bind(script)
     model = script.create_model('test_assemble_resnet', num_classes=CLASSES)
     mixup_args = dict(mixup_alpha=0.4, mode='elem', label_smoothing=0.1, num_classes=CLASSES)
     mixup_fn = script.Mixup(**mixup_args) if mixed and not prefetcher else None
     loader = script.create_loader(
-        Images(), input_size=(3, 32, 32), batch_size=4, is_training=True, no_aug=True, num_workers=0,
+        images(), input_size=(3, 32, 32), batch_size=4, is_training=True, no_aug=True, num_workers=0,
         collate_fn=script.FastCollateMixup(**mixup_args) if mixed and prefetcher else None, use_prefetcher=prefetcher,
         device=torch.device('cpu'))
     task = script.LogitDistillationTask(
-        student_model=model, teacher_model=store, loss_type='kl', distill_loss_weight=None, task_loss_weight=0.25,
+        student_model=model, teacher_model=STORED, loss_type='kl', distill_loss_weight=None, task_loss_weight=0.25,
         criterion=SoftTargetCrossEntropy() if mixed else torch.nn.CrossEntropyLoss(), temperature=1.0, verbose=False,
         device=torch.device('cpu'), dtype=None)
     assert isinstance(task, StoredLogitsDistillationTask) and task.distill_loss_weight == 0.75
@@ -196,21 +175,19 @@ def test_stored_logits_reach_the_loss(store, mixed, prefetcher):
         result = task(x, target)
         assert set(result) == {'loss', 'output', 'task_loss', 'kd_loss'} and result['loss'].isfinite()
         result['loss'].backward()
-    validation = script.create_loader(Images(), input_size=(3, 32, 32), batch_size=4, device=torch.device('cpu'))
-    assert isinstance(validation.dataset, Images)
+    validation = script.create_loader(images(), input_size=(3, 32, 32), batch_size=4, device=torch.device('cpu'))
+    assert isinstance(validation.dataset, FakeData)
     assert (script.Mixup, script.FastCollateMixup) == (TeacherMixup, TeacherCollateMixup)
 
 
-@pytest.mark.parametrize('change, message', [
-    (dict(num_classes=6), 'num_classes must be 5, '), (dict(count=7), 'got 7 samples instead of 8')])
-def test_other_training_data_is_rejected(store, change, message, capsys):
-    script = script_of(kd_model_name=store, num_classes=change.get('num_classes'))
+@pytest.mark.parametrize('classes, count, message', [
+    (6, 8, 'num_classes must be 5, '), (None, 7, 'got 7 samples instead of 8')])
+def test_other_training_data_is_rejected(classes, count, message, capsys):
+    script = script_of(kd_model_name=STORED, num_classes=classes)
     bind(script)
-    script.create_model('test_assemble_resnet', num_classes=change.get('num_classes', CLASSES))
-    data = Images(change.get('count', 8))
-    with pytest.raises(SystemExit):
-        script.create_loader(data, input_size=(3, 32, 32), batch_size=4, is_training=True)
-    assert message in capsys.readouterr().err
+    script.create_model('test_assemble_resnet', num_classes=CLASSES)
+    assert message in message_of(capsys, script.create_loader, images(count), input_size=(3, 32, 32), batch_size=4,
+                                 is_training=True)
 
 
 def test_changing_rate_and_mixup_compile_one_graph_once():

@@ -12,19 +12,17 @@ WAYS = (r'give the file with `script`, or set the environment variable TIMM_SCRI
         r'with a network connection$')
 
 
-@pytest.fixture
-def repository(tmp_path):
+@pytest.fixture(scope='module')
+def repository(tmp_path_factory):
     """Address of a repository like timm's, with a tag of the installed version."""
-    work = tmp_path / 'work'
-    (work / 'timm').mkdir(parents=True)
-    for name in SCRIPTS:
+    work = tmp_path_factory.mktemp('work')
+    (work / 'timm').mkdir()
+    for name in (*SCRIPTS, 'timm/__init__'):
         (work / f'{name}.py').write_text(f'# {name}\n')
-    (work / 'timm' / '__init__.py').write_text('raise ImportError("not this one")\n')
     identity = ['-c', 'user.name=t', '-c', 'user.email=t@example.org', '-c', 'commit.gpgsign=false']
-    for command in (['init', '-q'], ['add', '.'], [*identity, 'commit', '-qm', 'all'],
-                    ['tag', f'v{timm.__version__}'], ['clone', '-q', '--bare', '.', str(tmp_path / 'timm.git')]):
+    for command in (['init', '-q'], ['add', '.'], [*identity, 'commit', '-qm', 'all'], ['tag', f'v{timm.__version__}']):
         subprocess.run(['git', *command], cwd=work, check=True, capture_output=True)
-    return f'file://{tmp_path / "timm.git"}'
+    return f'file://{work}'
 
 
 def test_scripts_are_cloned_once_by_several_ranks(repository, capsys):
@@ -54,25 +52,16 @@ def test_file_comes_before_folder_before_cache(repository, tmp_path, monkeypatch
         find_script('train', folder)
 
 
-def test_missing_tag_is_reported(repository, monkeypatch):
+@pytest.mark.parametrize('variable, value, why', [
+    ('', '', 'cloning failed: .*v9.9.9 not found.*'), ('PATH', 'nowhere', 'cloning failed: git is not installed'),
+    ('XDG_CACHE_HOME', 'file', 'the cache .* cannot be written: Not a directory'),
+    ('XDG_CACHE_HOME', 'has', '.* does not have it')])
+def test_failure_is_reported_with_its_reason_and_ways(repository, monkeypatch, tmp_path, variable, value, why):
     monkeypatch.setattr(timm, '__version__', '9.9.9')
-    message = rf'train.py of timm 9.9.9 was not found \(cloning failed: .*v9.9.9 not found.*\): {WAYS}'
-    with pytest.raises(ValueError, match=message) as e:
-        find_script('train', repository=repository)
-    assert '\n' not in str(e.value) and not scripts_folder().exists()
-
-
-@pytest.mark.parametrize('variable, path, why', [
-    ('PATH', 'nowhere', 'cloning failed: git is not installed'),
-    ('XDG_CACHE_HOME', 'file', 'the cache .* cannot be written: Not a directory')])
-def test_failed_clone_is_reported(monkeypatch, tmp_path, variable, path, why):
     (tmp_path / 'file').touch()
-    monkeypatch.setenv(variable, str(tmp_path / path))
-    with pytest.raises(ValueError, match=rf'\({why}\): {WAYS}'):
-        find_script('train')
-
-
-def test_script_missing_from_the_tag_is_reported():
-    scripts_folder().mkdir(parents=True)
-    with pytest.raises(ValueError, match=rf'train.py of .* \(.* does not have it\): {WAYS}'):
-        find_script('train')
+    (tmp_path / 'has' / 'timm_assemble' / 'scripts' / 'timm-9.9.9').mkdir(parents=True)
+    if variable:
+        monkeypatch.setenv(variable, str(tmp_path / value))
+    with pytest.raises(ValueError, match=rf'^train.py of timm 9.9.9 was not found \({why}\): {WAYS}') as e:
+        find_script('train', repository=repository)
+    assert '\n' not in str(e.value) and scripts_folder().exists() == (value == 'has')
