@@ -3,16 +3,27 @@ import importlib.util
 import json
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from docs import robustness_table, training_tables, variants
+from docs import draw_network, package_tree, robustness_table, training_tables, variants
 from docs.generated_block import markdown_table, rewrite_block
 from timm_assemble.cli import main as command_line
 from timm_assemble.robustness.results.schema import check_results
 
 ROOT = Path(__file__).parents[2]
+table_of_models = cache(variants.table)
+ROBUSTNESS = sorted(robustness_table.RESULTS.glob('*.json'))
+# by the module that writes it: the file, and its text from what it was
+GENERATED = {
+    'variants': (variants.PAGE, lambda text: rewrite_block(text, variants.BEGIN, variants.END, table_of_models())),
+    'training_tables': (training_tables.PAGE, training_tables.page),
+    'robustness_table --write': (robustness_table.PAGE, lambda text: rewrite_block(
+        text, robustness_table.BEGIN, robustness_table.END, robustness_table.tables(ROBUSTNESS))),
+    'package_tree': (package_tree.PAGE, lambda text: package_tree.page()),
+    'draw_network': (draw_network.DRAWING, lambda text: draw_network.drawing())}
 PAGES = [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md')), *sorted(ROOT.glob('benchmarks/**/*.md'))]
 
 
@@ -33,21 +44,19 @@ def commands(path: Path) -> list:
     return found
 
 
+@pytest.mark.parametrize('command', GENERATED)
+def test_generated_text_is_that_of_now(command):
+    path, generate = GENERATED[command]
+    text = path.read_text('utf-8')
+    assert generate(text) == text, f'run `python -m docs.{command}` and look at what changed'
+
+
 @pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
-def test_links_lead_to_files(path):
+def test_page_has_links_to_files_and_code_and_commands_that_exist(path, capsys):
     links = re.findall(r'\]\(([^)#\s]+)[^)]*\)', path.read_text('utf-8'))
-    missing = [link for link in links if '://' not in link and not (path.parent / link).exists()]
-    assert not missing
-
-
-@pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
-def test_python_blocks_compile(path):
+    assert not [link for link in links if '://' not in link and not (path.parent / link).exists()]
     for code in code_blocks(path, 'python'):
         compile(code, str(path), 'exec')
-
-
-@pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
-def test_commands_have_existing_modules_and_options(path, capsys):
     for words in commands(path):
         if '-m' in words:
             module = words[words.index('-m') + 1]
@@ -64,12 +73,10 @@ def test_commands_have_existing_modules_and_options(path, capsys):
                 assert e.code == 0, f'{path.name}: {" ".join(words)}: {capsys.readouterr().err}'
 
 
-def test_table_of_models_is_that_of_the_models_now():
-    text, table = variants.PAGE.read_text('utf-8'), variants.table()
-    assert rewrite_block(text, variants.BEGIN, variants.END, table) == text, 'run `python -m docs.variants`'
+def test_table_of_models_has_the_official_sizes_and_known_multiply_adds():
     # the official networks at 1001 classes less one class, and the multiply-adds everyone counts for ResNet-50
     rows = {cells[1].strip(' `'): [cell.strip() for cell in cells] for cells in
-            (line.split('|') for line in table.splitlines()[2:])}
+            (line.split('|') for line in table_of_models().splitlines()[2:])}
     assert len(rows) == 9
     for name, official in (
             ('assemble_resnet50_base', 25_559_081), ('assemble_resnet50_d', 25_578_313),
@@ -85,25 +92,17 @@ def test_model_without_an_entry_is_rejected(monkeypatch):
         variants.table()
 
 
-@pytest.mark.parametrize('text', ['', '<b>', '<e>', '<e><b>', '<b><b><e>', '<b><e><e>'])
-def test_block_needs_each_marker_once_in_order(text):
-    with pytest.raises(ValueError, match='text must have the markers'):
-        rewrite_block(text, '<b>', '<e>', 'new')
-
-
-def test_rewriting_changes_the_block_alone():
+def test_block_alone_is_rewritten_and_needs_each_marker_once_in_order():
     new = rewrite_block('before\n<b>\nold\n<e>\nafter\n', '<b>', '<e>', 'new')
     assert new == 'before\n<b>\n\nnew\n\n<e>\nafter\n' == rewrite_block(new, '<b>', '<e>', 'new')
+    for text in ('', '<b>', '<e>', '<e><b>', '<b><b><e>', '<b><e><e>'):
+        with pytest.raises(ValueError, match='text must have the markers'):
+            rewrite_block(text, '<b>', '<e>', 'new')
 
 
 def test_table_aligns_numbers_to_the_right():
     assert markdown_table(['name', 'n'], [['a', '1'], ['b', '22']], ['n']).splitlines() == [
         '| name |  n |', '| ---- | -: |', '| a    |  1 |', '| b    | 22 |']
-
-
-def test_tables_of_the_training_page_are_those_of_the_results():
-    text = training_tables.PAGE.read_text('utf-8')
-    assert training_tables.page(text) == text, 'run `python -m docs.training_tables`'
 
 
 def test_code_of_the_training_page_trains(tmp_path, monkeypatch):
@@ -129,28 +128,19 @@ def test_code_of_the_training_page_trains(tmp_path, monkeypatch):
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_robustness_page_has_the_tables_of_its_results():
-    paths = sorted(robustness_table.RESULTS.glob('*.json'))
-    assert len(paths) == 3
-    for path in paths:
-        check_results(json.loads(path.read_text('utf-8')))
-    text = robustness_table.PAGE.read_text('utf-8')
-    same = rewrite_block(text, robustness_table.BEGIN, robustness_table.END, robustness_table.tables(paths)) == text
-    assert same, 'run `python -m docs.robustness_table --write`'
-
-
 def test_robustness_results_that_do_not_belong_together_are_rejected(tmp_path):
-    [path, *_] = sorted(robustness_table.RESULTS.glob('*.json'))
-
-    def changed(name, change):
-        results = json.loads(path.read_text('utf-8'))
+    def changed(change):
+        results = json.loads(ROBUSTNESS[0].read_text('utf-8'))
+        check_results(results)
         change(results)
-        (tmp_path / name).write_text(json.dumps(results), 'utf-8')
-        return tmp_path / name
+        path = tmp_path / f'{len(list(tmp_path.iterdir()))}.json'
+        path.write_text(json.dumps(results), 'utf-8')
+        return path
 
-    other = changed('other.json', lambda results: results['protocol'].update(seed=1))
-    fewer = changed('fewer.json', lambda results: results['models'].pop())
-    incomplete = changed('incomplete.json', lambda results: results['models'][0].update(shift=None))
-    for paths in ([], [path, other], [path, fewer], [incomplete]):
+    assert len(ROBUSTNESS) == 3
+    other = changed(lambda results: results['protocol'].update(seed=1))
+    fewer = changed(lambda results: results['models'].pop())
+    incomplete = changed(lambda results: results['models'][0].update(shift=None))
+    for paths in ([], [ROBUSTNESS[0], other], [ROBUSTNESS[0], fewer], [incomplete]):
         with pytest.raises(ValueError, match='results must'):
             robustness_table.tables(paths)

@@ -3,11 +3,10 @@ import ast
 import re
 import subprocess
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
-
-from docs import package_tree
 
 ROOT = Path(__file__).parents[2]
 MAX_LINES, MAX_LAYER_LINES, MAX_MODULES = 350, 160, 12
@@ -24,6 +23,7 @@ FOREIGN_OPTIONS = {
 }
 
 
+@lru_cache
 def tracked(suffix: str = '') -> dict:
     """Return path -> text of the tracked text files."""
     listed = subprocess.run(['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, text=True)
@@ -38,25 +38,13 @@ def tracked(suffix: str = '') -> dict:
     return texts
 
 
-def docstrings(text: str) -> list:
-    nodes = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    return [ast.get_docstring(node) or '' for node in ast.walk(ast.parse(text)) if isinstance(node, nodes)]
-
-
-def test_files_are_short_enough_to_read_in_one_go():
+def test_files_and_folders_are_short_enough_to_read_in_one_go():
     limits = {name: MAX_LAYER_LINES if name.startswith('timm_assemble/layers/') else MAX_LINES
               for name in tracked('.py')} | PAGE_LINES
-    texts = tracked()
-    assert not {name: len(texts[name].splitlines()) for name, limit in limits.items()
-                if len(texts[name].splitlines()) > limit}
-
-
-def test_folders_have_few_modules():
+    lengths = {name: len(text.splitlines()) for name, text in tracked().items()}
+    assert not {name: lengths[name] for name, limit in limits.items() if lengths[name] > limit}
     folders = Counter(Path(name).parent for name in tracked('.py') if not name.endswith('__init__.py'))
     assert not {str(folder): n for folder, n in folders.items() if n > MAX_MODULES}
-
-
-def test_the_package_has_only_its_public_modules_at_the_top():
     top = {Path(name).name for name in tracked('.py') if Path(name).parent == Path('timm_assemble')}
     assert top == {'__init__.py', '__main__.py', 'train_hook.py'}
 
@@ -79,9 +67,7 @@ def test_options_are_named_in_the_command_line_alone():
 
 
 def test_docstrings_leave_imports_to_import_linter():
-    assert not [name for name, text in tracked('.py').items()
-                if any(re.search(r'(?:^|\. )Knows ', doc, re.MULTILINE) for doc in docstrings(text))]
-
-
-def test_the_tree_of_the_architecture_page_is_current():
-    assert package_tree.page() == package_tree.PAGE.read_text(encoding='utf-8'), 'run `python -m docs.package_tree`'
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    assert not [name for name, text in tracked('.py').items() for node in ast.walk(ast.parse(text))
+                if isinstance(node, kinds)
+                and re.search(r'(?:^|\. )Knows ', ast.get_docstring(node) or '', re.MULTILINE)]

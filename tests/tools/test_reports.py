@@ -1,6 +1,5 @@
 """Pages, headlines, the front page's tables and the plot, from committed and from made-up results."""
 import ast
-import copy
 import itertools
 import json
 import re
@@ -47,22 +46,22 @@ def made_up_results(path: Path, settings=(EAGER, OPTIMIZED)) -> dict:
     return results
 
 
+@pytest.fixture
+def path(tmp_path):
+    """Results of two settings."""
+    made_up_results(tmp_path / 'throughput.json')
+    return tmp_path / 'throughput.json'
+
+
 def cells(block: str) -> list:
     return [[cell.strip() for cell in line.split('|')[1:-1]] for line in block.splitlines() if line.startswith('| ')]
 
 
-def test_committed_pages_are_those_of_the_committed_results():
+def test_committed_pages_are_those_of_the_committed_results_and_questions():
     stale = [path.name for path, text in reports.pages().items() if not path.exists() or path.read_text() != text]
-    assert not stale, 'run `python -m benchmarks.reports`'
+    front = reports.FRONT_PAGE.read_text()
+    assert not stale and reports.front_page(front) == front, 'run `python -m benchmarks.reports`'
     assert {path.stem for path in report.PAGES.glob('*.md')} == {path.stem for path in RESULTS.glob('*.json')}
-
-
-def test_front_page_is_that_of_the_committed_results():
-    text = reports.FRONT_PAGE.read_text()
-    assert reports.front_page(text) == text, 'run `python -m benchmarks.reports`'
-
-
-def test_questions_of_the_results_are_those_of_the_benchmarks():
     for path in RESULTS.glob('*.json'):
         code = (ROOT / 'benchmarks' / f'{path.stem}.py').read_text()
         question = ast.literal_eval(re.search('^QUESTION = (.*)$', code, re.MULTILINE)[1])
@@ -104,45 +103,23 @@ def test_pages_are_written_together_or_not_at_all(tmp_path, monkeypatch, capsys)
     assert '0.58x the images/s' in page.read_text() and '82.78' in front.read_text()
 
 
-def test_front_page_has_models_ordered_by_top1_with_ours_bold(tmp_path):
-    path = tmp_path / 'throughput.json'
-    made_up_results(path)
-    rows = cells(speed.models_table(path))
-    assert rows[0] == ['model', 'size', 'params (M)', 'GMACs', 'top-1 (%)', 'eager float32', 'optimized bfloat16']
+def test_front_page_has_models_by_top1_ratios_to_efficientnet_and_what_is_better_and_faster(path):
+    titles, _, *rows = cells(speed.models_table(path))
+    assert titles == ['model', 'size', 'params (M)', 'GMACs', 'top-1 (%)', 'eager float32', 'optimized bfloat16']
     assert ['**`assemble_resnet50`**', '256', '10.0', '8.00', '82.78', '5 (0.12)', '5 (0.12)'] in rows
-    assert [row[0] for row in rows[2:]] == sorted(
-        (row[0] for row in rows[2:]), key=lambda name: published(name.strip('*`'))[0].top1)
-    assert len(rows) == 2 + 14  # skresnet50d and assemble_resnet101 have no published top-1
-
-
-def test_front_page_has_the_ratios_to_efficientnet_and_the_papers(tmp_path):
-    path = tmp_path / 'throughput.json'
-    made_up_results(path)
-    rows = cells(speed.efficientnet_table(path))
-    assert rows[0] == ['images/s', '`assemble_resnet152`', '`tf_efficientnet_b6`', 'ratio (quartiles)']
-    assert rows[2:] == [['eager float32', '8', '2', '4.00 (4.00 to 4.00)'],
-                        ['optimized bfloat16', '8', '2', '4.00 (4.00 to 4.00)'],
-                        ['the paper, Tesla P40', '143', '28', '5.1']]
-
-
-def test_front_page_names_what_is_better_and_faster(tmp_path):
-    path = tmp_path / 'throughput.json'
-    made_up_results(path)
+    names = [row[0] for row in rows]
+    assert names == sorted(names, key=lambda name: published(name.strip('*`'))[0].top1)
+    assert len(rows) == 14  # skresnet50d and assemble_resnet101 have no published top-1
+    titles, _, *rows = cells(speed.efficientnet_table(path))
+    assert titles == ['images/s', '`assemble_resnet152`', '`tf_efficientnet_b6`', 'ratio (quartiles)']
+    assert rows == [['eager float32', '8', '2', '4.00 (4.00 to 4.00)'],
+                    ['optimized bfloat16', '8', '2', '4.00 (4.00 to 4.00)'],
+                    ['the paper, Tesla P40', '143', '28', '5.1']]
     lines = speed.losses(path).splitlines()
     # resnet50d is the second network, assemble_resnet50_d the sixth: 3x the images/s
     start = '- `assemble_resnet50_d` (79.10): `resnet50` (80.85; 6.00x), `resnet50d` (80.96; 3.00x), '
     assert any(line.startswith(start) for line in lines)
     assert '- `assemble_resnet152` (84.19): none on ImageNet-1k alone' in lines
-
-
-def test_results_without_inference_are_rejected(tmp_path):
-    path = tmp_path / 'throughput.json'
-    results = made_up_results(path)
-    results['rows'] = [{**row, 'group': 'other'} for row in results['rows']]
-    path.write_text(json.dumps(results))
-    for block in reports.BLOCKS.values():
-        with pytest.raises(ValueError, match=r'results need --modes inference|has no pair of networks'):
-            block(path)
 
 
 def test_other_batch_sizes_do_not_count(tmp_path):
@@ -193,11 +170,14 @@ def test_plot_has_a_panel_per_form_and_names_that_do_not_overlap(settings, tmp_p
     assert len(ours.get_offsets()) == len([name for name in OURS if published(name)])
 
 
-def test_plot_of_unusable_results_is_one_line_and_status_2(tmp_path, capsys):
-    path = tmp_path / 'throughput.json'
-    results = copy.deepcopy(made_up_results(path))
+def test_unusable_results_are_rejected_and_of_the_plot_in_one_line_with_status_2(path, capsys):
+    results = json.loads(path.read_text())
     results['rows'] = [{**row, 'group': 'other'} for row in results['rows']
                        if row['name'] != 'assemble_resnet152' or row['comparison']['reference'] == REFERENCE]
+    path.write_text(json.dumps(results))
+    for block in reports.BLOCKS.values():
+        with pytest.raises(ValueError, match=r'results need --modes inference|has no pair of networks'):
+            block(path)
     for content, message in ((json.dumps(results), 'results need --modes'), ('{', 'Expecting'), (None, 'No such file')):
         path.unlink(missing_ok=True)
         if content is not None:

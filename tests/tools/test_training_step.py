@@ -1,13 +1,10 @@
 """The training step's benchmark: arithmetic and memory. Nothing here is timed."""
-import subprocess
-import sys
 from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 
-from benchmarks.harness.measure import ROOT
 from benchmarks.harness.step_memory import StepMemory, highest_sum, memory_per_image, peak_bytes, saved_bytes
 from benchmarks.training_step import CHECKPOINTED, MAIN, REFERENCE, Trained, per_gmac, make_trained, step_rows
 
@@ -90,10 +87,3 @@ def test_gmacs_are_those_of_one_image():
     network.network.eval()(torch.zeros(1, 3, 32, 32))
     counted = sum(a * b for a, b in shapes)
     assert counted <= 1e9 * network.gmacs < 1.02 * counted  # the blurs, which have no layer of their own, come on top
-
-
-def test_a_bad_option_is_one_line_and_status_2():
-    done = subprocess.run(
-        [sys.executable, '-m', 'benchmarks.training_step', '--compile', '--rounds', '1'], cwd=ROOT, text=True,
-        capture_output=True)
-    assert done.returncode == 2 and done.stderr.count('\n') == 1 and '--rounds' in done.stderr
