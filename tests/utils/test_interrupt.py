@@ -7,36 +7,28 @@ import pytest
 from timm_assemble.utils.interrupt import end_on_interrupt, raise_on_interrupt
 
 
-@pytest.fixture(autouse=True)
-def default_handler():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+RAISES, ENDS, IGNORED = signal.default_int_handler, signal.SIG_DFL, signal.SIG_IGN
 
 
-@pytest.mark.parametrize('orig_argv, argv, ends', [
-    (['python', '-m', 'timm_assemble', 'demo'], ['-m', 'demo'], True),
-    (['python', '-X', 'dev', '-mtimm_assemble'], ['-m'], True),
-    (['python', '/bin/timm-assemble', 'demo'], ['/bin/timm-assemble', 'demo'], True),
-    (['python', '-m', 'mine', 'timm_assemble'], ['-m', 'timm_assemble'], False),
-    (['python', 'train.py', 'demo'], ['train.py', 'demo'], False),
-    (['python', '-c', 'spawn_main()', '--multiprocessing-fork'], ['/bin/timm-assemble', 'demo'], False),
-    (['python'], [''], False),
-    ([], [''], False),
+@pytest.mark.parametrize('orig_argv, argv, before, importing', [
+    (['python', '-m', 'timm_assemble', 'demo'], ['-m', 'demo'], RAISES, ENDS),
+    (['python', '-X', 'dev', '-mtimm_assemble'], ['-m'], RAISES, ENDS),
+    (['python', '/bin/timm-assemble', 'demo'], ['/bin/timm-assemble', 'demo'], RAISES, ENDS),
+    (['python', '-m', 'mine', 'timm_assemble'], ['-m', 'timm_assemble'], RAISES, RAISES),
+    (['python', 'train.py', 'demo'], ['train.py', 'demo'], RAISES, RAISES),
+    (['python', '-c', 'spawn_main()', '--multiprocessing-fork'], ['/bin/timm-assemble', 'demo'], RAISES, RAISES),
+    (['python'], [''], RAISES, RAISES),
+    ([], [''], RAISES, RAISES),
+    (['python', '-m', 'timm_assemble'], ['-m'], IGNORED, IGNORED),
 ])
-def test_only_the_command_line_ends_on_interrupt(orig_argv, argv, ends, monkeypatch):
+def test_only_the_command_line_ends_on_interrupt(orig_argv, argv, before, importing, monkeypatch):
     monkeypatch.setattr(sys, 'orig_argv', orig_argv)
     monkeypatch.setattr(sys, 'argv', argv)
-    end_on_interrupt()
-    assert signal.getsignal(signal.SIGINT) is (signal.SIG_DFL if ends else signal.default_int_handler)
-    raise_on_interrupt()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_an_ignored_interrupt_stays_ignored(monkeypatch):
-    monkeypatch.setattr(sys, 'orig_argv', ['python', '-m', 'timm_assemble'])
-    monkeypatch.setattr(sys, 'argv', ['-m'])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_on_interrupt()
-    raise_on_interrupt()
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    restored = signal.signal(signal.SIGINT, before)
+    try:
+        end_on_interrupt()
+        assert signal.getsignal(signal.SIGINT) is importing
+        raise_on_interrupt()
+        assert signal.getsignal(signal.SIGINT) is before
+    finally:
+        signal.signal(signal.SIGINT, restored)
