@@ -115,15 +115,6 @@ def smoothed(labels: np.ndarray, classes: int, smoothing: float) -> np.ndarray:
     return weights
 
 
-def cross_entropy(logits: np.ndarray, weights: np.ndarray, temperature: float = 1.0) -> float:
-    """Mean over rows of minus the weighted log-softmax, times the temperature squared."""
-    total = 0.0
-    for row, weight in zip(logits / temperature, weights):
-        log_sum = math.log(sum(math.exp(z) for z in row))
-        total -= sum(w * (z - log_sum) for z, w in zip(row, weight))
-    return total / len(logits) * temperature ** 2
-
-
 def spread_evenly(logits: np.ndarray, k: int) -> np.ndarray:
     """(C,) logits to probabilities: the k largest unchanged, the rest spread evenly."""
     e = np.exp(logits - logits.max())

@@ -104,9 +104,12 @@ def test_console_script_passes_its_arguments_and_the_exit_status_on():
     assert done.returncode == 2 and 'got nowhere' in done.stderr and done.stderr.count('\n') == 1 and not done.stdout
 
 
-def test_import_loads_only_this_package_and_leaves_interrupts_alone():
+def test_import_loads_no_other_package_and_leaves_interrupts_alone():
+    """The robustness library loads none of its optional packages either."""
     script = ('import signal, sys, timm; before = set(sys.modules); import timm_assemble; '
               'print(sorted({m.split(".")[0] for m in set(sys.modules) - before}), '
-              'signal.getsignal(signal.SIGINT) is signal.default_int_handler, sys.excepthook is sys.__excepthook__)')
+              'signal.getsignal(signal.SIGINT) is signal.default_int_handler, sys.excepthook is sys.__excepthook__); '
+              'import timm_assemble.robustness; '
+              'print({"torchmetrics", "matplotlib", "imagecorruptions", "cv2", "av", "jsonschema"} & set(sys.modules))')
     with running([sys.executable, '-c', script]) as process:
-        assert process.communicate(timeout=60)[0].strip() == "['timm_assemble'] True True"
+        assert process.communicate(timeout=60)[0].splitlines() == ["['timm_assemble'] True True", 'set()']

@@ -1,9 +1,14 @@
 """``timm-assemble robustness``: options, folders, files and models do not fit."""
+import argparse
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
+import timm
+import torch
+from timm.models import save_for_hf
 
 from timm_assemble.__main__ import main
 
@@ -28,6 +33,8 @@ from ._samples import arguments, error_of, read_results
     (('--clean', 'clean', '--corruptions', 'fog'), '--corruptions need --imagenet-c or --generate'),
     (('--clean', 'clean', '--device', 'abacus'), "--device must be one that torch has here, got 'abacus'"),
     (('--clean', 'clean', '--output', 'a.safetensors'), 'Not a directory'),
+    (('--workers', '-1'), "--workers: must be an integer of 0 or more, got '-1'"),
+    (('--shift', '0'), '--shift: must be an integer of 1 or more'), (('--protocol', 'mine'), "invalid choice: 'mine'"),
 ])
 def test_options_that_do_not_fit_are_one_line(samples, capsys, monkeypatch, tmp_path, options, message):
     monkeypatch.chdir(samples)
@@ -39,24 +46,29 @@ def test_options_that_do_not_fit_are_one_line(samples, capsys, monkeypatch, tmp_
 @pytest.mark.parametrize('model, message', [
     ('resnet5000', 'timm knows no such model'), ('assemble_resnet50', 'comes without weights of its own'),
     ('resnet50=', 'NAME=CHECKPOINT'), ('resnet5000=x', "timm knows, got 'resnet5000'"),
-    ('test_assemble_resnet=nowhere', 'must be a file, got'), ('resnet18=a.safetensors', 'resnet18'),
-    ('local-dir:nowhere', 'nowhere'),
+    ('local-dir:nowhere', 'nowhere'), ('local-dir:hub', 'local-dir:hub: Error while deserializing'),
+    ('test_assemble_resnet=nowhere', 'must be a file, got'),
+    ('resnet18=list.pth', 'list.pth must hold weights of resnet18, but cannot be read: '),
+    ('test_assemble_resnet=junk.pth', 'junk.pth must hold weights of test_assemble_resnet, but cannot be read: '),
+    ('test_assemble_resnet=junk.safetensors', 'cannot be read: SafetensorError: '),
+    ('test_assemble_resnet=other.pth', "other.pth must have the weights of test_assemble_resnet, but those of its "
+                                       "classifier 'head.fc' are missing"),
+    ('resnet18=weights.pth', 'resnet18'),
+    # its arguments name another network than that of its weights
+    ('test_assemble_resnet=last.pth.tar', 'must be those of test_assemble_resnet as its arguments build it'),
 ])
-def test_models_that_do_not_exist_are_one_line(samples, capsys, monkeypatch, tmp_path, model, message):
-    monkeypatch.chdir(samples)
-    line = error_of(capsys, 'robustness', model, '--clean', 'clean', '--output', tmp_path / 'o')
+def test_models_that_cannot_be_loaded_are_one_line(samples, capsys, monkeypatch, tmp_path, model, message):
+    monkeypatch.chdir(tmp_path)
+    network = timm.create_model('test_assemble_resnet', num_classes=3)
+    save_for_hf(network, 'hub', safe_serialization=True)
+    for name in ('junk.pth', 'junk.safetensors', 'hub/model.safetensors'):
+        Path(name).write_bytes(b'junk' * 99)
+    state, args = network.state_dict(), dict(model='test_assemble_resnet', num_classes=5, model_kwargs={})
+    for name, content in (('list.pth', [1, 2]), ('other.pth', dict(a=torch.zeros(1))), ('weights.pth', state),
+                          ('last.pth.tar', dict(state_dict=state, args=argparse.Namespace(**args), epoch=0))):
+        torch.save(content, name)
+    line = error_of(capsys, 'robustness', model, '--clean', samples / 'clean', '--output', tmp_path / 'o')
     assert line.startswith('timm-assemble: MODEL ') and model in line and message in line
-
-
-@pytest.mark.parametrize('options, message', [
-    (['--workers', '-1'], "--workers: must be an integer of 0 or more, got '-1'"),
-    (['--shift', '0'], '--shift: must be an integer of 1 or more'), (['--protocol', 'mine'], "invalid choice: 'mine'"),
-])
-def test_bad_values_are_one_line(options, message, capsys):
-    with pytest.raises(SystemExit) as e:
-        main(['robustness', 'resnet18', *options])
-    err = capsys.readouterr().err
-    assert e.value.code == 2 and message in err and err.count('\n') == 1
 
 
 def test_model_with_other_classes_is_rejected(samples, capsys, tmp_path):

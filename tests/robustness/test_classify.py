@@ -46,13 +46,9 @@ def test_class_map_is_from_folders_to_the_models_classes():
 
 @pytest.mark.parametrize('logits, message', [
     (torch.full((3, 2), torch.nan), 'finite, got others for 3 of 3'), (torch.zeros(3), r'\(3, classes\), got \(3,\)'),
-    (torch.zeros(3, 2), 'classes must be below 2, as many as logits, got 2'),
+    (torch.zeros(3, 2), 'classes must be below 2, as many as logits, got 2'), (None, 'at least one image'),
 ])
-def test_wrong_logits_are_rejected(logits, message):
+def test_wrong_logits_and_no_images_are_rejected(logits, message):
+    batches = [] if logits is None else [batch(torch.zeros(3, 2), [0, 1, 2])[:2]]
     with pytest.raises(ValueError, match=message):
-        measure_errors(lambda images: logits, [batch(torch.zeros(3, 2), [0, 1, 2])[:2]])
-
-
-def test_no_images_are_rejected():
-    with pytest.raises(ValueError, match='at least one image'):
-        measure_errors(lambda images: images, [])
+        measure_errors(lambda images: logits, batches)

@@ -1,6 +1,5 @@
 """Models under test: files, labels, classes and sizes."""
-import argparse
-from contextlib import nullcontext
+from argparse import Namespace
 
 import pytest
 import timm
@@ -8,11 +7,10 @@ import torch
 from PIL import Image
 from timm.models import save_for_hf
 
-from timm_assemble.models.loading import load_source
 from timm_assemble.robustness.models import label_models, load_classifier
 from timm_assemble.robustness.plan import Request, make_plan
 
-from ._samples import error_of, write_image
+from ._samples import write_image
 
 CPU = torch.device('cpu')
 
@@ -20,36 +18,6 @@ CPU = torch.device('cpu')
 def save(model, folder, **model_args):
     save_for_hf(model, str(folder), safe_serialization=True, model_args=model_args)
     return f'local-dir:{folder}'
-
-
-@pytest.mark.parametrize('name, content, message', [
-    ('junk.pth', b'junk' * 99, 'cannot be read: '), ('list.pth', [1, 2], 'cannot be read: '),
-    ('junk.safetensors', b'junk' * 99, 'cannot be read: SafetensorError: '),
-    ('other.pth', dict(a=torch.zeros(1)), "classifier 'head.fc'")])
-def test_files_without_the_models_weights_are_one_line(samples, capsys, tmp_path, name, content, message):
-    path = tmp_path / name
-    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
-    line = error_of(capsys, 'robustness', f'test_assemble_resnet={path}', '--clean', samples / 'clean')
-    assert f'{name} must h' in line and message in line
-
-
-def test_damaged_weights_of_a_folder_are_named(tmp_path):
-    source = save(timm.create_model('test_assemble_resnet', num_classes=3), tmp_path / 'hub')
-    (tmp_path / 'hub' / 'model.safetensors').write_bytes(b'junk' * 99)
-    with pytest.raises(ValueError, match='hub: Error while deserializing'):
-        load_source(source)
-
-
-def test_damaged_training_checkpoint_is_not_taken_for_weights_alone(tmp_path):
-    """Its arguments name the network; the weights would fit another one."""
-    state = timm.create_model('test_assemble_resnet', num_classes=3).state_dict()
-    for num_classes in (3, 5):
-        args = argparse.Namespace(model='test_assemble_resnet', num_classes=num_classes, model_kwargs={})
-        torch.save(dict(state_dict=state, args=args, epoch=0), tmp_path / 'last.pth.tar')
-        context = nullcontext() if num_classes == 3 else pytest.raises(
-            ValueError, match='must be those of test_assemble_resnet as its arguments build it')
-        with context:
-            load_source(f'test_assemble_resnet={tmp_path / "last.pth.tar"}')
 
 
 @pytest.fixture
@@ -71,9 +39,12 @@ def test_models_without_a_classifier_or_for_other_channels_are_rejected(three_cl
 def test_folders_have_the_classes_that_timm_trained_them_as(three_classes, tmp_path):
     """Ten comes after two in train.py, whatever the order of the file list."""
     assert three_classes.classes == ('1', '10', '2')
-    source = save(timm.create_model('test_assemble_resnet', num_classes=3), tmp_path / 'model')
-    assert load_classifier('m', source, three_classes, CPU).class_map == [0, 2, 1]
-    assert load_classifier('m', lambda images: torch.zeros(len(images), 3), three_classes, CPU).class_map == [0, 2, 1]
+    model, args = timm.create_model('test_assemble_resnet', num_classes=3), dict(num_classes=3, model_kwargs={})
+    checkpoint = dict(state_dict=model.state_dict(), epoch=0, args=Namespace(model='test_assemble_resnet', **args))
+    torch.save(checkpoint, tmp_path / 'last.pth.tar')
+    for source in (save(model, tmp_path / 'model'), f'test_assemble_resnet={tmp_path / "last.pth.tar"}',
+                   lambda images: torch.zeros(len(images), 3)):
+        assert load_classifier('m', source, three_classes, CPU).class_map == [0, 2, 1]
 
 
 def test_structure_without_weights_makes_another_model(three_classes, tmp_path):

@@ -1,9 +1,8 @@
 """The distillation loss and task against the official losses, a loop, and the gradient of timm's own distillation."""
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from timm import create_model
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import nn
@@ -48,15 +47,6 @@ def test_losses_equal_the_official_ones(smoothing, temperature):
         assert torch.equal(result['output'], INPUTS['logits'])
 
 
-@given(seed=st.integers(0, 2 ** 16), batch=st.integers(1, 5), classes=st.integers(2, 9), temperature=st.floats(0.5, 9))
-@settings(deadline=None, max_examples=50)
-def test_cross_entropy_equals_a_loop(seed, batch, classes, temperature):
-    rng = np.random.default_rng(seed)
-    logits, probs = 5 * rng.standard_normal((batch, classes)), rng.dirichlet(np.ones(classes), batch)
-    loss = distillation_cross_entropy(torch.tensor(logits).float(), torch.tensor(probs).float(), temperature)
-    assert loss.item() == pytest.approx(oracle.cross_entropy(logits, probs, temperature), rel=1e-4)
-
-
 def test_gradient_equals_that_of_timms_task():
     """timm minimizes the KL divergence, which differs by the teacher's entropy."""
     from timm.task import LogitDistillationTask
@@ -93,12 +83,6 @@ def test_unpacking_returns_what_was_packed(labels, classes):
             assert torch.equal(unpacked, original)
 
 
-@pytest.mark.parametrize('shape', [(5,), (4, 3), (4, 5), (4, 7)])
-def test_targets_of_another_width_are_rejected(shape):
-    with pytest.raises(ValueError, match='targets must have 4 or 6 columns'):
-        unpack_targets(torch.zeros(shape), 3)
-
-
 @pytest.mark.parametrize('flags, weights', [
     ((None, None), (1, 1)), ((0.3, None), (0.3, 0.7)), ((None, 0.5), (1, 0.5)), ((0.3, 0.5), (0.3, 0.5))])
 def test_loss_weights_default_as_in_timm(flags, weights):
@@ -111,10 +95,15 @@ def test_loss_weights_default_as_in_timm(flags, weights):
     assert (task.task_loss_weight, task.distill_loss_weight) == pytest.approx(weights)
 
 
-def test_bad_arguments_are_named():
-    with pytest.raises(ValueError, match='temperature must be positive, got 0'):
-        distillation_cross_entropy(torch.zeros(2, 3), torch.zeros(2, 3), 0)
-    with pytest.raises(ValueError, match='temperature must be positive, got -1'):
-        StoredLogitsDistillationTask(FixedLogits(INPUTS['logits']), nn.CrossEntropyLoss(), temperature=-1)
-    with pytest.raises(ValueError, match=r'shape of logits, \(2, 3\), got \(2, 4\)'):
-        distillation_cross_entropy(torch.zeros(2, 3), torch.zeros(2, 4))
+@pytest.mark.parametrize('call, message', [
+    (lambda: distillation_cross_entropy(torch.zeros(2, 3), torch.zeros(2, 3), 0),
+     'temperature must be positive, got 0'),
+    (lambda: StoredLogitsDistillationTask(FixedLogits(INPUTS['logits']), nn.CrossEntropyLoss(), temperature=-1),
+     'temperature must be positive, got -1'),
+    (lambda: distillation_cross_entropy(torch.zeros(2, 3), torch.zeros(2, 4)),
+     r'shape of logits, \(2, 3\), got \(2, 4\)'),
+    *((lambda shape=shape: unpack_targets(torch.zeros(shape), 3), 'targets must have 4 or 6 columns')
+      for shape in ((5,), (4, 3), (4, 5), (4, 7)))])
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

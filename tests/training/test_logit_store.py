@@ -1,13 +1,11 @@
 """The store of teacher logits: rows in half precision, resuming, and what is rejected."""
 import json
-import multiprocessing
 import os
 import pickle
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
 
 from timm_assemble.training import SampleFingerprint, StoreInfo, TeacherLogits, TeacherLogitsWriter
 from timm_assemble.training.logit_store import shrink
@@ -53,31 +51,18 @@ def test_rows_are_those_written(store, temperature):
             rows.probabilities(i, temperature).double(), (logits[i] / temperature).softmax(0), rtol=8e-3, atol=1e-7)
 
 
-@given(seed=st.integers(0, 2 ** 16), classes=st.integers(2, 12), data=st.data())
-@settings(deadline=None, max_examples=60)
-def test_top_k_spreads_the_rest_evenly(seed, classes, data):
-    """Against a loop."""
-    k = data.draw(st.integers(1, classes - 1))
-    logits = np.random.default_rng(seed).standard_normal((3, classes)) * 3
-    arrays = shrink(torch.from_numpy(logits), k)
-    for i in range(3):
-        row = np.full(classes, arrays['rest'][i], dtype=np.float64)
-        row[arrays['indices'][i]] = arrays['values'][i]
-        probs = np.exp(row) / np.exp(row).sum()
-        np.testing.assert_allclose(probs, oracle.spread_evenly(logits[i], k), rtol=2e-2, atol=1e-4)
-
-
-@pytest.mark.parametrize('classes, index_type', [(CLASSES, np.uint16), (70_000, np.uint32)])
-def test_top_k_store_has_rows_and_index_type(tmp_path, classes, index_type):
+@pytest.mark.parametrize('top_k, classes, index_type', [
+    (1, CLASSES, np.uint16), (3, CLASSES, np.uint16), (CLASSES - 1, CLASSES, np.uint16), (3, 70_000, np.uint32)])
+def test_top_k_store_spreads_the_rest_evenly(tmp_path, top_k, classes, index_type):
     logits = logits_of(5, classes)
-    write(tmp_path / 's', info_of(3, classes, 5), logits).finish()
+    write(tmp_path / 's', info_of(top_k, classes, 5), logits).finish()
     assert sorted(p.name for p in (tmp_path / 's').iterdir()) == [
         'indices.npy', 'rest.npy', 'store.json', 'values.npy']
     assert np.load(tmp_path / 's' / 'indices.npy').dtype == index_type
     rows = TeacherLogits(tmp_path / 's')
     for i in range(5):
         np.testing.assert_allclose(
-            rows.probabilities(i).double(), oracle.spread_evenly(logits[i].numpy(), 3), rtol=2e-2, atol=1e-4)
+            rows.probabilities(i).double(), oracle.spread_evenly(logits[i].numpy(), top_k), rtol=2e-2, atol=1e-4)
         assert rows.logits(i).argmax() == logits[i].argmax()
 
 
@@ -105,19 +90,6 @@ def test_resumed_store_has_the_same_bytes(tmp_path):
     write(tmp_path / 'parts', info_of(), logits).finish()
     for name in ('logits.npy', 'store.json'):
         assert (tmp_path / 'parts' / name).read_bytes() == (tmp_path / 'whole' / name).read_bytes()
-    assert writer.missing() == []
-    (tmp_path / 'parts' / 'chunks').mkdir()  # as a kill between the last two steps leaves it
-    writer.finish()
-    assert not (tmp_path / 'parts' / 'chunks').exists()
-
-
-def test_resumes_after_a_kill_before_store_json_was_written(tmp_path):
-    (tmp_path / 's' / 'chunks').mkdir(parents=True)
-    (tmp_path / 's' / 'logits.npy').write_bytes(b'')
-    (tmp_path / 's' / '.store.json.12345678.timm-assemble').mkdir()
-    write(tmp_path / 's', info_of(), logits_of(10)).finish()
-    assert len(TeacherLogits(tmp_path / 's')) == 10
-    assert sorted(path.name for path in (tmp_path / 's').iterdir()) == ['logits.npy', 'store.json']
 
 
 @pytest.mark.parametrize('other', [
@@ -138,13 +110,11 @@ def test_folder_with_other_files_is_rejected(tmp_path):
 
 
 def test_check_rejects_other_samples_and_classes(store):
-    rows = TeacherLogits(store)
+    rows, other = TeacherLogits(store), SampleFingerprint(10, 'c', 'b' * 64, CLASSES)
     rows.check(SAMPLES, CLASSES)
     for samples, classes, message in (
             (SAMPLES, 8, 'num_classes must be 7, .* got 8'),
-            (SampleFingerprint(11, 'c', 'c', CLASSES), CLASSES, 'samples must be .* got 11 samples instead of 10'),
-            (SampleFingerprint(10, 'c', 'b' * 64, CLASSES), CLASSES, 'same images in another order or with other lab'),
-            (SampleFingerprint(10, 'c', 'c', CLASSES), CLASSES, 'other images or labels')):
+            (other, CLASSES, 'samples must be those of .*store, got the same images in another order or with other')):
         with pytest.raises(ValueError, match=message):
             rows.check(samples, classes)
 
@@ -192,16 +162,8 @@ def test_files_without_logits_are_rejected(tmp_path):
             TeacherLogits(path)
 
 
-def probability_of(rows, queue):
-    queue.put(rows.probabilities(4).tolist())
-
-
-def test_pickle_has_no_rows_and_another_process_maps_them(store):
+def test_pickle_has_no_rows(store):
+    """A worker process maps them itself."""
     rows = TeacherLogits(store)
-    rows.probabilities(0)
-    assert len(pickle.dumps(rows)) < 2000
-    queue = multiprocessing.get_context('spawn').Queue()
-    process = multiprocessing.get_context('spawn').Process(target=probability_of, args=(rows, queue))
-    process.start()
-    assert queue.get(timeout=120) == rows.probabilities(4).tolist()
-    process.join()
+    pickled = pickle.dumps(rows)
+    assert len(pickled) < 2000 and torch.equal(pickle.loads(pickled).probabilities(4), rows.probabilities(4))
