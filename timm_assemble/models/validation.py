@@ -109,7 +109,8 @@ def check_model_args(architecture: Any, args: Any) -> None:
         for key, value in args.items():  # what would build a model too: a string as a bool, a number that is not finite
             kind = type(parameters[key].default)
             kinds = {bool: (bool, int), int: (int,), float: (int, float)}.get(kind)
-            _check(not kinds or (type(value) in kinds and abs(value) < math.inf), key, value, f'of type {kind.__name__}')
+            _check(not kinds or (type(value) in kinds and abs(value) < math.inf), key, value,
+                   f'of type {kind.__name__}')
         model_entrypoint(architecture)(device='meta', **args)
 
 
