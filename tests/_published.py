@@ -1,20 +1,21 @@
-"""Small models with non-default arguments, three in the forms that people publish, and processes that push and load.
-
-huggingface_hub reads its environment when it is imported, so each of them is a process of its own.
-"""
+"""Small models with non-default arguments, three in the forms that people publish; pushes and pulls of them."""
 import argparse
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 
+import pytest
 import timm
 import torch
 import yaml
+from huggingface_hub import constants
 from timm.models import save_for_hf
 from timm.utils import CheckpointSaver, ModelEmaV3
 
-import timm_assemble  # noqa: F401  registers the models
+from timm_assemble.cli.main import main
 from timm_assemble.models.pretrained_cfg import input_channels
 
 FOLDER, WITH_EMA, FOUR_CHANNELS = 'folder', 'with-ema', 'four-channels'
@@ -33,22 +34,17 @@ OTHERS = {
     'assemble_resnet101': dict(width=8, aa_size=7, last_stride=1),
     'assemble_resnet152': dict(width=8, num_classes=0, aa_size=0, global_pool='gem', embedding_size=24),
 }
-PUSH_IN_TURN = """
-import contextlib, io, json, os, sys, timm_assemble
-from timm_assemble.__main__ import main
-done = []
-for token, *args in json.loads(sys.argv[1]):
-    os.environ.pop('HF_TOKEN', None)
-    os.environ.update({'HF_TOKEN': token} if token else {})
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        status = main(['push', *args])
-    done.append([status, out.getvalue(), err.getvalue()])
-print(json.dumps(done))
-"""
 PULL = """
-import sys, torch, timm, timm_assemble
+import contextlib, io, json, sys
+sources, codes = json.loads(sys.argv[1])
+said = []
+for code in codes:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(code, {})
+    said.append(out.getvalue())
+import timm, timm_assemble, torch
 from tests._published import logits
-torch.save([logits(timm.create_model(source, pretrained=True)) for source in sys.argv[2:]], sys.argv[1])
+torch.save(([logits(timm.create_model(source, pretrained=True)) for source in sources], said), sys.argv[2])
 """
 
 
@@ -116,32 +112,26 @@ def write_checkpoint(folder, kind, seed=0):
     return folder / 'model_best.pth.tar', best
 
 
-def environment(url, home, token='hf_writer'):
-    """Return the environment of a person who has never used the Hub on this machine, except for the token."""
+def push(url, *args, token='hf_writer'):
+    """Run the command in this process, as the account of a token; return status, output and errors."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setenv('HF_TOKEN', token)
+        patch.setattr(constants, 'ENDPOINT', url)
+        return main(['push', *map(str, args)]), out.getvalue(), err.getvalue()
+
+
+def pull(url, folder, sources, codes=()):
+    """Return the logits of models and what pieces of code print, in a process of a person who has never used the Hub.
+
+    The code runs first and as pasted, in an empty folder, with an empty cache and without a token.
+    """
+    (folder / 'empty').mkdir()
     others = {k: v for k, v in os.environ.items() if not k.startswith(('HF_', 'HUGGING'))}
-    return {**others, 'HF_ENDPOINT': url, 'HF_HOME': str(home), 'OMP_NUM_THREADS': '1', 'NO_PROXY': '127.0.0.1',
-            'HF_HUB_DISABLE_XET': '1', 'PYTHONWARNINGS': 'ignore', 'XDG_CACHE_HOME': str(home),
-            **({'HF_TOKEN': token} if token else {})}
-
-
-def push(env, *args, cwd=None):
-    return subprocess.run(
-        [sys.executable, '-m', 'timm_assemble', 'push', *map(str, args)], capture_output=True, text=True, timeout=120,
-        env={**env, 'PYTHONPATH': os.getcwd()}, cwd=cwd)
-
-
-def push_in_turn(env, *calls):
-    """Run commands in one process, which saves seconds for each; every call is a token and its arguments."""
-    calls = [[token, *map(str, args)] for token, *args in calls]
-    done = subprocess.run([sys.executable, '-c', PUSH_IN_TURN, json.dumps(calls)], capture_output=True, text=True,
-                          timeout=240, env=env)
-    assert done.returncode == 0, done.stderr
-    return [subprocess.CompletedProcess(args, *said) for (_, *args), said in zip(calls, json.loads(done.stdout))]
-
-
-def pull(env, file, *sources):
-    """Return the logits of models loaded in a process of its own."""
+    env = {**others, 'HF_ENDPOINT': url, 'HF_HOME': str(folder / 'home'), 'OMP_NUM_THREADS': '1',
+           'NO_PROXY': '127.0.0.1', 'HF_HUB_DISABLE_XET': '1', 'PYTHONWARNINGS': 'ignore', 'PYTHONPATH': os.getcwd()}
     done = subprocess.run(
-        [sys.executable, '-c', PULL, str(file), *sources], capture_output=True, text=True, timeout=120, env=env)
+        [sys.executable, '-c', PULL, json.dumps([[*sources], [*codes]]), str(folder / 'pulled.pt')],
+        capture_output=True, text=True, timeout=240, env=env, cwd=folder / 'empty')
     assert done.returncode == 0, done.stderr
-    return torch.load(file)
+    return torch.load(folder / 'pulled.pt')

@@ -62,35 +62,29 @@ def test_dry_run_of_a_checkpoint_writes_to_the_cache_only(tmp_path, cache, capsy
         assert f'{(made / name).stat().st_size:,} bytes' in out
 
 
-def test_dry_run_of_a_folder_leaves_its_card(folder, cache, capsys):
-    (folder / 'README.md').write_text(CARD)
+@pytest.mark.parametrize('card, revision, source, note', [
+    (CARD, None, 'hf-hub:user/name', 'README.md: sent with hf-hub:user/name in place of local-dir:model'),
+    (CARD, 'trial', 'hf-hub:user/name@trial', 'README.md: sent with hf-hub:user/name@trial in place of local-dir:model'),
+    (None, None, 'hf-hub:user/name', 'README.md: generated'),
+])
+def test_a_folders_card_is_sent_with_the_new_source_and_the_folder_is_not_changed(
+        folder, tmp_path, cache, capsys, card, revision, source, note):
+    if card:
+        (folder / 'README.md').write_text(card)
     before = _content(folder)
-    assert main(['push', str(folder), 'user/name', '--dry-run']) == 0
-    assert (f'README.md: sent with hf-hub:user/name in place of local-dir:model; {folder} is not changed\n'
-            in capsys.readouterr().out)
+    assert main(['push', str(folder), 'user/name', '--dry-run', *(['--revision', revision] if revision else [])]) == 0
+    assert f'{note}; {folder} is not changed\n' in capsys.readouterr().out
+    sent = prepare(folder, 'user/name', revision, tmp_path / 'output').files['README.md']
+    assert sent.decode() == (card.replace('local-dir:model', source) if card else sent.decode())
+    assert f"create_model('{source}', ".encode() in sent and sent == (tmp_path / 'output' / 'README.md').read_bytes()
     assert _content(folder) == before and not cache.exists()
-
-
-@pytest.mark.parametrize('revision, source', [(None, 'hf-hub:user/name'), ('trial', 'hf-hub:user/name@trial')])
-def test_a_folders_card_is_sent_with_the_new_source(folder, tmp_path, revision, source):
-    (folder / 'README.md').write_text(CARD)
-    sent = CARD.replace('local-dir:model', source)
-    publication = prepare(folder, 'user/name', revision, tmp_path / 'output')
-    assert publication.files['README.md'].decode() == sent == (tmp_path / 'output' / 'README.md').read_text()
-    (folder / 'README.md').write_text(sent)
+    (folder / 'README.md').write_bytes(sent)
     assert prepare(folder, 'user/name', revision).files['README.md'] == folder / 'README.md'
 
 
 def test_a_card_without_the_import_is_reported(folder):
     (folder / 'README.md').write_text('mine')
     assert 'does not say `import timm_assemble`' in prepare(folder, 'user/name').describe()
-
-
-def test_a_missing_card_is_generated_in_memory(folder):
-    before = _content(folder)
-    publication = prepare(folder, 'user/name')
-    assert b"create_model('hf-hub:user/name', pretrained=True)" in publication.files['README.md']
-    assert 'README.md: generated' in publication.describe() and _content(folder) == before
 
 
 def test_output_replaces_only_what_push_wrote_and_nobody_changed(tmp_path, folder):
@@ -114,7 +108,7 @@ def test_output_replaces_only_what_push_wrote_and_nobody_changed(tmp_path, folde
     assert prepare(output, 'user/name').files['README.md'] == output / 'README.md'
 
 
-def test_links_out_of_the_folder_are_skipped_and_named(folder, tmp_path):
+def test_links_out_of_the_folder_are_skipped_and_named_but_for_the_model(folder, tmp_path):
     secret = tmp_path / 'secret.txt'
     secret.write_text('root:x:0:0')
     (folder / 'LICENSE').symlink_to(secret)
@@ -122,6 +116,9 @@ def test_links_out_of_the_folder_are_skipped_and_named(folder, tmp_path):
     (folder / 'notes.txt').write_text('mine')
     (folder / 'same.txt').symlink_to('notes.txt')
     (folder / 'gone.txt').symlink_to('nowhere')
+    for name in ('config.json', 'model.safetensors'):  # these may be links, since their content is checked
+        (folder / name).rename(tmp_path / name)
+        (folder / name).symlink_to(tmp_path / name)
     publication = prepare(folder, 'user/name')
     assert [*publication.files] == ['README.md', 'config.json', 'model.safetensors', 'notes.txt', 'same.txt']
     assert b'root' not in publication.files['README.md']  # a generated one
@@ -140,13 +137,6 @@ def test_a_snapshot_of_the_hugging_face_cache_is_sent_with_its_card(folder, tmp_
     publication = prepare(snapshot, 'user/name')
     assert [*publication.files] == ['README.md', 'config.json', 'model.safetensors'] and not publication.left_out
     assert publication.files['README.md'].decode() == CARD.replace('local-dir:model', 'hf-hub:user/name')
-
-
-def test_model_files_may_be_links(folder, tmp_path):
-    for name in ('config.json', 'model.safetensors'):
-        (folder / name).rename(tmp_path / name)
-        (folder / name).symlink_to(tmp_path / name)
-    assert {'config.json', 'model.safetensors'} <= set(prepare(folder, 'user/name').files)
 
 
 def test_files_that_can_run_code_are_not_sent(folder):
@@ -182,19 +172,9 @@ CONFIG = 'path must have a config.json'
     (lambda f: (f / 'model.safetensors').write_bytes((f / 'model.safetensors').read_bytes()[:-100]),
      'path must have a model.safetensors'),
     (lambda f: _change_config(f, architecture='resnet18'), "one of this package's models, got 'resnet18'"),
-    (lambda f: _change_config(f, architecture=[3]), rf'{CONFIG}.*architecture must be .*, got \[3\]'),
     (lambda f: _change_config(f, pretrained_cfg=dict(input_size=[4, 160, 160])),
      r"input_size must have the model's 3 channels, got \[4, 160, 160\]"),
-    (lambda f: _change_config(f, pretrained_cfg=dict(input_size=3)), CONFIG),
-    (lambda f: _change_config(f, pretrained_cfg=dict(nonesuch=3)), CONFIG),
-    (lambda f: _change_config(f, pretrained_cfg=[1]), CONFIG),
-    (lambda f: _change_config(f, pretrained_cfg=dict(mean=None, std=3)), CONFIG),
     (lambda f: _change_config(f, model_args=dict(widht=8)), f"{CONFIG}.*'widht'"),
-    (lambda f: _change_config(f, model_args=5), CONFIG),
-    (lambda f: _change_config(f, model_args=dict(width='wide')), CONFIG),
-    (lambda f: _change_config(f, model_args=dict(layers='many')), CONFIG),
-    (lambda f: _change_config(f, model_args=dict(layers=[20000, 1, 1, 1])), f'{CONFIG}.*at most 500 in total'),
-    (lambda f: (f / 'config.json').write_text('null'), CONFIG),
     (lambda f: (f / 'config.json').write_text('{'), CONFIG),
     (lambda f: (f / 'README.md').write_bytes(b'\xff'), 'path must have a README.md in UTF-8'),
 ])
@@ -205,27 +185,14 @@ def test_a_bad_folder_is_reported_in_one_line_within_seconds(folder, damage, mes
     assert time.monotonic() - start < 10
 
 
-@pytest.mark.parametrize('changes', [
-    dict(num_classes='many'), dict(model=3), dict(model_kwargs=[1]), dict(input_size=3), dict(mean='grey')])
-def test_bad_training_arguments_are_one_line_and_status_2(tmp_path, capsys, changes):
+def test_a_bad_checkpoint_is_one_line_and_status_2_and_nothing_is_written(tmp_path, cache, capsys):
     path, _ = write_checkpoint(tmp_path / 'run', FOUR_CHANNELS)
     checkpoint = torch.load(path, weights_only=False)
-    vars(checkpoint['args']).update(changes)
+    checkpoint['state_dict']['head.fc.bias'].fill_(float('nan'))
     torch.save(checkpoint, path)
-    (path.parent / 'args.yaml').unlink()
     assert main(['push', str(path), 'user/name']) == 2
-    assert capsys.readouterr().err.count('\n') == 1
-
-
-def test_a_checkpoint_with_nan_is_rejected(tmp_path, cache):
-    path, _ = write_checkpoint(tmp_path / 'run', FOUR_CHANNELS)
-    checkpoint = torch.load(path, weights_only=False)
-    for tensor in checkpoint['state_dict'].values():
-        if tensor.is_floating_point():
-            tensor.fill_(float('nan'))
-    torch.save(checkpoint, path)
-    _rejected('must be finite', path, 'user/name')
-    assert not cache.exists()
+    err = capsys.readouterr().err
+    assert 'head.fc.bias must be finite' in err and err.count('\n') == 1 and not cache.exists()
 
 
 def test_line_breaks_in_args_yaml_do_not_reach_the_card(tmp_path):

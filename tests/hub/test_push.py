@@ -1,24 +1,21 @@
-"""Publishing and loading over HTTP, with a server of the tests; two people are two processes with empty caches."""
+"""Publishing and loading over HTTP, with a server of the tests. The one who loads is a process with an empty cache."""
 import os
 import re
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
-from huggingface_hub import ModelCard, constants
-
-from timm_assemble.cli.main import main
+from huggingface_hub import ModelCard
 
 from .._hub_server import running_hub
 from .._published import (
-    FOLDER, FOUR_CHANNELS, OTHERS, VARIANTS, WITH_EMA, environment, logits, pull, push, push_in_turn, write_checkpoint,
-    write_folder,
+    FOLDER, FOUR_CHANNELS, OTHERS, VARIANTS, WITH_EMA, logits, pull, push, write_checkpoint, write_folder,
 )
 
 
@@ -30,41 +27,56 @@ def hub():
 
 @pytest.fixture(scope='module')
 def published(hub, tmp_path_factory):
-    """Push the three variants; return the finished commands, the models and the paths by kind."""
-    root, done, models, paths = tmp_path_factory.mktemp('published'), {}, {}, {}
-    for kind in VARIANTS:
-        if kind == FOLDER:
-            paths[kind], models[kind] = root / kind, write_folder(root / kind)
-        else:
+    """Every registered model with its own arguments, and one repository with a change and a branch, pushed and pulled.
+
+    Attributes by kind or revision: ``said``, the command's output, ``models``, ``paths``, ``cards``, what was published
+    as README.md, ``pulled``, logits, and ``prints``, what the cards' code prints.
+    """
+    root = tmp_path_factory.mktemp('published')
+    models, paths, said = {}, {}, {}
+    for kind in (*VARIANTS, *OTHERS):
+        paths[kind] = root / kind
+        if kind in (WITH_EMA, FOUR_CHANNELS):
             paths[kind], models[kind] = write_checkpoint(root / kind, kind)
-        done[kind] = push(environment(hub.url, root / 'home'), paths[kind], f'user/{kind}')
-        assert done[kind].returncode == 0, done[kind].stderr
-    return done, models, paths
+        else:
+            models[kind] = write_folder(root / kind, kind)
+        status, said[kind], err = push(hub.url, paths[kind], f'user/{kind}', *(
+            () if paths[kind].is_dir() else ('--output', root / f'{kind}-made')))
+        assert status == 0, err
+    again = {name: write_folder(root / f'again{i}', seed=i) for i, name in enumerate(('first', 'main', 'trial'))}
+    for i, *more in ((0,), (0,), (1,), (2, '--revision', 'trial')):
+        status, said['again'], err = push(hub.url, root / f'again{i}', 'user/again', *more)
+        assert status == 0, err
+    first = hub.repos['user/again'].branches['main'][1][0]
+    models.update({f'again@{first if name == "first" else name}': model for name, model in again.items()})
+    cards = {kind: hub.repos[f'user/{kind}'].find('main')[1]['README.md'].decode() for kind in VARIANTS}
+    usages = [card.split('## Usage\n')[1] for card in cards.values()]
+    codes = [code for usage in usages for code in re.findall(r'^```python\n(.*?)^```', usage, flags=re.S | re.M)]
+    pulled, prints = pull(hub.url, root, [f'hf-hub:user/{kind}' for kind in models], codes)
+    return SimpleNamespace(
+        said=said, models=models, paths=paths, cards=cards, pulled=dict(zip(models, pulled)),
+        prints=dict(zip(cards, prints, strict=True)))
 
 
-def test_pulled_logits_are_equal(hub, published, tmp_path):
-    """Every registered model with its own arguments, to the last bit, from an empty cache and without a token."""
-    models = {**published[1], **{name: write_folder(tmp_path / name, name) for name in OTHERS}}
-    for done in push_in_turn(environment(hub.url, tmp_path / 'pusher'),
-                             *(('hf_writer', tmp_path / name, f'user/{name}') for name in OTHERS)):
-        assert done.returncode == 0, done.stderr
-    pulled = pull(environment(hub.url, tmp_path / 'home', token=None), tmp_path / 'logits.pt',
-                  *(f'hf-hub:user/{kind}' for kind in models))
-    for (kind, model), got in zip(models.items(), pulled):
-        assert torch.equal(got, logits(model)) and torch.isfinite(got).all(), kind
-    names = {model.pretrained_cfg['architecture'] for model in models.values()}
+def test_pulled_logits_are_equal(published):
+    """To the last bit, from an empty cache and without a token."""
+    for kind, model in published.models.items():
+        assert torch.equal(published.pulled[kind], logits(model)) and published.pulled[kind].isfinite().all(), kind
+    names = {model.pretrained_cfg['architecture'] for model in published.models.values()}
     assert names == set(timm.list_models(module='assemble_resnet'))
 
 
-@pytest.mark.parametrize('kind', VARIANTS)
-def test_only_safe_files_are_published(hub, published, kind):
-    files = hub.repos[f'user/{kind}'].find('main')[1]
-    assert set(files) == {'config.json', 'model.safetensors', 'README.md'}
+def test_push_again_with_a_change_and_to_a_branch(hub, published):
+    repo = hub.repos['user/again']
+    assert "'hf-hub:user/again@trial'" in published.said['again']
+    assert "'hf-hub:user/again@trial'" in repo.find('trial')[1]['README.md'].decode()
+    assert len(repo.branches['main']) == 3, 'made, pushed, changed: a push without a change makes no commit'
 
 
 @pytest.mark.parametrize('kind', VARIANTS)
-def test_the_published_card_is_read_by_huggingface_hub(hub, published, kind):
-    card = hub.repos[f'user/{kind}'].find('main')[1]['README.md'].decode()
+def test_safe_files_and_a_card_that_huggingface_hub_reads_are_published(hub, published, kind):
+    assert {*hub.repos[f'user/{kind}'].find('main')[1]} == {'config.json', 'model.safetensors', 'README.md'}
+    card = published.cards[kind]
     data = ModelCard(card, ignore_metadata_errors=False).data
     assert data.library_name == 'timm' and 'timm_assemble' in data.tags and data.license == 'apache-2.0'
     assert data.pipeline_tag == 'image-classification'
@@ -73,71 +85,41 @@ def test_the_published_card_is_read_by_huggingface_hub(hub, published, kind):
     assert '/somewhere' not in card and 'local-dir' not in card
     if kind == FOLDER:
         assert 'Nothing has been measured' in card and data.eval_results is None and '## Training' not in card
-    else:
-        assert data.datasets == ['cifar10'] and data.metrics == ['accuracy']
-        assert [(r.dataset_name, r.metric_value) for r in data.eval_results] == [('cifar10', 61.25)]
-        assert '| `lr` | 0.05 |' in card and 'after epoch 3' in card
+        return
+    assert data.datasets == ['cifar10'] and data.metrics == ['accuracy']
+    assert [(r.dataset_name, r.metric_value) for r in data.eval_results] == [('cifar10', 61.25)]
+    assert '| `lr` | 0.05 |' in card and 'after epoch 3' in card
+    weights = 'the exponential moving average (EMA)' if kind == WITH_EMA else (
+        'the trained ones; the checkpoint has no EMA')
+    assert f'{weights}, after epoch 3' in published.said[kind] and f'{weights}, after epoch 3' in card
 
 
 @pytest.mark.parametrize('kind', VARIANTS)
-def test_the_cards_code_runs_as_pasted(hub, published, kind, tmp_path):
-    """As pasted, in an empty folder with an empty cache; only the package is already installed."""
-    card = hub.repos[f'user/{kind}'].find('main')[1]['README.md'].decode()
-    usage = card.split('## Usage\n')[1]
-    assert 'pip install timm-assemble' in usage
-    code, = re.findall(r'^```python\n(.*?)^```', usage, flags=re.S | re.M)
-    env = environment(hub.url, tmp_path / 'home', token=None)
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120, cwd=tmp_path,
-                          env={**env, 'PYTHONPATH': os.getcwd()})
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    classes = VARIANTS[kind][1]['num_classes']
-    assert sum(line.startswith('class ') for line in lines) == min(5, classes)
+def test_the_cards_code_runs_as_pasted(published, kind):
+    usage = published.cards[kind].split('## Usage\n')[1]
+    assert 'pip install timm-assemble' in usage and '\nimport timm_assemble ' in usage
+    lines, args = published.prints[kind].splitlines(), VARIANTS[kind][1]
+    assert sum(line.startswith('class ') for line in lines) == min(5, args['num_classes'])
     assert sum(line.startswith('stride ') for line in lines) == 5
-    assert f'embedding (1, {VARIANTS[kind][1].get("embedding_size") or 32 * VARIANTS[kind][1]["width"]})' in lines
+    assert f'embedding (1, {args.get("embedding_size") or 32 * args["width"]})' in lines
 
 
-def test_the_weights_are_named(hub, published):
-    done, _, _ = published
-    assert 'exponential moving average (EMA), after epoch 3' in done[WITH_EMA].stdout
-    assert 'the trained ones; the checkpoint has no EMA, after epoch 3' in done[FOUR_CHANNELS].stdout
-    assert b'(EMA)' in hub.repos[f'user/{WITH_EMA}'].find('main')[1]['README.md']
-
-
-def test_push_again_with_a_change_and_to_a_branch(hub, tmp_path):
-    repo = 'user/again'
-    first, second, third = (write_folder(tmp_path / f'model{i}', seed=i) for i in (1, 2, 3))
-    *done, branch = push_in_turn(
-        environment(hub.url, tmp_path / 'home'), ('hf_writer', tmp_path / 'model1', repo),
-        ('hf_writer', tmp_path / 'model1', repo), ('hf_writer', tmp_path / 'model2', repo),
-        ('hf_writer', tmp_path / 'model3', repo, '--revision', 'trial'))
-    assert [d.returncode for d in done] == [0, 0, 0], done
-    assert branch.returncode == 0 and "'hf-hub:user/again@trial'" in branch.stdout, branch.stderr
-    assert "'hf-hub:user/again@trial'" in hub.repos[repo].find('trial')[1]['README.md'].decode()
-    assert len(hub.repos[repo].branches['main']) == 3, 'made, pushed, changed: a push without a change makes no commit'
-    main = hub.repos[repo].branches['main']
-    pulled = pull(environment(hub.url, tmp_path / 'fresh', token=None), tmp_path / 'logits.pt',
-                  f'hf-hub:{repo}', f'hf-hub:{repo}@trial', f'hf-hub:{repo}@{main[1][0]}')
-    for got, model in zip(pulled, (second, third, first)):
-        assert torch.equal(got, logits(model))
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('pushed') / 'model'
+    write_folder(folder, seed=4)
+    (folder / 'README.md').write_text('---\nlibrary_name: timm\n---\nimport timm_assemble\n')  # else one is generated
+    return folder
 
 
 @pytest.fixture
-def folder(tmp_path):
-    write_folder(tmp_path / 'model', seed=4)
-    return tmp_path / 'model'
-
-
-@pytest.fixture
-def command(hub, monkeypatch, capsys, folder):
-    """``push`` in this process, of the folder; returns status, output and error. The folder must not change."""
-    def run(repo, *options, token='hf_writer', url=hub.url):
-        monkeypatch.setenv('HF_TOKEN', token)
-        monkeypatch.setattr(constants, 'ENDPOINT', url)
+def command(hub, folder):
+    """``push`` of the folder, which must not change; returns status, output and errors."""
+    def run(repo, *options, url=hub.url, **kwargs):
         before = {f.name: (f.read_bytes(), f.stat().st_mtime_ns) for f in folder.iterdir()}
-        status = main(['push', str(folder), repo, *options])
+        done = push(url, folder, repo, *options, **kwargs)
         assert before == {f.name: (f.read_bytes(), f.stat().st_mtime_ns) for f in folder.iterdir()}
-        return status, *capsys.readouterr()
+        return done
 
     yield run
     hub.failing.clear()
@@ -211,9 +193,8 @@ def test_a_captive_portal_or_a_hanging_server_is_one_sentence(hub, command, mode
 @pytest.mark.skipif('OLAH' not in os.environ, reason='OLAH is the path of the executable olah-cli, `pip install olah`')
 def test_an_independent_server_gives_the_same_logits(published, tmp_path):
     """olah from PyPI, offline, with a mirror that is a git repository of the published folder."""
-    _, models, paths = published
     mirror = tmp_path / 'mirrors' / 'models' / 'user' / FOLDER
-    shutil.copytree(paths[FOLDER], mirror)
+    shutil.copytree(published.paths[FOLDER], mirror)
     for command in (['init', '-q', '-b', 'main'], ['add', '.'],
                     ['-c', 'user.name=t', '-c', 'user.email=t@t', 'commit', '-q', '-m', 'Publish']):
         subprocess.run(['git', *command], cwd=mirror, check=True)
@@ -234,9 +215,8 @@ def test_an_independent_server_gives_the_same_logits(published, tmp_path):
                 except OSError:
                     with pytest.raises(subprocess.TimeoutExpired):  # it still runs; give it a moment
                         server.wait(0.3)
-            pulled, = pull(environment(url, tmp_path / 'home', token=None), tmp_path / 'logits.pt',
-                           f'hf-hub:user/{FOLDER}')
+            (pulled,), _ = pull(url, tmp_path, [f'hf-hub:user/{FOLDER}'])
         finally:
             server.terminate()
             server.wait(20)
-    assert torch.equal(pulled, logits(models[FOLDER]))
+    assert torch.equal(pulled, logits(published.models[FOLDER]))

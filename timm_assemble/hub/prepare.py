@@ -12,7 +12,7 @@ import timm
 from timm.models import save_for_hf
 
 from ..models.train_checkpoint import TrainedModel, read_train_checkpoint
-from ..models.validation import check_model_folder, check_weights
+from ..models.validation import check_model_config, check_weights
 from ..utils.atomic import MODEL_FILES, atomic_folder
 from ..utils.cache import cache_folder
 from ..utils.checksum import file_sha256
@@ -142,7 +142,7 @@ def _read_folder(folder: Path) -> Tuple[Any, Dict[str, Any]]:
         hint = f'; to publish a checkpoint, give its file, such as {checkpoints[-1]}' if checkpoints else ''
         raise ValueError(f'path must have {" and ".join(MODEL_FILES)}; {folder} lacks {" and ".join(missing)}{hint}')
     with _as_value_error(f'path must have a config.json as timm writes it, got {folder}'):
-        check_model_folder(folder)
+        check_model_config(folder / 'config.json')
         config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
     architecture = config['architecture']
     if not is_registered_here(architecture):

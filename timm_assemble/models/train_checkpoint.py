@@ -10,10 +10,7 @@ from timm.models import PretrainedCfg, clean_state_dict, parse_model_name
 from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
 
 from .pretrained_cfg import input_channels
-from .validation import (
-    CFG_RULES, Rules, check_model_args, check_model_source, check_pretrained_cfg, check_values, check_weights,
-    error_line, is_integer, is_number, is_numbers,
-)
+from .validation import check_model_args, check_model_source, check_pretrained_cfg, check_weights, error_line
 
 __all__ = ['NotTrainCheckpointError', 'TrainedModel', 'read_train_checkpoint']
 
@@ -23,26 +20,6 @@ TRAINING_ONLY = (
     'drop_rate', 'drop_path_rate', 'drop_block_rate', 'device', 'dtype', 'pretrained_cfg_overlay',
     'drop_block_start_rate',  # the training's schedule takes it out before it makes the model
 )
-# arguments of train.py that are read here or shown on a model card
-STRINGS = (
-    'model gp interpolation eval_metric val_split dataset opt sched train_crop_mode aa remode mixup_mode amp_dtype '
-    'kd_model_name kd_loss_type')
-NUMBERS = (
-    'epochs batch_size grad_accum_steps world_size lr lr_base lr_base_size momentum weight_decay clip_grad layer_decay '
-    'warmup_epochs warmup_lr min_lr cooldown_epochs hflip vflip color_jitter aug_repeats reprob mixup cutmix '
-    'mixup_off_epoch smoothing drop drop_path drop_block bn_momentum bn_eps model_ema_decay kd_temperature '
-    'distill_loss_weight task_loss_weight seed')
-ARG_RULES: Rules = {
-    **dict.fromkeys(STRINGS.split(), (lambda value: isinstance(value, str), 'a string')),
-    **dict.fromkeys(NUMBERS.split(), (is_number, 'a number')),
-    **dict.fromkeys(('num_classes', 'in_chans'), (is_integer, 'an integer')),
-    **dict.fromkeys(('scale', 'ratio'), (is_numbers, 'a list of numbers')),
-    **{key: CFG_RULES[key] for key in ('mean', 'std', 'crop_pct', 'input_size')},
-    **dict.fromkeys(('sched_on_updates', 'bce_loss', 'model_ema', 'model_ema_warmup', 'amp', 'pretrained'),
-                    (lambda value: isinstance(value, bool), 'true or false')),
-    'img_size': (lambda value: is_integer(value, 1, 65_536), 'an integer from 1 to 65536'),
-    'model_kwargs': (lambda value: isinstance(value, dict), 'a mapping'),
-}
 
 
 class NotTrainCheckpointError(ValueError):
@@ -92,11 +69,10 @@ def _comparable(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _check_args(args: Any, where: str) -> Dict[str, Any]:
+def _given(args: Any, where: str) -> Dict[str, Any]:
     """Return the arguments that are given, strings with line breaks as one line: they are shown on model cards."""
-    if not isinstance(args, dict) or not args.get('model'):
+    if not isinstance(args, dict) or not isinstance(args.get('model'), str):
         raise ValueError(f'{where} must be the arguments of train.py with a model, got {reprlib.repr(args)}')
-    check_values(args, ARG_RULES, where)
     return {k: ' '.join(v.split()) if isinstance(v, str) and v.splitlines() not in ([], [v]) else v
             for k, v in args.items() if v is not None}
 
@@ -108,9 +84,8 @@ def _read_args(path: Path, checkpoint: Dict[str, Any]) -> Tuple[Dict[str, Any], 
     """
     import yaml
 
-    within = dict(vars(checkpoint['args'])) if isinstance(checkpoint.get('args'), argparse.Namespace) else {}
-    if within:
-        within = _check_args(within, str(path))
+    namespace = checkpoint.get('args')
+    within = _given(dict(vars(namespace)), str(path)) if isinstance(namespace, argparse.Namespace) else {}
     file = path.with_name('args.yaml')
     if not file.is_file():
         if not within:
@@ -120,7 +95,7 @@ def _read_args(path: Path, checkpoint: Dict[str, Any]) -> Tuple[Dict[str, Any], 
         beside = yaml.safe_load(file.read_text(encoding='utf-8'))
     except (yaml.YAMLError, ValueError, RecursionError) as e:
         raise ValueError(f'{file} must be YAML as train.py writes it: {error_line(e)}') from e
-    beside = _check_args(beside, str(file))
+    beside = _given(beside, str(file))
     for key in BUILDING:
         a, b = _comparable(beside.get(key)), _comparable(within.get(key))
         if within and a != b and not (key == 'num_classes' and a is None):  # train.py fills this one in
@@ -158,18 +133,18 @@ def _constructor_args(args: Dict[str, Any], base_args: Dict[str, Any]) -> Dict[s
 def _overlay(args: Dict[str, Any], cfg: Dict[str, Any], model_args: Dict[str, Any]) -> Dict[str, Any]:
     """Return the entries of the configuration that training changed: its input, and labels of other classes."""
     channels = model_args.get('in_chans', 3)
-    overlay: Dict[str, Any] = {k: None for k in ('url', 'file', 'hf_hub_id', 'source') if cfg.get(k)}
-    overlay.update(input_channels({**cfg, **{key: args.get(key) or cfg[key] for key in ('mean', 'std')}}, channels))
-    if args.get('input_size') or args.get('img_size'):
-        size = args['input_size'][1:] if args.get('input_size') else [args['img_size']] * 2
-        overlay.update(input_size=(channels, *size), pool_size=None, test_input_size=None, test_pool_size=None)
-    if args.get('crop_pct'):
-        overlay.update(crop_pct=args['crop_pct'], test_crop_pct=None)
-    if args.get('interpolation'):
-        overlay.update(interpolation=args['interpolation'])
+    given = {k: args[k] for k in ('input_size', 'mean', 'std', 'crop_pct', 'interpolation') if args.get(k)}
+    if args.get('img_size'):
+        given.setdefault('input_size', (channels, args['img_size'], args['img_size']))
+    check_pretrained_cfg(given)
+    if 'input_size' in given:
+        given.update(pool_size=None, test_input_size=None, test_pool_size=None)
+    if 'crop_pct' in given:
+        given.update(test_crop_pct=None)
     if model_args.get('num_classes', cfg['num_classes']) != cfg['num_classes']:
-        overlay.update(label_names=None, label_descriptions=None)
-    return overlay
+        given.update(label_names=None, label_descriptions=None)
+    given.update({k: None for k in ('url', 'file', 'hf_hub_id', 'source') if cfg.get(k)})
+    return {**given, **input_channels({**cfg, **given}, channels)}
 
 
 def read_train_checkpoint(path: Path) -> TrainedModel:
@@ -187,17 +162,12 @@ def read_train_checkpoint(path: Path) -> TrainedModel:
     args, file = _read_args(path, checkpoint)
     try:
         architecture, cfg, base_args = _base(args['model'])
-    except ValueError as e:
-        raise ValueError(f'{file}: {e}') from e
-    model_args = _constructor_args(args, base_args)
-    check_model_args(architecture, model_args, file)
-    overlay = _overlay(args, cfg, model_args)
-    check_pretrained_cfg({**cfg, **overlay}, file, model_args.get('num_classes'))
-    try:
+        model_args = _constructor_args(args, base_args)
+        check_model_args(architecture, model_args)
         model: Any = timm.create_model(
-            architecture, pretrained_cfg=dict(cfg, architecture=architecture), pretrained_cfg_overlay=overlay,
-            **model_args)
-    except Exception as e:  # a model of timm raises any kind for its arguments
+            architecture, pretrained_cfg=dict(cfg, architecture=architecture),
+            pretrained_cfg_overlay=_overlay(args, cfg, model_args), **model_args)
+    except Exception as e:  # arguments of another type or value raise any kind
         raise ValueError(f'{file}: {error_line(e)}') from e
     ema = checkpoint.get('state_dict_ema') is not None
     try:
