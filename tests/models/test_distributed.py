@@ -4,6 +4,8 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
+import timm_assemble  # noqa: F401 (registers the models in the spawned processes)
+
 
 def _train(rank, store):
     torch.set_num_threads(1)
