@@ -5,18 +5,20 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Dict
+from typing import Any, Dict, Sequence
 
 os.environ.update(HF_HUB_OFFLINE='1', WANDB_MODE='disabled', NO_ALBUMENTATIONS_UPDATE='1')  # tests download nothing
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import timm
+import torch
 
-import timm_assemble  # noqa: E402, F401
+import timm_assemble  # noqa: F401
 
 MODELS = ('assemble_resnet50', 'assemble_resnet50_d_sk', 'test_assemble_resnet')
-# timm's nearest models: with them a fault of a library shows as one
-REFERENCES = {'assemble_resnet50': 'resnet50d', 'assemble_resnet50_d_sk': 'skresnet50d', 'test_assemble_resnet': 'resnet50d'}
+# timm's nearest models run beside them, so that a fault of the library itself shows as one
+REFERENCES = {
+    'assemble_resnet50': 'resnet50d', 'assemble_resnet50_d_sk': 'skresnet50d', 'test_assemble_resnet': 'resnet50d'}
 NAMES = (*MODELS, *dict.fromkeys(REFERENCES.values()))
 _cases: Dict[str, Dict[str, Any]] = {}  # by pytest's node id
 
@@ -29,10 +31,20 @@ def name(request):
 @pytest.fixture
 def run_how(request, name):
     """Run the module's HOW, the lines of docs/ecosystem.md, with this model and return their variables."""
-    def run(**variables: Any) -> SimpleNamespace:
-        exec(request.module.HOW.replace(MODELS[0], name), variables)
+    def run(of_reference: Sequence[str] = (), **variables: Any) -> SimpleNamespace:
+        """``of_reference`` is a word of HOW and the word that timm's models need instead."""
+        code = request.module.HOW.replace(MODELS[0], name)
+        exec(code if name in MODELS or not of_reference else code.replace(*of_reference), variables)
         return SimpleNamespace(**variables)
     return run
+
+
+@pytest.fixture
+def folder(name, tmp_path):
+    """A trained model in Hugging Face format, as ``timm-assemble convert`` and timm write it."""
+    path = tmp_path / 'trained'
+    timm.models.save_for_hf(timm.create_model(name), path)
+    return path
 
 
 @pytest.fixture(autouse=True)
@@ -43,11 +55,11 @@ def fresh(tmp_path, monkeypatch):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption('--report', metavar='FILE', help='JSON file to write: each library, what was done, and the outcome.')
+    parser.addoption('--report', metavar='FILE', help='JSON file of outcomes to write.')
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line('filterwarnings', 'ignore')  # the project's rule, warnings are errors, is not the libraries'
+    config.addinivalue_line('filterwarnings', 'ignore')  # for libraries, warnings are no errors
 
 
 def pytest_collection_modifyitems(items: list) -> None:
@@ -81,5 +93,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     report = session.config.getoption('report')
     if report and not hasattr(session.config, 'workerinput'):  # pytest-xdist's workers report to their controller
         cases = sorted(_cases.values(), key=lambda case: case.pop('index'))
-        versions = {package: version(package) for package in ('timm', 'torch')}
-        Path(report).write_text(json.dumps(dict(date=str(date.today()), versions=versions, cases=cases), indent=1) + '\n')
+        results = dict(
+            date=str(date.today()), versions={package: version(package) for package in ('timm', 'torch')}, cases=cases)
+        Path(report).write_text(json.dumps(results, indent=1) + '\n')

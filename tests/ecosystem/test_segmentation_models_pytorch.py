@@ -1,6 +1,7 @@
 """segmentation_models_pytorch: every decoder that takes a convolutional encoder, with its depths and output strides."""
 import pytest
 import segmentation_models_pytorch as smp
+import timm
 import torch
 
 LIBRARY = 'segmentation-models-pytorch'
@@ -52,6 +53,14 @@ def train_step(model, side=64):
 def test_lines_of_the_page(run_how):
     """Run these lines and train one step."""
     train_step(run_how().model)
+
+
+def test_weights_of_a_folder(folder, name):
+    """Load the weights of a folder with 'tu-local-dir:trained'."""
+    model = smp.Unet(f'tu-local-dir:{folder}', encoder_weights=True)
+    expected = timm.create_model(f'local-dir:{folder}', pretrained=True).state_dict()
+    weights = model.encoder.model.state_dict()
+    assert weights and all(value.equal(expected[entry]) for entry, value in weights.items())
 
 
 @pytest.mark.parametrize('configuration', CONFIGURATIONS)
