@@ -2,14 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test conformance bench clean
+.PHONY: demo test conformance ecosystem bench clean
 
-.venv/bin/python:
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
+%/bin/python:
+	$(PYTHON) -m venv $*
+	$@ -m pip install --quiet --upgrade pip
 
-.venv/%: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+.SECONDEXPANSION:  # the stamp of an extra lies in its environment
+.venv/demo .venv/test .venv-ecosystem/ecosystem: pyproject.toml | $$(@D)/bin/python
+	$(@D)/bin/python -m pip install --quiet --editable '.[$(@F)]'
 	touch $@
 
 # Threads that spin while they wait take the cores from each other where other programs run: 3 images/s in place of 8.
@@ -25,8 +26,12 @@ test: .venv/test
 conformance: .venv/test  ## timm's own model tests on these models, with the oldest supported timm and the newest
 	$(BIN)/python -m tests.conformance.run
 
+ecosystem: .venv-ecosystem/ecosystem  ## libraries that take timm's models, on these models, into docs/ecosystem.md
+	.venv-ecosystem/bin/python -m pytest tests/ecosystem --report docs/ecosystem.json
+	.venv-ecosystem/bin/python -m docs.ecosystem
+
 bench: .venv/test  ## the short form of every benchmark, into bench-output/
 	$(BIN)/python -m benchmarks.all --short
 
 clean:
-	rm -rf .venv .conformance
+	rm -rf .venv .venv-ecosystem .conformance

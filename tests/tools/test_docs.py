@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import draw_network, package_tree, robustness_table, training_tables, variants
+from docs import draw_network, ecosystem, package_tree, robustness_table, training_tables, variants
 from docs.generated_block import markdown_table, rewrite_block
 from timm_assemble.cli import main as command_line
 from timm_assemble.robustness.results.schema import check_results
@@ -22,6 +22,7 @@ GENERATED = {
     'training_tables': (training_tables.PAGE, training_tables.page),
     'robustness_table --write': (robustness_table.PAGE, lambda text: rewrite_block(
         text, robustness_table.BEGIN, robustness_table.END, robustness_table.tables(ROBUSTNESS))),
+    'ecosystem': (ecosystem.PAGE, lambda text: rewrite_block(text, ecosystem.BEGIN, ecosystem.END, ecosystem.block())),
     'package_tree': (package_tree.PAGE, lambda text: package_tree.page()),
     'draw_network': (draw_network.DRAWING, lambda text: draw_network.drawing())}
 PAGES = [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md')), *sorted(ROOT.glob('benchmarks/**/*.md'))]
@@ -144,3 +145,23 @@ def test_robustness_results_that_do_not_belong_together_are_rejected(tmp_path):
     for paths in ([], [ROBUSTNESS[0], other], [ROBUSTNESS[0], fewer], [incomplete]):
         with pytest.raises(ValueError, match='results must'):
             robustness_table.tables(paths)
+
+
+def test_ecosystem_page_tells_what_does_not_work(tmp_path, monkeypatch):
+    case = dict(module='test_fastai', library='fastai', version='1', done='Train', reason='', seconds=1.0)
+    cases = [dict(case, model='resnet50d', outcome='passed'),
+             dict(case, model='assemble_resnet50', outcome='xfailed', reason='too small'),
+             dict(case, model='test_assemble_resnet', outcome='failed', reason='too small'),
+             dict(case, model='skresnet50d', outcome='skipped', reason='no GPU')]
+    monkeypatch.setattr(ecosystem, 'RESULTS', tmp_path / 'ecosystem.json')
+    ecosystem.RESULTS.write_text(json.dumps(dict(date='2000-01-01', versions=dict(timm='1'), cases=cases)), 'utf-8')
+    block = ecosystem.block()
+    assert '## fastai 1\n\n```python\nimport timm_assemble' in block
+    [row] = [line for line in block.splitlines() if line.startswith('| Train')]
+    assert [cell.strip() for cell in row.split('|')[2:-1]] == ['no', 'no', 'yes', '-', 'not run']
+    assert '- Does not work: train, with `assemble_resnet50`, `test_assemble_resnet`: too small' in block
+    assert '- Not run: train, with `skresnet50d`: no GPU' in block
+    cases[0]['model'] = 'resnet18'
+    ecosystem.RESULTS.write_text(json.dumps(dict(date='2000-01-01', versions=dict(timm='1'), cases=cases)), 'utf-8')
+    with pytest.raises(ValueError, match='MODELS must have a column'):
+        ecosystem.block()

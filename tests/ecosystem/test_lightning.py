@@ -1,0 +1,58 @@
+"""Lightning: its Trainer, alone and with the DropBlock schedule."""
+import importlib.util
+
+import lightning
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from .conftest import MODELS
+
+LIBRARY = 'lightning'
+HOW = """\
+import lightning
+import timm
+import timm_assemble  # registers the models
+import torch
+
+class Classifier(lightning.LightningModule):
+    def __init__(self, **kwargs):
+        super().__init__()
+        self.model = timm.create_model('assemble_resnet50', num_classes=3, **kwargs)
+
+    def training_step(self, batch, batch_idx):
+        images, labels = batch
+        return torch.nn.functional.cross_entropy(self.model(images), labels)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+"""
+STEPS = 4
+
+
+def fit(module, **kwargs):
+    data = TensorDataset(torch.randn(2 * STEPS, 3, 64, 64), torch.randint(3, (2 * STEPS,)))
+    trainer = lightning.Trainer(
+        accelerator='cpu', max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, **kwargs)
+    trainer.fit(module, DataLoader(data, batch_size=2))
+    assert trainer.global_step == STEPS
+    assert all(p.isfinite().all() for p in module.parameters())
+
+
+def test_fit(run_how):
+    """Train four batches with Trainer.fit."""
+    fit(run_how().Classifier())
+
+
+@pytest.mark.skipif(not importlib.util.find_spec('timm_assemble.training.callbacks'), reason='no callbacks yet')
+@pytest.mark.parametrize('name', MODELS)
+def test_drop_block_schedule(run_how):
+    """Train four batches with LightningDropBlockSchedule."""
+    from timm_assemble.layers import DropBlock2d
+    from timm_assemble.training.callbacks import LightningDropBlockSchedule
+
+    module, rates = run_how().Classifier(drop_block_rate=0.1), []
+    [*_, last] = [layer for layer in module.model.modules() if isinstance(layer, DropBlock2d)]
+    last.register_forward_pre_hook(lambda layer, _: rates.append(layer.last_rate))
+    fit(module, callbacks=[LightningDropBlockSchedule(0.0, 0.1)])
+    assert rates == pytest.approx([0.1 * step / STEPS for step in range(STEPS)])
