@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from timm_assemble.cli.main import main
 from timm_assemble.hub.prepare import prepare
+from timm_assemble.hub.save import save_model
 
-from .._published import FOUR_CHANNELS, WITH_EMA, logits, write_checkpoint, write_folder
+from .._published import FOUR_CHANNELS, VARIANTS, WITH_EMA, logits, write_checkpoint, write_folder
 
-CARD = "mine\nimport timm_assemble\ncreate_model('local-dir:model', True)\n"
+CARD = "mine\nimport timm_assemble\ncreate_model('local-dir:model', True) A.from_pretrained('model')\n"
 
 
 @pytest.fixture(autouse=True)
@@ -71,10 +72,12 @@ def test_dry_run_of_a_folder_leaves_its_card(folder, cache, capsys):
     assert _content(folder) == before and not cache.exists()
 
 
-@pytest.mark.parametrize('revision, source', [(None, 'hf-hub:user/name'), ('trial', 'hf-hub:user/name@trial')])
-def test_a_folders_card_is_sent_with_the_new_source(folder, tmp_path, revision, source):
+@pytest.mark.parametrize('revision, source, transformers', [
+    (None, 'hf-hub:user/name', "'user/name'"),
+    ('trial', 'hf-hub:user/name@trial', "'user/name', revision='trial'")])
+def test_a_folders_card_is_sent_with_the_new_source(folder, tmp_path, revision, source, transformers):
     (folder / 'README.md').write_text(CARD)
-    sent = CARD.replace('local-dir:model', source)
+    sent = CARD.replace('local-dir:model', source).replace("'model'", transformers)
     publication = prepare(folder, 'user/name', revision, tmp_path / 'output')
     assert publication.files['README.md'].decode() == sent == (tmp_path / 'output' / 'README.md').read_text()
     (folder / 'README.md').write_text(sent)
@@ -139,7 +142,8 @@ def test_a_snapshot_of_the_hugging_face_cache_is_sent_with_its_card(folder, tmp_
         (snapshot / file.name).symlink_to(f'../../blobs/{file.name}')
     publication = prepare(snapshot, 'user/name')
     assert [*publication.files] == ['README.md', 'config.json', 'model.safetensors'] and not publication.left_out
-    assert publication.files['README.md'].decode() == CARD.replace('local-dir:model', 'hf-hub:user/name')
+    assert publication.files['README.md'].decode() == (
+        CARD.replace('local-dir:model', 'hf-hub:user/name').replace("'model'", "'user/name'"))
 
 
 def test_model_files_may_be_links(folder, tmp_path):
@@ -249,3 +253,18 @@ def test_line_breaks_in_args_yaml_do_not_reach_the_card(tmp_path):
 def test_bad_arguments_are_named(tmp_path, args, message):
     _rejected(message, tmp_path, *args)
     _rejected('path must exist', tmp_path / 'nowhere', 'user/name')
+
+
+@pytest.mark.parametrize('kind', [*VARIANTS, 'assemble_resnet152'])
+def test_transformers_is_not_given_num_classes_twice(tmp_path, kind):
+    """It takes num_classes from the top of config.json; with a second one in model_args it raises TypeError."""
+    model = write_folder(tmp_path / 'timm', kind)
+    assert 'num_classes' in json.loads((tmp_path / 'timm' / 'config.json').read_text())['model_args']
+    publication = prepare(tmp_path / 'timm', 'user/name')
+    save_model(model, shutil.copytree(tmp_path / 'timm', tmp_path / 'saved'))
+    for text in (publication.files['config.json'], (tmp_path / 'saved' / 'config.json').read_bytes()):
+        config = json.loads(text)
+        assert config['num_classes'] == model.num_classes and 'num_classes' not in config['model_args']
+        assert config['model_args'].get('in_chans', 3) == model.pretrained_cfg['input_size'][0]
+        (tmp_path / 'timm' / 'config.json').write_bytes(text)
+        assert torch.equal(logits(timm.create_model(f'local-dir:{tmp_path / "timm"}', pretrained=True)), logits(model))
