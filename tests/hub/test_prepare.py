@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from timm_assemble.cli.main import main
 from timm_assemble.hub.prepare import prepare
+from timm_assemble.hub.save import save_model
 
-from .._published import FOUR_CHANNELS, WITH_EMA, logits, write_checkpoint, write_folder
+from .._published import FOUR_CHANNELS, VARIANTS, WITH_EMA, logits, write_checkpoint, write_folder
 
-CARD = "mine\nimport timm_assemble\ncreate_model('local-dir:model', True)\n"
+CARD = "mine\nimport timm_assemble\ncreate_model('local-dir:model', True) A.from_pretrained('model')\n"
 
 
 @pytest.fixture(autouse=True)
@@ -62,20 +63,21 @@ def test_dry_run_of_a_checkpoint_writes_to_the_cache_only(tmp_path, cache, capsy
         assert f'{(made / name).stat().st_size:,} bytes' in out
 
 
-@pytest.mark.parametrize('card, revision, source, note', [
-    (CARD, None, 'hf-hub:user/name', 'README.md: sent with hf-hub:user/name in place of local-dir:model'),
-    (CARD, 'trial', 'hf-hub:user/name@trial', 'README.md: sent with hf-hub:user/name@trial in place of local-dir:model'),
-    (None, None, 'hf-hub:user/name', 'README.md: generated'),
-])
+@pytest.mark.parametrize('card, revision, source, transformers', [
+    (CARD, None, 'hf-hub:user/name', "'user/name'"),
+    (CARD, 'trial', 'hf-hub:user/name@trial', "'user/name', revision='trial'"),
+    (None, None, 'hf-hub:user/name', "'user/name'")])
 def test_a_folders_card_is_sent_with_the_new_source_and_the_folder_is_not_changed(
-        folder, tmp_path, cache, capsys, card, revision, source, note):
+        folder, tmp_path, cache, capsys, card, revision, source, transformers):
     if card:
         (folder / 'README.md').write_text(card)
     before = _content(folder)
     assert main(['push', str(folder), 'user/name', '--dry-run', *(['--revision', revision] if revision else [])]) == 0
-    assert f'{note}; {folder} is not changed\n' in capsys.readouterr().out
+    note = f'sent with {source} in place of local-dir:model' if card else 'generated'
+    assert f'README.md: {note}; {folder} is not changed\n' in capsys.readouterr().out
     sent = prepare(folder, 'user/name', revision, tmp_path / 'output').files['README.md']
-    assert sent.decode() == (card.replace('local-dir:model', source) if card else sent.decode())
+    assert sent.decode() == (
+        card.replace('local-dir:model', source).replace("'model'", transformers) if card else sent.decode())
     assert f"create_model('{source}', ".encode() in sent and sent == (tmp_path / 'output' / 'README.md').read_bytes()
     assert _content(folder) == before and not cache.exists()
     (folder / 'README.md').write_bytes(sent)
@@ -136,7 +138,8 @@ def test_a_snapshot_of_the_hugging_face_cache_is_sent_with_its_card(folder, tmp_
         (snapshot / file.name).symlink_to(f'../../blobs/{file.name}')
     publication = prepare(snapshot, 'user/name')
     assert [*publication.files] == ['README.md', 'config.json', 'model.safetensors'] and not publication.left_out
-    assert publication.files['README.md'].decode() == CARD.replace('local-dir:model', 'hf-hub:user/name')
+    assert publication.files['README.md'].decode() == (
+        CARD.replace('local-dir:model', 'hf-hub:user/name').replace("'model'", "'user/name'"))
 
 
 def test_files_that_can_run_code_are_not_sent(folder):
@@ -216,3 +219,18 @@ def test_line_breaks_in_args_yaml_do_not_reach_the_card(tmp_path):
 def test_bad_arguments_are_named(tmp_path, args, message):
     _rejected(message, tmp_path, *args)
     _rejected('path must exist', tmp_path / 'nowhere', 'user/name')
+
+
+@pytest.mark.parametrize('kind', [*VARIANTS, 'assemble_resnet152'])
+def test_transformers_is_not_given_num_classes_twice(tmp_path, kind):
+    """It takes num_classes from the top of config.json; with a second one in model_args it raises TypeError."""
+    model = write_folder(tmp_path / 'timm', kind)
+    assert 'num_classes' in json.loads((tmp_path / 'timm' / 'config.json').read_text())['model_args']
+    publication = prepare(tmp_path / 'timm', 'user/name')
+    save_model(model, shutil.copytree(tmp_path / 'timm', tmp_path / 'saved'))
+    for text in (publication.files['config.json'], (tmp_path / 'saved' / 'config.json').read_bytes()):
+        config = json.loads(text)
+        assert config['num_classes'] == model.num_classes and 'num_classes' not in config['model_args']
+        assert config['model_args'].get('in_chans', 3) == model.pretrained_cfg['input_size'][0]
+        (tmp_path / 'timm' / 'config.json').write_bytes(text)
+        assert torch.equal(logits(timm.create_model(f'local-dir:{tmp_path / "timm"}', pretrained=True)), logits(model))

@@ -10,9 +10,9 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 import timm
 import torch
 from safetensors import safe_open
-from timm.models import save_for_hf
 
 from ..hub.model_card import Result, model_card
+from ..hub.save import save_model
 from ..layers import AntiAlias2d
 from ..models.assemble_resnet import AssembleResNet
 from ..models.pretrained_cfg import input_channels
@@ -146,9 +146,8 @@ def write(conversion: Conversion, output: Path, force: bool = False, results: Se
         OSError: The folder cannot be written, or differs when it is read back.
     """
     with atomic_folder(output, force) as folder:
-        save_for_hf(conversion.model, str(folder), safe_serialization=True, model_args=conversion.variant.model_args)
+        save_model(conversion.model, folder, conversion.variant.model_args)
         _check_written(folder / 'model.safetensors', conversion.model, conversion.report['variables'])
         conversion.report['results'] = [result._asdict() for result in results]
-        (folder / 'model.safetensors').chmod((folder / 'config.json').stat().st_mode)  # safetensors writes mode 0600
         (folder / 'conversion.json').write_text(_json(conversion.report))
         (folder / 'README.md').write_text(_card(conversion, output.name, results))

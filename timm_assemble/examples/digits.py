@@ -12,7 +12,6 @@ import torch
 from timm import create_model
 from timm.data import FastCollateMixup, create_dataset, create_loader, resolve_data_config
 from timm.loss import SoftTargetCrossEntropy
-from timm.models import save_for_hf
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.task import ClassificationTask
@@ -20,6 +19,7 @@ from timm.utils import random_seed
 from torch import nn
 
 from ..hub.model_card import Result, model_card
+from ..hub.save import save_model
 from ..training import drop_block_schedule
 from ..utils.atomic import atomic_folder
 
@@ -93,8 +93,7 @@ def save(model: Any, folder: Path, note: str, results: Sequence[Result] = ()) ->
     name = model.pretrained_cfg['architecture']
     model.to(memory_format=torch.contiguous_format)  # the only layout of safetensors
     with atomic_folder(folder, force=True) as made:
-        labels = dict(label_names=[*map(str, range(CLASSES))])
-        save_for_hf(model, str(made), safe_serialization=True, model_config=labels)
+        save_model(model, made, model_config=dict(label_names=[*map(str, range(CLASSES))]))
         (made / 'README.md').write_text(model_card(
             model, f'local-dir:{folder.name}', title=f'{name} for digits', results=results,
             description=f"{name} trained on scikit-learn's handwritten digits by `timm-assemble demo`. {note}"))

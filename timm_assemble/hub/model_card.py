@@ -8,7 +8,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from torch import nn
 
-__all__ = ['Result', 'fold', 'is_registered_here', 'model_card']
+__all__ = ['Result', 'fold', 'from_pretrained', 'is_registered_here', 'model_card']
 
 TEMPLATE = Path(__file__).with_name('model_card.md')  # of Jinja, which torch depends on
 
@@ -46,6 +46,12 @@ class Result(NamedTuple):
 def is_registered_here(architecture: str) -> bool:
     """Return whether this package registers the architecture, so that timm needs ``import timm_assemble``."""
     return architecture in timm.list_models(module='assemble_resnet')
+
+
+def from_pretrained(source: str) -> str:
+    """Return the arguments of transformers' ``from_pretrained`` for a source of ``create_model``."""
+    location, at, revision = source.partition(':')[2].partition('@' if source.startswith('hf-hub:') else '\n')
+    return f"'{location}'" + (f", revision='{revision}'" if at else '')
 
 
 def fold(value: Any) -> str:
@@ -144,6 +150,8 @@ def model_card(
                          registered_here)
     card = ModelCard.from_template(
         metadata, template_path=str(TEMPLATE), title=title, source=source, registered_here=registered_here, cfg=cfg,
+        from_pretrained=from_pretrained(source),
+        auto_class='AutoModelForImageClassification' if model.num_classes else 'AutoModel',
         description=description, model_args=fold(', '.join(f'{k}={v!r}' for k, v in (model_args or {}).items())),
         parameters=sum(p.numel() for p in model.parameters()) / 1e6,
         gmacs=f'{gmacs:.2f}' if gmacs >= 1 else f'{gmacs:.2g}', channels=channels, train=train, test=test,

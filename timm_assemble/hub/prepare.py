@@ -1,6 +1,6 @@
 """The files of a push: a folder in Hugging Face format, or one made from a checkpoint of timm's train.py.
 
-timm's ``save_for_hf`` writes the folder, in safetensors only. The user's own folder is only read.
+The user's own folder is only read.
 """
 import json
 import re
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
 
 import timm
-from timm.models import save_for_hf
 
 from ..models.train_checkpoint import TrainedModel, read_train_checkpoint
 from ..models.validation import check_model_config, check_weights
 from ..utils.atomic import MODEL_FILES, atomic_folder
 from ..utils.cache import cache_folder
 from ..utils.checksum import file_sha256
-from .model_card import Result, fold, is_registered_here, model_card
+from .model_card import Result, fold, from_pretrained, is_registered_here, model_card
+from .save import for_transformers, save_model
 
 __all__ = ['Publication', 'prepare']
 
@@ -115,8 +115,7 @@ def _write_trained(trained: TrainedModel, folder: Path, source: str, title: str)
             description=f"Trained with timm's `train.py`{start}{f' on {dataset}' if dataset else ''}.",
             recipe=dict(trained.args, dataset=dataset), datasets=[dataset] * bool(dataset), results=_results(trained))
     with _output_folder(folder) as made:
-        save_for_hf(trained.model, str(made), safe_serialization=True, model_args=trained.model_args)
-        (made / 'model.safetensors').chmod((made / 'config.json').stat().st_mode)  # written for the owner alone
+        save_model(trained.model, made, trained.model_args)
         (made / CARD).write_text(card, encoding='utf-8')
 
 
@@ -179,6 +178,8 @@ def _card_to_send(card: Optional[Path], model: Any, config: Dict[str, Any], sour
         text = card.read_bytes().decode('utf-8')
     first = SOURCE.search(text)
     if first and first[1] != source:
+        old, new = (f'from_pretrained({from_pretrained(s)})' for s in (first[1], source))
+        text = text.replace(old, new)
         return text.replace(f"'{first[1]}'", f"'{source}'"), f'{CARD}: sent with {source} in place of {first[1]}'
     return text, ''
 
@@ -265,4 +266,7 @@ def _prepare_folder(target: Publication, title: str, output: Optional[Path]) -> 
     if note:
         files[CARD] = text.encode()
         notes.append(f'{note}; {folder} is not changed')
+    if for_transformers(config) != config:
+        files['config.json'] = json.dumps(for_transformers(config), indent=2).encode()
+        notes.append(f'config.json: sent without the second num_classes, for transformers; {folder} is not changed')
     return target._replace(files=dict(sorted(files.items())), left_out=left_out, notes=notes)

@@ -1,0 +1,35 @@
+"""Captum: which pixels a logit depends on."""
+import pytest
+import timm
+import torch
+from captum.attr import LRP, DeepLift, GuidedBackprop, IntegratedGradients, Saliency
+
+LIBRARY = 'captum'
+HOW = """\
+import timm
+import timm_assemble  # registers the models
+import torch
+from captum.attr import IntegratedGradients
+
+model = timm.create_model('assemble_resnet50').eval()
+images = torch.rand(2, 3, 64, 64)
+attributions = IntegratedGradients(model).attribute(images, target=7, n_steps=4)
+"""
+
+
+def test_lines_of_the_page(run_how):
+    """Run these lines."""
+    assert run_how().attributions.shape == (2, 3, 64, 64)
+
+
+@pytest.mark.parametrize('method', [
+    Saliency, IntegratedGradients, GuidedBackprop, DeepLift,
+    pytest.param(LRP, marks=pytest.mark.xfail(
+        raises=TypeError, strict=True, reason='LRP has no rule for nn.Identity, of which every model here has some'))],
+    ids=lambda method: method.__name__)
+def test_attribute(name, method):
+    """Attribute a logit to pixels."""
+    model = timm.create_model(name, num_classes=3).eval()
+    images = torch.rand(1, 3, 64, 64, requires_grad=True)
+    attributions = method(model).attribute(images, target=1)
+    assert attributions.shape == images.shape and attributions.isfinite().all() and attributions.any()
