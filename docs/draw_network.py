@@ -13,7 +13,7 @@ from timm_assemble.layers import BigLittleStage, DropBlock2d
 __all__ = ['DRAWING', 'NETWORK', 'drawing']
 
 DRAWING = Path(__file__).with_name('network.svg')
-NETWORK, SIDE, OPENED = 'assemble_resnet50', 256, 'stage4.0'
+NETWORK, SIDE, OPENED = 'assemble_resnet50', 256, 'stage4.1'
 MINUS, DOT = '\N{MINUS SIGN}', '\N{MIDDLE DOT}'
 
 BIG, LITTLE = Style('#dce8f6', '#3f73ad'), Style('#fbe6d0', '#b96f22')

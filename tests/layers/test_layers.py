@@ -10,8 +10,8 @@ from timm.layers import ConvNormAct
 from torch import nn
 
 from timm_assemble.layers import (
-    AntiAlias2d, AssembleHead, BigLittleStage, BigLittleStem, Bottleneck, DropBlock2d, GeMPool2d, ProjectionShortcut,
-    SelectiveKernelC3,
+    AntiAlias2d, AssembleHead, BigLittleStage, BigLittleStem, Bottleneck, DilatedAvgPool2d, DropBlock2d, GeMPool2d,
+    MaxPool2dSame, ProjectionShortcut, SelectiveKernelC3,
 )
 
 
@@ -19,7 +19,7 @@ def big_little(kind, stride):
     return lambda **dd: kind(
         big=ConvNormAct(8, 8, 3, stride=stride, apply_act=False, **dd),
         little=ConvNormAct(8, 8, 3, stride=1 if kind is BigLittleStage else stride, apply_act=False, **dd),
-        merge=ConvNormAct(8, 16, 1, **dd))
+        merge=ConvNormAct(8, 8 if kind is BigLittleStage else 16, 1, **dd))
 
 
 def bottleneck(drop=False, **kwargs):
@@ -36,14 +36,17 @@ LAYERS = {
     'selective_kernel': (lambda **dd: SelectiveKernelC3(8, 16, **dd), (2, 16, 9, 12)),
     'selective_kernel_strided': (lambda **dd: SelectiveKernelC3(8, stride=2, **dd), (2, 8, 5, 6)),
     'big_little_stem': (big_little(BigLittleStem, 2), (2, 16, 5, 6)),
-    'big_little_stage': (big_little(BigLittleStage, 2), (2, 16, 9, 12)),
+    'big_little_stage': (big_little(BigLittleStage, 2), (2, 8, 9, 12)),
     'anti_alias': (lambda **dd: AntiAlias2d(8, filt_size=3, **dd), (2, 8, 5, 6)),
     'anti_alias_even': (lambda **dd: AntiAlias2d(filt_size=4, **dd), (2, 8, 5, 6)),
     'drop_block': (lambda device=None, dtype=None: DropBlock2d(0.5, device=device), (2, 8, 9, 12)),
     'gem_pool': (lambda device=None, dtype=None: GeMPool2d(), (2, 8, 1, 1)),
-    'shortcut_plain': (lambda **dd: ProjectionShortcut(8, 16, 2, 'plain', aa_size=3, **dd), (2, 16, 5, 6)),
-    'shortcut_d': (lambda **dd: ProjectionShortcut(8, 16, 2, 'd', **dd), (2, 16, 5, 6)),
-    'shortcut_d_1': (lambda **dd: ProjectionShortcut(8, 16, 1, 'd', **dd), (2, 16, 9, 12)),
+    'shortcut_plain': (lambda **dd: ProjectionShortcut(8, 16, 2, kind='plain', aa_size=3, **dd), (2, 16, 5, 6)),
+    'max_pool': (lambda device=None, dtype=None: MaxPool2dSame(), (2, 8, 5, 6)),
+    'dilated_pool': (lambda device=None, dtype=None: DilatedAvgPool2d(3, 2, 2, 2), (2, 8, 5, 6)),
+    'shortcut_d': (lambda **dd: ProjectionShortcut(8, 16, 2, kind='d', **dd), (2, 16, 5, 6)),
+    'shortcut_d_1': (lambda **dd: ProjectionShortcut(8, 16, 1, kind='d', **dd), (2, 16, 9, 12)),
+    'shortcut_d_dilated': (lambda **dd: ProjectionShortcut(8, 16, 1, 4, 2, kind='d', **dd), (2, 16, 9, 12)),
     'bottleneck_sk_aa': (bottleneck(attn='sk', aa_size=3, drop=True), (2, 32, 5, 6)),
     'bottleneck_se': (bottleneck(attn='se'), (2, 32, 5, 6)),
     'head': (lambda **dd: AssembleHead(8, 5, 'gem', embedding_size=8, drop_rate=0.5, **dd), (2, 5)),

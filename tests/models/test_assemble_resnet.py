@@ -60,7 +60,7 @@ def test_configuration_is_the_official_preprocessing(name):
 def test_features_have_the_widths_and_strides_of_feature_info(name):
     model = timm.create_model(name, width=8)
     info = FeatureInfo(model.feature_info, (0, 1, 2, 3, 4))
-    assert info.reduction() == ([4, 8, 16, 16, 32] if name in BIG_LITTLE else [2, 4, 8, 16, 32])
+    assert info.reduction() == [2, 4, 8, 16, 32]
     assert info.channels() == [8, 32, 64, 128, 256]
     x = torch.randn(1, 3, 64, 96)
     listed = timm.create_model(name, width=8, features_only=True)
@@ -126,6 +126,14 @@ def test_reset_classifier_keeps_embedding_dtype_and_mode(global_pool):
     (dict(big_little=(2, 0)), 'big_little must be'),
     (dict(aa_size=8), 'aa_size must be 0 or from 2 to 7, got 8'),
     (dict(aa_size=1), 'aa_size must be 0 or from 2 to 7, got 1'),
+    (dict(aa_layer='avg'), "aa_layer must be 'blur', which is aa_size=3, or None, got 'avg'"),
+    (dict(aa_layer='blur', aa_size=5), "aa_size must be 0 or 3 where aa_layer is 'blur', got 5"),
+    (dict(act_layer='x'), "act_layer must be a class, or a name of timm .* got 'x'"),
+    (dict(act_layer=3), 'act_layer must be a class, or a name of timm .* got 3'),
+    (dict(norm_layer='x'), "norm_layer must be a class, or a name of timm .* got 'x'"),
+    (dict(norm_layer=nn.ReLU), 'norm_layer must be a class, or a name of timm .* got <class'),
+    (dict(output_stride=4), 'output_stride must be 8, 16 or 32, got 4'),
+    (dict(drop_path_rate=1.5), 'drop_path_rate must be from 0 to 1, got 1.5'),
     (dict(last_stride=3), 'last_stride must be 1 or 2, got 3'),
     (dict(embedding_size=-1), 'embedding_size must be 0 or more, got -1'),
     (dict(drop_block_rate=1.1), 'drop_block_rate must be from 0 to 1, got 1.1'),
@@ -191,7 +199,7 @@ def test_zero_init_last_sets_every_last_gamma():
 
 
 def test_batch_norm_arguments_reach_every_norm():
-    for kwargs, momentum, eps in ((dict(), 0.003, 1e-5), (dict(bn_momentum=0.1, bn_eps=1e-3), 0.1, 1e-3)):
+    for kwargs, momentum, eps in ((dict(), 0.1, 1e-5), (dict(bn_momentum=0.003, bn_eps=1e-3), 0.003, 1e-3)):
         norms = [m for m in tiny(embedding_size=8, **kwargs).modules() if isinstance(m, nn.BatchNorm2d)]
         assert {(m.momentum, m.eps) for m in norms} == {(momentum, eps)}
 
@@ -199,11 +207,12 @@ def test_batch_norm_arguments_reach_every_norm():
 def test_drop_block_is_in_stages_3_and_4_only():
     model = tiny(drop_block_rate=0.1)
     found = {path: m.gamma_scale for path, m in model.named_modules() if type(m).__name__ == 'DropBlock2d'}
-    assert {path[:6] for path in found} == {'stage3', 'stage4'}
-    assert all(scale == (0.25 if path.startswith('stage3') else 1.0) for path, scale in found.items())
-    # three per block and one per shortcut, in big, little and merge; none after little's widening 1x1
+    # three per block and one per shortcut; none after little's widening 1x1. Stage 3's merging block is stage4.0.
+    blocks = {f'stage3.big.{i}' for i in range(3)} | {f'stage4.{i}' for i in range(3)} | {'stage3.little.0'}
+    assert {path.split('.conv')[0].split('.drop2')[0].split('.shortcut')[0] for path in found} == blocks
     assert len(found) == (3 * 3 + 1) + (3 + 1) + (3 + 1) + (2 * 3 + 1)
-    assert not [path for path in found if path.startswith('stage3.little.1')]
+    of_stage_3 = ('stage3', 'stage4.0.')
+    assert all(scale == (0.25 if path.startswith(of_stage_3) else 1.0) for path, scale in found.items())
     model.set_drop_block_rate(0.4)
     assert {round(m.rate.item(), 6) for m in model.modules() if type(m).__name__ == 'DropBlock2d'} == {0.4}
 
@@ -247,7 +256,7 @@ def test_layer_decay_follows_the_order_of_computation():
             scales[id(p)] = group['lr_scale']
     scale = {name: scales[id(p)] for name, p in model.named_parameters()}
     order = ['stem.0.conv.weight', 'stage1.big.0.conv1.conv.weight', 'stage1.big.1.conv1.conv.weight',
-             'stage1.merge.0.conv1.conv.weight', 'stage2.big.0.conv1.conv.weight', 'stage4.0.conv1.conv.weight',
+             'stage2.merge.0.conv1.conv.weight', 'stage2.big.0.conv1.conv.weight', 'stage4.0.conv1.conv.weight',
              'stage4.1.conv1.conv.weight', 'head.fc.weight']
     assert [scale[name] for name in order] == sorted({scale[name] for name in order})
 

@@ -9,6 +9,7 @@ import timm
 import torch
 from timm.layers import create_feature_extractor
 from torch._dynamo.testing import CompileCounterWithBackend
+from torchvision.models import feature_extraction
 
 from timm_assemble.layers import big_little_sum
 
@@ -16,6 +17,7 @@ from timm_assemble.layers import big_little_sum
 tiny = partial(timm.create_model, 'test_assemble_resnet', num_classes=10, layers=(2, 2, 2, 1))
 VARIANTS = {
     'assembled': {},
+    'plain': dict(big_little=(), shortcut='plain', aa_shortcut=True, layers=(1, 1, 1, 1), output_stride=8),
     'd_se': dict(big_little=(), shortcut='d', deep_stem=True, attn='se', layers=(1, 1, 1, 1)),
     'gem_embedding': dict(attn='', global_pool='gem', embedding_size=16, aa_size=4),
 }
@@ -79,7 +81,7 @@ def test_inductor_compiles_forward_and_backward():
     """A block with selective kernel, DropBlock and blur, and the Big-Little resize."""
     torch.manual_seed(0)
     torch._dynamo.reset()
-    block = tiny(drop_block_rate=0.1).stage4[0].train()
+    block = tiny(drop_block_rate=0.1).stage4[1].train()
     x = torch.randn(2, 128, 7, 7, requires_grad=True)
     compiled = torch.compile(lambda x: big_little_sum(block(x)[:, :128], x), fullgraph=True)
     compiled(x).square().mean().backward()
@@ -105,11 +107,34 @@ def test_export_and_onnx_give_equal_outputs_for_every_batch_and_size(kwargs, tmp
         np.testing.assert_allclose(y, expected.detach(), rtol=1e-3, atol=1e-4)
 
 
-def test_fx_extracts_features(kwargs):
+@pytest.mark.parametrize('training', [False, True])
+def test_symbolic_trace_gives_equal_outputs_for_every_size_and_dtype(kwargs, training):
+    model = tiny(drop_block_rate=0.5, drop_path_rate=0.5, **kwargs).train(training)
+    traced = torch.fx.symbolic_trace(model)
+    for dtype, size in ((torch.float32, (4, 3, 64, 64)), (torch.bfloat16, (2, 3, 45, 7))):
+        outputs, x = [], torch.randn(size, dtype=dtype)
+        for m in (model, traced):
+            torch.manual_seed(1)  # of DropBlock
+            outputs.append(m.to(dtype)(x))
+        assert torch.equal(*outputs)
+
+
+@pytest.mark.parametrize('extractor', [create_feature_extractor, feature_extraction.create_feature_extractor])
+def test_fx_extracts_features(kwargs, extractor):
+    """With timm's function and torchvision's."""
     model, x = tiny(**kwargs).eval(), torch.randn(2, 3, 64, 64)
-    extracted = create_feature_extractor(model, ['stage3', 'head'])(x)
+    extracted = extractor(model, ['stage3', 'head'])(x)
     torch.testing.assert_close(extracted['head'], model(x))
-    assert extracted['stage3'].shape == (2, 128, 4, 4)
+    assert extracted['stage3'].shape[:2] == (2, 128)
+
+
+def test_tracing_to_onnx_gives_equal_outputs(kwargs, tmp_path):
+    model, x, path = tiny(**kwargs).eval(), torch.randn(2, 3, 64, 96), str(tmp_path / 'model.onnx')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # from the exporter
+        torch.onnx.export(model, (x,), path, input_names=['x'], dynamo=False)
+    y = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider']).run(None, {'x': x.numpy()})[0]
+    np.testing.assert_allclose(y, model(x).detach(), rtol=1e-3, atol=1e-4)
 
 
 def test_torchscript_gives_equal_outputs_and_drops_blocks(kwargs):

@@ -1,6 +1,6 @@
 """Names and layout of the official TensorFlow variables for each entry of a model's state dict; without TensorFlow."""
 from collections import Counter
-from typing import Dict, Iterator, List, Mapping, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 import numpy as np
 import torch
@@ -56,8 +56,8 @@ def _bottleneck(path: str, block: Bottleneck, scope: _Scope) -> Iterator[Pair]:
         yield f'{path}.se.fc2', f'{gate}/seblock_dense_2'
 
 
-def _sequence(path: str, modules: nn.Sequential, scope: _Scope) -> Iterator[Pair]:
-    for i, module in enumerate(modules):
+def _sequence(path: str, modules: Any, scope: _Scope, start: int = 0) -> Iterator[Pair]:
+    for i, module in enumerate(modules, start):
         if isinstance(module, Bottleneck):
             yield from _bottleneck(f'{path}.{i}', module, scope)
         elif isinstance(module, ConvNormAct):
@@ -67,26 +67,29 @@ def _sequence(path: str, modules: nn.Sequential, scope: _Scope) -> Iterator[Pair
 def _module_names(model: AssembleResNet) -> Iterator[Pair]:
     """Yield every module with weights, in the order in which the official code creates its layers."""
     network = _Scope()  # the only one without Big-Little
-    stem, pool = list(model.stem), None
-    if isinstance(stem[-1], BigLittleStem):
-        pool = f'stem.{len(stem) - 1}'
-        stem = stem[:-1]
-    scope = _Scope('stage0/') if pool else network
-    for i in range(len(stem)):
+    big_little = isinstance(model.stem_pool, BigLittleStem)
+    scope = _Scope('stage0/') if big_little else network
+    for i in range(len(model.stem)):
         conv, norm = _conv_norm(f'stem.{i}', scope)
         yield conv
-        yield (norm[0], 'stage0_1/batch_normalization') if pool and i == len(stem) - 1 else norm
-    if pool:
+        yield (norm[0], 'stage0_1/batch_normalization') if big_little and i == len(model.stem) - 1 else norm
+    if big_little:
         scope = _Scope('stage0/pool/')
         for part in ('big', 'little.0', 'little.1', 'little.2', 'merge'):
-            yield from _conv_norm(f'{pool}.{part}', scope)
+            yield from _conv_norm(f'stem_pool.{part}', scope)
     for s in range(1, 5):
         stage = getattr(model, f'stage{s}')
+        merge = _Scope(f'stage{s - 1}/merge{s - 1}/')  # opens the next stage here, and ends its own there
         if isinstance(stage, BigLittleStage):
-            for part in ('big', 'little', 'merge'):
+            if s > 1:
+                yield from _sequence(f'stage{s}.merge', stage.merge, merge)
+            for part in ('big', 'little'):
                 yield from _sequence(f'stage{s}.{part}', getattr(stage, part), _Scope(f'stage{s}/{part}{s}/'))
+        elif big_little:
+            yield from _bottleneck(f'stage{s}.0', stage[0], merge)
+            yield from _sequence(f'stage{s}', stage[1:], _Scope(f'stage{s}/'), 1)
         else:
-            yield from _sequence(f'stage{s}', stage, _Scope(f'stage{s}/') if pool else network)
+            yield from _sequence(f'stage{s}', stage, network)
     if isinstance(model.head.embedding, ConvNormAct):
         yield 'head.embedding.conv', 'embedding_dense'
         yield 'head.embedding.bn', 'embedding_dense_batch_normalization'

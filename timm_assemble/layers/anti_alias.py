@@ -1,14 +1,22 @@
 """Anti-aliasing: timm's BlurPool2d, padded for even filters and tiny inputs."""
-from typing import Optional
+from typing import List, Optional
 
 import torch
 import torch.nn.functional as F
-from timm.layers import BlurPool2d, register_notrace_module
+from timm.layers import BlurPool2d
 
 __all__ = ['AntiAlias2d']
 
 
-@register_notrace_module  # the shape decides how to pad, which symbolic tracing cannot see
+def reflect_pad(x: torch.Tensor, pads: List[int]) -> torch.Tensor:
+    """Pad by reflection, or by the edge where a side is too short to reflect."""
+    mode = 'reflect' if min(x.shape[-2], x.shape[-1]) > max(pads) else 'replicate'
+    return F.pad(x, pads, mode=mode)
+
+
+torch.fx.wrap('reflect_pad')  # the shape decides how to pad: symbolic tracing keeps the call
+
+
 class AntiAlias2d(BlurPool2d):
     r"""Blur with a binomial filter of size k, then subsample by the stride.
 
@@ -16,7 +24,7 @@ class AntiAlias2d(BlurPool2d):
 
     Input ``(B, C, H, W)``, output ``(B, C, ceil(H / stride), ceil(W / stride))`` for stride 2. Reflection pads the
     feature map by ``(k - 1) // 2`` at its start and ``k // 2`` at its end, so main path and shortcut agree in size. The
-    filter is a non-persistent buffer.
+    filter is a non-persistent buffer. With a dilation d its elements are d apart, and d times as much is padded.
 
     Source: arXiv 1904.11486; arXiv 2001.06268 section 3.1 (AA), ``sconv``.
 
@@ -28,6 +36,7 @@ class AntiAlias2d(BlurPool2d):
         channels: Channels of the input; None for any number.
         filt_size: Filter size k, 2 to 7.
         stride: Downsampling stride.
+        dilation: Dilation of the filter, for a network with an ``output_stride``.
 
     Raises:
         ValueError: ``filt_size`` is not from 2 to 7.
@@ -40,16 +49,20 @@ class AntiAlias2d(BlurPool2d):
             channels: Optional[int] = None,
             filt_size: int = 3,
             stride: int = 2,
+            dilation: int = 1,
             device=None,
             dtype=None,
     ) -> None:
         if filt_size not in range(2, 8):
             raise ValueError(f'filt_size must be an integer from 2 to 7, got {filt_size!r}.')
         super().__init__(channels, filt_size=filt_size, stride=stride, pad_mode='reflect', device=device, dtype=dtype)
-        self.pads = [(filt_size - 1) // 2, filt_size // 2] * 2  # left, right, top, bottom
+        self.dilation = dilation
+        self.pads = [dilation * ((filt_size - 1) // 2), dilation * (filt_size // 2)] * 2  # left, right, top, bottom
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        pad_mode = 'reflect' if min(x.shape[-2], x.shape[-1]) > self.pads[1] else 'replicate'
-        x = F.pad(x, self.pads, mode=pad_mode)
-        weight = self.filt.expand(x.shape[1], 1, self.filt_size, self.filt_size)
-        return F.conv2d(x, weight, stride=self.stride, groups=x.shape[1])
+        x = reflect_pad(x, self.pads)
+        channels = x.shape[1] if self.channels is None else self.channels
+        weight = self.filt
+        if self.channels is None:  # else already of this shape, and a constant, as the tracer to ONNX needs
+            weight = weight.expand(channels, 1, self.filt_size, self.filt_size)
+        return F.conv2d(x, weight, stride=self.stride, dilation=self.dilation, groups=channels)

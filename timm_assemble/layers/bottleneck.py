@@ -3,7 +3,7 @@ from functools import partial
 from typing import Any, Callable, Dict, Optional
 
 import torch
-from timm.layers import ConvNormAct, LayerType, SEModule
+from timm.layers import ConvNormAct, LayerType, SEModule, create_act_layer
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -21,6 +21,9 @@ class Bottleneck(nn.Module):
     The middle convolution has the stride. With anti-aliasing it runs at stride 1, and its output is blurred and
     subsampled. DropBlock follows each normalisation and the selective kernel's output.
 
+    A stride becomes a dilation as in timm's ResNet: stride 1, the ``first_dilation`` of the input, and twice that as
+    ``dilation`` of what follows. The output then has the strided block's values, among others between them.
+
     Input ``(B, in_chs, H, W)``, output ``(B, 4 * width, ceil(H / stride), ceil(W / stride))``.
 
     Source: arXiv 2001.06268 figure 1 and section 3.1; arXiv 1512.03385.
@@ -29,12 +32,16 @@ class Bottleneck(nn.Module):
         in_chs: Input channels.
         width: Channels of the middle convolution.
         stride: 1 or 2.
+        dilation: Dilation of what follows the block; unless ``first_dilation`` is given, of the block too.
+        first_dilation: Dilation of the block.
         shortcut: Projection of the input to the output's shape; None for the identity.
         attn: ``'sk'`` for :class:`SelectiveKernelC3`, ``'se'`` for squeeze-excitation (ratio 1/16, no bias), or None.
         aa_size: Anti-aliasing filter size if the stride is 2; 0 for none.
         act_last: End in a ReLU. The last block of a Big-Little branch has none; its sum applies it.
         norm_layer: Normalisation layer.
+        act_layer: Activation layer.
         drop_layer: Callable that returns a new DropBlock layer, or None.
+        drop_path: Stochastic depth of the residual branch, such as timm's ``DropPath``, or None.
 
     Raises:
         ValueError: Unknown ``attn``.
@@ -47,12 +54,16 @@ class Bottleneck(nn.Module):
             in_chs: int,
             width: int,
             stride: int = 1,
+            dilation: int = 1,
+            first_dilation: Optional[int] = None,
             shortcut: Optional[nn.Module] = None,
             attn: Optional[str] = None,
             aa_size: int = 0,
             act_last: bool = True,
             norm_layer: LayerType = nn.BatchNorm2d,
+            act_layer: LayerType = nn.ReLU,
             drop_layer: Optional[Callable[[], nn.Module]] = None,
+            drop_path: Optional[nn.Module] = None,
             device=None,
             dtype=None,
     ) -> None:
@@ -62,31 +73,35 @@ class Bottleneck(nn.Module):
         dd: Dict[str, Any] = dict(device=device, dtype=dtype)
         out_chs = self.expansion * width
         conv_norm_act: Callable[..., Any] = partial(
-            ConvNormAct, norm_layer=norm_layer, drop_layer=drop_layer, **dd)  # type: ignore[arg-type]
-        use_aa = bool(aa_size) and stride == 2
-        conv_stride = 1 if use_aa else stride
+            ConvNormAct, norm_layer=norm_layer, act_layer=act_layer, drop_layer=drop_layer, **dd)  # type: ignore[arg-type]
+        first_dilation = first_dilation or dilation
+        use_aa = bool(aa_size) and (stride == 2 or first_dilation != dilation)
+        spacing = dict(stride=1 if use_aa else stride, dilation=first_dilation)
 
         self.conv1 = conv_norm_act(in_chs, width, 1)
         if attn == 'sk':
-            self.conv2 = SelectiveKernelC3(width, width, conv_stride, norm_layer=norm_layer, **dd)
+            self.conv2 = SelectiveKernelC3(width, width, norm_layer=norm_layer, act_layer=act_layer, **spacing, **dd)
             self.drop2 = drop_layer() if drop_layer is not None else nn.Identity()
         else:
-            self.conv2 = conv_norm_act(width, width, 3, stride=conv_stride)
+            self.conv2 = conv_norm_act(width, width, 3, **spacing)
             self.drop2 = nn.Identity()  # inside conv2, between normalisation and activation
-        self.aa = AntiAlias2d(width, filt_size=aa_size, stride=stride, **dd) if use_aa else nn.Identity()
+        self.aa = AntiAlias2d(width, aa_size, stride, first_dilation, **dd) if use_aa else nn.Identity()
         self.conv3 = conv_norm_act(width, out_chs, 1, apply_act=False)
-        self.se = SEModule(out_chs, rd_channels=out_chs // 16, bias=False, **dd) if attn == 'se' else nn.Identity()
+        se_args: Dict[str, Any] = dict(rd_channels=out_chs // 16, bias=False, act_layer=act_layer, **dd)
+        self.se = SEModule(out_chs, **se_args) if attn == 'se' else nn.Identity()
+        self.drop_path = drop_path if drop_path is not None else nn.Identity()
         self.shortcut = shortcut if shortcut is not None else nn.Identity()
-        self.act = nn.ReLU(inplace=True) if act_last else nn.Identity()
+        self.act = create_act_layer(act_layer, inplace=True) if act_last else nn.Identity()
         self.grad_checkpointing = False
 
     def zero_init_last(self) -> None:
         """Set the last gamma of the residual branch to zero."""
-        nn.init.zeros_(self.conv3.bn.weight)
+        if getattr(self.conv3.bn, 'weight', None) is not None:
+            nn.init.zeros_(self.conv3.bn.weight)
 
     def _block(self, x: torch.Tensor) -> torch.Tensor:
         residual = self.aa(self.drop2(self.conv2(self.conv1(x))))
-        residual = self.se(self.conv3(residual))
+        residual = self.drop_path(self.se(self.conv3(residual)))
         residual += self.shortcut(x)
         return self.act(residual)
 

@@ -3,7 +3,6 @@ from typing import Optional, Union
 
 import torch
 import torch.nn.functional as F
-from timm.layers import register_notrace_module
 from torch import nn
 
 __all__ = ['drop_block_mask', 'drop_block_2d', 'DropBlock2d']
@@ -99,7 +98,9 @@ def drop_block_2d(
     return x * mask
 
 
-@register_notrace_module  # the mask's shape depends on that of x, which symbolic tracing does not know
+torch.fx.wrap('drop_block_2d')  # the mask's shape depends on that of x, which symbolic tracing does not know
+
+
 class DropBlock2d(nn.Module):
     """Apply :func:`drop_block_2d` in training mode, the identity in eval mode.
 

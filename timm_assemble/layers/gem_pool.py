@@ -1,12 +1,10 @@
 """Generalised-mean (GeM) pooling."""
 import torch
-from timm.layers import register_notrace_function
 from torch import nn
 
 __all__ = ['gem_pool_2d', 'GeMPool2d']
 
 
-@register_notrace_function  # depends on the dtype, which symbolic tracing does not know
 def gem_pool_2d(x: torch.Tensor, p: float = 3.0) -> torch.Tensor:
     r"""Compute the generalised mean over the spatial positions.
 
@@ -29,6 +27,9 @@ def gem_pool_2d(x: torch.Tensor, p: float = 3.0) -> torch.Tensor:
         x = x.float()
     total = x.pow(p).sum((2, 3), keepdim=True).clamp(1e-6, 1e12)  # the root has an infinite slope at 0
     return (total / (x.shape[2] * x.shape[3])).pow(1.0 / p).to(dtype)
+
+
+torch.fx.wrap('gem_pool_2d')  # depends on the dtype, which symbolic tracing does not know
 
 
 class GeMPool2d(nn.Module):

@@ -30,6 +30,7 @@ class AssembleHead(nn.Module):
         embedding_size: Width of the embedding; 0 for none.
         drop_rate: Dropout rate before the classifier.
         norm_layer: Normalisation layer of the embedding.
+        act_layer: Activation layer of the embedding.
 
     Raises:
         ValueError: Unknown pooling, or negative ``num_classes``.
@@ -43,6 +44,7 @@ class AssembleHead(nn.Module):
             embedding_size: int = 0,
             drop_rate: float = 0.,
             norm_layer: LayerType = nn.BatchNorm2d,
+            act_layer: LayerType = nn.ReLU,
             device=None,
             dtype=None,
     ) -> None:
@@ -51,6 +53,7 @@ class AssembleHead(nn.Module):
         self.embedding_size = embedding_size
         self.drop_rate = drop_rate
         self.norm_layer = norm_layer
+        self.act_layer = act_layer
         self.embedding: Any = nn.Identity()
         self.reset(num_classes, pool_type, device=device, dtype=dtype)
 
@@ -68,7 +71,8 @@ class AssembleHead(nn.Module):
         self.global_pool: Any = GeMPool2d() if pool_type == 'gem' else SelectAdaptivePool2d(pool_type=pool_type)
         pooled_chs = self.in_chs * self.global_pool.feat_mult()
         if self.embedding_size and getattr(self.embedding, 'in_channels', None) != pooled_chs:
-            self.embedding = ConvNormAct(pooled_chs, self.embedding_size, 1, norm_layer=self.norm_layer, **dd)
+            self.embedding = ConvNormAct(
+                pooled_chs, self.embedding_size, 1, norm_layer=self.norm_layer, act_layer=self.act_layer, **dd)
             self.embedding.apply(init_weights_official)
         self.flatten = nn.Flatten(1) if pool_type else nn.Identity()
         self.hidden_size = self.embedding_size or pooled_chs

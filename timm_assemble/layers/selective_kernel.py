@@ -1,9 +1,9 @@
 """SK-C3, the selective kernel: a wide 3x3 convolution, its halves gated."""
 from functools import partial
-from typing import Callable, Optional, Type
+from typing import Callable, Optional
 
 import torch
-from timm.layers import ConvNormAct, LayerType, register_notrace_function
+from timm.layers import ConvNormAct, LayerType
 from torch import nn
 
 __all__ = ['selective_kernel_merge', 'SelectiveKernelC3']
@@ -31,7 +31,6 @@ def selective_kernel_merge(x: torch.Tensor, logits: torch.Tensor) -> torch.Tenso
     return torch.lerp(b, a, (logit_a - logit_b).sigmoid())
 
 
-@register_notrace_function  # depends on the dtype, which symbolic tracing does not know; not for names like _this
 def spatial_mean(x: torch.Tensor) -> torch.Tensor:
     """Compute the mean over spatial positions, ``(B, C, H, W)`` to ``(B, C, 1, 1)``.
 
@@ -40,6 +39,9 @@ def spatial_mean(x: torch.Tensor) -> torch.Tensor:
     """
     dtype = torch.float32 if x.dtype == torch.float16 else None  # sums can exceed float16's 65504
     return (x.sum((2, 3), keepdim=True, dtype=dtype) / (x.shape[2] * x.shape[3])).to(x.dtype)
+
+
+torch.fx.wrap('spatial_mean')  # depends on the dtype, which symbolic tracing does not know
 
 
 class SelectiveKernelC3(nn.Module):
@@ -55,7 +57,7 @@ class SelectiveKernelC3(nn.Module):
     Args:
         in_chs: Input channels.
         out_chs: Output channels; ``in_chs`` if None.
-        stride: Stride of the 3x3 convolution.
+        stride, dilation: Of the 3x3 convolution.
         norm_layer: Normalisation layer of the convolution and the gate.
         act_layer: Activation layer of both.
     """
@@ -65,8 +67,9 @@ class SelectiveKernelC3(nn.Module):
             in_chs: int,
             out_chs: Optional[int] = None,
             stride: int = 1,
+            dilation: int = 1,
             norm_layer: LayerType = nn.BatchNorm2d,
-            act_layer: Type[nn.Module] = nn.ReLU,
+            act_layer: LayerType = nn.ReLU,
             device=None,
             dtype=None,
     ) -> None:
@@ -75,7 +78,7 @@ class SelectiveKernelC3(nn.Module):
         hidden_chs = max(out_chs // 2, 32)
         conv_norm_act: Callable[..., ConvNormAct] = partial(
             ConvNormAct, norm_layer=norm_layer, act_layer=act_layer, device=device, dtype=dtype)
-        self.conv = conv_norm_act(in_chs, 2 * out_chs, 3, stride=stride)
+        self.conv = conv_norm_act(in_chs, 2 * out_chs, 3, stride=stride, dilation=dilation)
         self.fc1 = conv_norm_act(out_chs, hidden_chs, 1)
         self.fc2 = nn.Conv2d(hidden_chs, 2 * out_chs, 1, bias=False, device=device, dtype=dtype)
 

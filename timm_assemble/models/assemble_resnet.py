@@ -7,39 +7,36 @@ The network computes what the official TensorFlow 1 code computes, also where pa
 code gave the paper's numbers. Importing this module registers the models.
 """
 import warnings
-from functools import partial
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
-from timm.layers import create_pool2d, get_device_dtype
+from timm.layers import LayerType, calculate_drop_path_rates, get_device_dtype
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
 from timm.models._features import feature_take_indices
 from torch import nn
 
 from ..layers import AssembleHead, Bottleneck, DropBlock2d, fill_constant_buffers, init_weights_official
-from .stages import make_big_little_stage, make_blocks, make_stem
+from .arguments import check, resolve_aa_size, resolve_act_layer, resolve_norm_layer
+from .stages import make_stages, make_stem, make_stem_pool
 
 __all__ = ['AssembleResNet']  # register_model adds the entry points
-
-
-def _check(ok: bool, name: str, value: Any, allowed: str) -> None:
-    if not ok:
-        raise ValueError(f'{name} must be {allowed}, got {value!r}.')
 
 
 class AssembleResNet(nn.Module):
     """Bottleneck ResNet with the assembled techniques, each switched by an argument.
 
-    Input ``(B, in_chans, H, W)`` of any H and W, output ``(B, num_classes)``. The stages are 4, 8, 16 and 32 times
-    ``width`` wide. Strides of stem and stages: 2 (before the max-pool), 4, 8, 16, 32; Big-Little 4, 8, 16, 16, 32.
+    Input ``(B, in_chans, H, W)`` of any H and W, output ``(B, num_classes)``. Stem and stages give the feature pyramid
+    of a ResNet: strides 2, 4, 8, 16 and 32, and 1, 4, 8, 16 and 32 times ``width`` channels.
 
     Source: arXiv 2001.06268 section 3.1 and figure 1.
 
     Departures: Big-Little takes every input size; the official code takes only sides whose quarter is a multiple of 8.
-    DropBlock and anti-aliasing take feature maps smaller than their block and filter.
+    DropBlock and anti-aliasing take feature maps smaller than their block and filter. The official code has no
+    ``output_stride``, ``act_layer``, ``norm_layer`` and ``drop_path_rate``, and ``bn_momentum`` 0.003.
 
     Args:
-        layers: Blocks of the four stages. With Big-Little, n blocks are n - 1 big ones and a merging one.
+        layers: Blocks of the four stages. With Big-Little, n blocks are n - 1 big ones and a merging one, which opens
+            the next stage.
         num_classes: Number of classes; 0 for no classifier.
         in_chans: Number of input channels.
         global_pool: ``'avg'``, ``'gem'`` (exponent 3), ``''`` for none, or another pooling of timm.
@@ -51,14 +48,19 @@ class AssembleResNet(nn.Module):
             arguments that are None: pass it ``attn=''`` and ``big_little=()`` to switch these off.
         big_little: ``(alpha, beta)``, the factors by which the little branch is thinner and shallower, or None.
         aa_size: Size of the anti-aliasing filter, 2 to 7; 0 for none.
+        aa_layer: ``'blur'``, timm's name of ``aa_size=3``, or None.
         aa_shortcut: Blur before strided plain shortcuts too.
         last_stride: Stride of stage 4, 1 or 2.
+        output_stride: Stride of the last feature map, 8, 16 or 32: dilations replace the strides beyond it, as in
+            timm's ResNet. Big-Little keeps its big branches at half the resolution.
         embedding_size: Width of an embedding (1x1, BN, ReLU) before the classifier; 0 for none.
         zero_init_last: Initialise the last gamma of every residual branch to zero.
         drop_block_rate: DropBlock rate in stages 3 and 4 (scaled by 0.25 and 1.0); 0 for a model without DropBlock.
         drop_rate: Dropout rate before the classifier.
-        bn_momentum: Batch norm momentum as PyTorch defines it. The official 0.003 averages over about 300 updates, too
-            slow for a training of less than a few thousand.
+        drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0 at the first one.
+        act_layer, norm_layer: Layers, by timm's names or as classes.
+        bn_momentum: Batch norm momentum as PyTorch defines it. The official 0.003, which the recipes set, averages over
+            about 300 updates: too slow for a training of less than a few thousand.
         bn_eps: Batch norm epsilon.
         device, dtype: Device and data type of the parameters.
 
@@ -78,61 +80,56 @@ class AssembleResNet(nn.Module):
             attn: Optional[str] = None,
             big_little: Optional[Sequence[int]] = None,
             aa_size: int = 0,
+            aa_layer: Optional[LayerType] = None,
             aa_shortcut: bool = False,
             last_stride: int = 2,
+            output_stride: int = 32,
             embedding_size: int = 0,
             zero_init_last: bool = True,
             drop_block_rate: float = 0.,
             drop_rate: float = 0.,
-            bn_momentum: float = 0.003,
+            drop_path_rate: float = 0.,
+            act_layer: LayerType = 'relu',
+            norm_layer: LayerType = 'batchnorm2d',
+            bn_momentum: float = 0.1,
             bn_eps: float = 1e-5,
             device=None,
             dtype=None,
     ) -> None:
         super().__init__()
-        _check(len(layers) == 4 and min(layers) > 0, 'layers', layers, 'four positive numbers')
-        _check(width > 0 and width % 8 == 0, 'width', width, 'a positive multiple of 8')
-        _check(aa_size in (0, 2, 3, 4, 5, 6, 7), 'aa_size', aa_size, '0 or from 2 to 7')
-        _check(last_stride in (1, 2), 'last_stride', last_stride, '1 or 2')
-        _check(embedding_size >= 0, 'embedding_size', embedding_size, '0 or more')
-        for name, rate in (('drop_block_rate', drop_block_rate), ('drop_rate', drop_rate)):
-            _check(0 <= rate <= 1, name, rate, 'from 0 to 1')
+        check(len(layers) == 4 and min(layers) > 0, 'layers', layers, 'four positive numbers')
+        check(width > 0 and width % 8 == 0, 'width', width, 'a positive multiple of 8')
+        aa_size = resolve_aa_size(aa_layer, aa_size)
+        check(aa_size in (0, 2, 3, 4, 5, 6, 7), 'aa_size', aa_size, '0 or from 2 to 7')
+        check(last_stride in (1, 2), 'last_stride', last_stride, '1 or 2')
+        check(embedding_size >= 0, 'embedding_size', embedding_size, '0 or more')
+        check(output_stride in (8, 16, 32), 'output_stride', output_stride, '8, 16 or 32')
+        for name, rate in (
+                ('drop_block_rate', drop_block_rate), ('drop_rate', drop_rate), ('drop_path_rate', drop_path_rate)):
+            check(0 <= rate <= 1, name, rate, 'from 0 to 1')
         attn, big_little = attn or None, big_little or None
         if big_little is not None:
             alpha, beta = big_little if len(big_little) == 2 else (0, 0)
-            _check(alpha in (1, 2, 4, 8) and beta > 0, 'big_little', big_little,
-                   '(alpha, beta) with alpha 1, 2, 4 or 8 and beta positive, or None')
-            _check(min(layers[:3]) > 1, 'layers', layers, 'at least 2 in stages 1 to 3 where big_little is set')
+            check(alpha in (1, 2, 4, 8) and beta > 0, 'big_little', big_little,
+                  '(alpha, beta) with alpha 1, 2, 4 or 8 and beta positive, or None')
+            check(min(layers[:3]) > 1, 'layers', layers, 'at least 2 in stages 1 to 3 where big_little is set')
         if aa_shortcut and not (aa_size and shortcut == 'plain'):
             warnings.warn("aa_shortcut has no effect without an aa_size and shortcut='plain'.", stacklevel=2)
 
-        dd: Dict[str, Any] = dict(device=device, dtype=dtype)
         self.num_classes, self.in_chans, self.zero_init_last = num_classes, in_chans, zero_init_last
-        norm_layer = partial(nn.BatchNorm2d, eps=bn_eps, momentum=bn_momentum)
-        self.stem = make_stem(in_chans, width, deep_stem, big_little, norm_layer, **dd)
-        self.stem_pool = nn.Identity() if big_little else create_pool2d('max', 3, 2, padding='same')
+        norm_layer, act_layer = resolve_norm_layer(norm_layer, bn_eps, bn_momentum), resolve_act_layer(act_layer)
+        common: Dict[str, Any] = dict(norm_layer=norm_layer, act_layer=act_layer, device=device, dtype=dtype)
+        self.stem = make_stem(in_chans, width, deep_stem, **common)
+        self.stem_pool = make_stem_pool(width, big_little, **common)
 
-        stages: List[nn.Module] = []
-        self.feature_info: List[Dict[str, Any]] = [dict(num_chs=width, reduction=4 if big_little else 2, module='stem')]
-        strides = (2, 2, 1, last_stride) if big_little else (1, 2, 2, last_stride)
-        in_chs, reduction = width, 4
-        for i, (depth, stride) in enumerate(zip(layers, strides)):
-            stage_width = width * 2 ** i
-            common: Dict[str, Any] = dict(attn=attn, aa_size=aa_size, norm_layer=norm_layer, **dd)
-            if drop_block_rate and i >= 2:
-                common['drop_layer'] = partial(DropBlock2d, drop_block_rate, 7, 0.25 if i == 2 else 1.0, device)
-            if big_little and i < 3:
-                stages.append(make_big_little_stage(in_chs, stage_width, depth, stride, big_little, **common))
-            else:
-                common.update(shortcut=shortcut, aa_shortcut=aa_shortcut)
-                stages.append(make_blocks(in_chs, stage_width, depth, stride, **common))
-            in_chs = Bottleneck.expansion * stage_width
-            reduction *= stride
-            self.feature_info.append(dict(num_chs=in_chs, reduction=reduction, module=f'stage{i + 1}'))
+        drop_paths: Any = calculate_drop_path_rates(drop_path_rate, list(layers), stagewise=True)
+        stages, infos = make_stages(
+            width, drop_paths, last_stride, output_stride, shortcut, aa_shortcut, big_little, drop_block_rate,
+            attn=attn, aa_size=aa_size, **common)
         self.stage1, self.stage2, self.stage3, self.stage4 = stages
-        self.num_features = in_chs
-        self.head = AssembleHead(
-            self.num_features, num_classes, global_pool, embedding_size, drop_rate, norm_layer=norm_layer, **dd)
+        self.feature_info: List[Dict[str, Any]] = [dict(num_chs=width, reduction=2, module='stem'), *infos]
+        self.num_features = infos[-1]['num_chs']
+        self.head = AssembleHead(self.num_features, num_classes, global_pool, embedding_size, drop_rate, **common)
         self.head_hidden_size = self.head.hidden_size
 
         self.init_weights()
@@ -153,7 +150,7 @@ class AssembleResNet(nn.Module):
 
         The rate is from 0 to 1. No recompilation or device sync follows. A model without DropBlock warns.
         """
-        _check(0 <= rate <= 1, 'rate', rate, 'from 0 to 1')
+        check(0 <= rate <= 1, 'rate', rate, 'from 0 to 1')
         drop_blocks = [m for m in self.modules() if isinstance(m, DropBlock2d)]
         if not drop_blocks:
             warnings.warn('set_drop_block_rate has no effect: the model was made with drop_block_rate=0.', stacklevel=2)
@@ -173,8 +170,8 @@ class AssembleResNet(nn.Module):
         if coarse:
             return dict(stem=r'^stem', blocks=r'^stage(\d+)')
         return dict(stem=r'^stem', blocks=[
+            (r'^stage(\d+)\.merge', (-1,)),  # before every block of the branches
             (r'^stage(\d+)\.(?:big\.|little\.)?(\d+)', None),
-            (r'^stage(\d+)\.merge', (1000,)),  # after every block of the branches
         ])
 
     @torch.jit.ignore
@@ -195,7 +192,7 @@ class AssembleResNet(nn.Module):
 
         The arguments are timm's. ``norm`` has no effect, and ``output_fmt`` must be ``'NCHW'``.
         """
-        _check(output_fmt == 'NCHW', 'output_fmt', output_fmt, "'NCHW'")
+        check(output_fmt == 'NCHW', 'output_fmt', output_fmt, "'NCHW'")
         take_indices, max_index = feature_take_indices(len(self.feature_info), indices)
         x = self.stem(x)
         intermediates = [x] if 0 in take_indices else []
@@ -223,7 +220,7 @@ class AssembleResNet(nn.Module):
         return take_indices
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute features of stride 32 (16 with ``last_stride=1``)."""
+        """Compute the last feature map, of stride 32 unless arguments say otherwise."""
         x = self.stem_pool(self.stem(x))
         x = self.stage1(x)
         x = self.stage2(x)
