@@ -63,22 +63,30 @@ def _sum(sheet: Sheet, y: float, size: str) -> float:
     return sheet.box(TRUNK, y, LITTLE_X - BIG_X + BRANCH, 26, BARE, [('*add, ReLU', f'  {size}')])
 
 
-def _blocks(facts: NetworkFacts, name: str, title: str) -> Tuple[List[Text], int]:
-    """Return the lines of a box of blocks, and the number of blocks."""
-    n = len(facts.blocks(name))
+def _blocks(facts: NetworkFacts, name: str, title: str, n: int = 0) -> Tuple[List[Text], int]:
+    """Return the lines of a box of blocks, those of a module or ``n`` like it, and the number of blocks."""
+    n = n or len(facts.blocks(name))
     count = '1 block' if n == 1 else f'{n} blocks'
     return [(f'*{title}', f'  {count}, F = {facts.inner_width(name)}'), facts.size(name)], n
 
 
 def _stem(sheet: Sheet, facts: NetworkFacts, y: float) -> float:
-    """Draw the first convolution and the Big-Little stem; return the lower edge."""
-    big, little, merge = 'stem.1.big', [f'stem.1.little.{i}' for i in range(3)], 'stem.1.merge'
-    height = 288
+    """Draw the first convolution; return the lower edge."""
+    height = 80
     _panel(sheet, LEFT, y, height, 'stem')
     _arrow_in(sheet, y, y + 24, _stride(facts, 'stem.0'))
-    end = sheet.box(TRUNK, y + 24, BRANCH, 42, CONV, [('*' + facts.kernel('stem.0'),), facts.size('stem.0')])
-    sheet.line((TRUNK, end), (TRUNK, end + 10), arrow=False)
-    _split(sheet, end + 10, end + 32, _stride(facts, big), '')
+    sheet.box(TRUNK, y + 24, BRANCH, 42, CONV, [('*' + facts.kernel('stem.0'),), facts.size('stem.0')])
+    return y + height
+
+
+def _stem_pool(sheet: Sheet, facts: NetworkFacts, y: float) -> float:
+    """Draw the two branches of the Big-Little stem and their merge; return the lower edge."""
+    big, little, merge = 'stem_pool.big', [f'stem_pool.little.{i}' for i in range(3)], 'stem_pool.merge'
+    height = 236
+    _panel(sheet, LEFT, y, height, 'stem_pool')
+    sheet.line((TRUNK, y - GAP - 10), (TRUNK, y + 18), arrow=False)
+    end = y + 10
+    _split(sheet, end + 8, end + 32, _stride(facts, big), '')
     lines: List[Text] = [f'{facts.kernel(big)},  {facts.size(big)}']
     big_end = sheet.box(BIG_X, end + 32, BRANCH, 76, BIG, [('*big',), *lines])
     lines = []
@@ -94,32 +102,42 @@ def _stem(sheet: Sheet, facts: NetworkFacts, y: float) -> float:
     return y + height
 
 
+def _merge_block(sheet: Sheet, facts: NetworkFacts, name: str, y: float) -> float:
+    """Draw the block that merges the sum of the stage before; return the lower edge."""
+    _arrow_in(sheet, y, y + 24, _stride(facts, name))
+    lines, n = _blocks(facts, name, 'merge')
+    return sheet.box(TRUNK, y + 24, BRANCH, 50, BLOCK, lines, bars=n)
+
+
 def _big_little_stage(sheet: Sheet, facts: NetworkFacts, name: str, y: float) -> float:
-    """Draw two branches, their sum and the merge block; return the lower edge."""
+    """Draw the merge block, if any, two branches and their sum; return the lower edge."""
     big, little, merge = f'{name}.big', f'{name}.little', f'{name}.merge'
-    height = 228
+    merges = bool(facts.blocks(merge))
+    height = 224 if merges else 156
     _panel(sheet, LEFT, y, height, name)
-    sheet.line((TRUNK, y - GAP - 10), (TRUNK, y + 18), arrow=False)
-    _split(sheet, y + 18, y + 42, _stride(facts, big), _stride(facts, little))
+    end = _merge_block(sheet, facts, merge, y) if merges else y - GAP - 10
+    top = end + 12 if merges else y + 18
+    sheet.line((TRUNK, end), (TRUNK, top), arrow=False)
+    _split(sheet, top, top + 24, _stride(facts, big), _stride(facts, little))
     lines, n = _blocks(facts, big, 'big')
-    big_end = sheet.box(BIG_X, y + 42, BRANCH, 50, BIG, lines, bars=n)
+    big_end = sheet.box(BIG_X, top + 24, BRANCH, 50, BIG, lines, bars=n)
     lines, n = _blocks(facts, little, 'little')
-    little_end = sheet.box(LITTLE_X, y + 42, BRANCH, 50, LITTLE, lines, bars=n)
+    little_end = sheet.box(LITTLE_X, top + 24, BRANCH, 50, LITTLE, lines, bars=n)
     _arrow_down(sheet, BIG_X, big_end, big_end + 26, f'nearest {TIMES}2')
     _arrow_down(sheet, LITTLE_X, little_end, little_end + 26)
-    end = _sum(sheet, big_end + 26, facts.input_size(merge))
-    _arrow_down(sheet, TRUNK, end, end + 24, _stride(facts, merge))
-    lines, n = _blocks(facts, merge, 'merge')
-    sheet.box(TRUNK, end + 24, BRANCH, 50, BLOCK, lines, bars=n)
+    _sum(sheet, big_end + 26, facts.size(name))
     return y + height
 
 
 def _plain_stage(sheet: Sheet, facts: NetworkFacts, name: str, y: float) -> float:
-    height = 84
+    """Draw the merge block and the plain blocks; return the lower edge."""
+    height = 160
     _panel(sheet, LEFT, y, height, name)
-    _arrow_in(sheet, y, y + 24, _stride(facts, name))
-    lines, n = _blocks(facts, name, 'plain')
-    sheet.box(TRUNK, y + 24, BRANCH, 50, BLOCK, lines, bars=n)
+    merge, *blocks = (f'{name}.{i}' for i in range(len(facts.module(name))))
+    end = _merge_block(sheet, facts, merge, y)
+    _arrow_down(sheet, TRUNK, end, end + 26, _stride(facts, blocks[0]))
+    lines, _ = _blocks(facts, blocks[0], 'plain', len(blocks))
+    sheet.box(TRUNK, end + 26, BRANCH, 50, BLOCK, lines, bars=len(blocks))
     return y + height
 
 
@@ -167,7 +185,7 @@ def _opened_block(sheet: Sheet, facts: NetworkFacts, name: str, y: float) -> flo
     height = 752
     conv1, conv2, blur, conv3 = (f'{name}.{part}' for part in ('conv1', 'conv2', 'aa', 'conv3'))
     pool, project = f'{name}.shortcut.0', f'{name}.shortcut.1'
-    title = f'Inside a block: the first of {name.split(".")[0]}'
+    title = f'Inside a block: the first plain one of {name.split(".")[0]}'
     _panel(sheet, RIGHT, y, height, title, f'F = {facts.inner_width(name)}')
 
     sheet.text(MAIN, y + 52, facts.input_size(name))
@@ -231,9 +249,9 @@ def _parameters(sheet: Sheet, facts: NetworkFacts, y: float, bottom: float) -> N
     for i, part in enumerate(parts):
         base, millions = y + 34 + pitch * (i + 0.5) + 4, facts.parameters(part)
         sheet.text(RIGHT[0] + 12, base, part, 12.5, 'start')
-        length = 340 * millions / longest
-        sheet.rect(RIGHT[0] + 72, base - 11, max(length, 1), 12, CONV, radius=1)
-        sheet.text(RIGHT[0] + 80 + length, base, f'{millions:.2f} M', 12, 'start', MUTED)
+        length = 324 * millions / longest
+        sheet.rect(RIGHT[0] + 88, base - 11, max(length, 1), 12, CONV, radius=1)
+        sheet.text(RIGHT[0] + 96 + length, base, f'{millions:.2f} M', 12, 'start', MUTED)
 
 
 def drawing() -> str:
@@ -241,14 +259,16 @@ def drawing() -> str:
     facts = NetworkFacts(NETWORK, SIDE)
     sheet = Sheet(
         1000, f'{NETWORK}: the network and one of its blocks',
-        'A stem and stages 1 to 3, each with a big branch at half resolution and a thin, shallow little branch at full '
-        'resolution that are added and merged; stage 4 of plain blocks; average pool and classifier. Beside it a '
+        'A stem; a Big-Little stem; stages 1 to 3, each with a big branch at half resolution and a thin, shallow little '
+        'branch at full resolution that are added; stages 2 to 4 begin with a block that merges the sum before; plain '
+        'blocks in stage 4; average pool and classifier. Beside it a '
         'bottleneck block: 1x1, selective kernel, blur, 1x1, plus the shortcut.')
     sheet.text(LEFT[0], 28, ('*' + NETWORK, f'  {facts.parameters():.1f} M parameters'), 18, 'start')
     sheet.text(RIGHT[1], 28, f'sizes: width {TIMES} height {TIMES} channels', 12.5, 'end', MUTED)
 
     sheet.text(TRUNK, TOP + 2, f'image  {facts.input_size("stem.0")}')
     y = _stem(sheet, facts, TOP + 32)
+    y = _stem_pool(sheet, facts, y + GAP)
     for name in ('stage1', 'stage2', 'stage3', 'stage4'):
         draw = _big_little_stage if isinstance(facts.module(name), BigLittleStage) else _plain_stage
         y = draw(sheet, facts, name, y + GAP)

@@ -58,12 +58,12 @@ def _inside(a, b, margin=0.):
 
 def test_drawing_shows_every_part_in_the_papers_numbers():
     texts = [_text(node) for node in _drawing()[1]['text']]
-    for blocks, width, side in ((2, 64, 32), (3, 128, 16), (5, 256, 8)):
+    for blocks, width, side in ((2, 64, 64), (3, 128, 32), (5, 256, 16)):
         assert f'big  {blocks} blocks, F = {width}' in texts
         assert f'little  1 block, F = {width // 2}' in texts
         assert f'merge  1 block, F = {width}' in texts
-        assert f'{side} {TIMES} {side} {TIMES} {4 * width}' in texts
-        assert f'add, ReLU  {2 * side} {TIMES} {2 * side} {TIMES} {4 * width}' in texts
+        assert f'{side // 2} {TIMES} {side // 2} {TIMES} {4 * width}' in texts
+        assert f'add, ReLU  {side} {TIMES} {side} {TIMES} {4 * width}' in texts
     assert 'plain  3 blocks, F = 512' in texts and f'8 {TIMES} 8 {TIMES} 2048' in texts
     assert texts.count(f'nearest {TIMES}2') == 3
     for part in ('[DropBlock]', f'blur 3{TIMES}3  (anti-aliasing)', 'gate', 'half a', 'half b', f'avg pool 3{TIMES}3'):
