@@ -24,7 +24,7 @@ TEACHER = 'local-dir:demo/trained'
 TRAINING = (
     '--data-dir', 'demo/digits', '--num-classes', '10', '--img-size', '64', '--crop-pct', '1', '--batch-size', '64',
     '--device', 'cpu', '--workers', '0', '--channels-last', '--opt', 'lamb', '--lr', '5e-3', '--weight-decay', '0.02',
-    '--bn-momentum', '0.1', '--epochs', str(EPOCHS), '--warmup-epochs', '1', '--warmup-lr', '0', '--sched-on-updates',
+    '--epochs', str(EPOCHS), '--warmup-epochs', '1', '--warmup-lr', '0', '--sched-on-updates',
     '--scale', '0.7', '1', '--ratio', '0.85', '1.18', '--hflip', '0', '--color-jitter', '0', '--train-interpolation',
     'bilinear', '--mixup', '0.2', '--mixup-mode', 'elem', '--smoothing', '0.1', '--drop-block', '0.1',
     '--log-interval', '100', '--checkpoint-hist', '1')

@@ -1,6 +1,6 @@
 """Write the table of models into docs/models.md. ``python -m docs.variants``
 
-Parameters, multiply-adds and strides are counted on the models; published numbers are those of the recipes' table.
+Parameters and multiply-adds are counted on the models; published numbers are those of the recipes' table.
 """
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ PAGE = Path(__file__).with_name('models.md')
 BEGIN, END = '<!-- variants:begin -->', '<!-- variants:end -->'
 FOR_TESTS = 'test_assemble_resnet'
 TITLES = (
-    'model', 'paper row', 'techniques', 'params (M)', 'GMACs', 'test size', 'strides', 'top-1 (%)', 'mCE', 'images/s')
+    'model', 'paper row', 'techniques', 'params (M)', 'GMACs', 'test size', 'top-1 (%)', 'mCE', 'images/s')
 NUMBERS = ('params (M)', 'GMACs', 'test size', 'top-1 (%)', 'mCE', 'images/s')
 
 
@@ -30,7 +30,6 @@ def _row(name: str) -> List[str]:
     cells = [
         f'`{name}`', span([row.name for row in rows]), TECHNIQUES[name],
         f'{sum(p.numel() for p in model.parameters()) / 1e6:.2f}', f'{multiply_adds(model, size) / 1e9:.2f}', str(size),
-        ', '.join(str(info['reduction']) for info in model.feature_info),
         span([f'{row.top1:.2f}' for row in rows]), span([f'{row.mce:.2f}' for row in rows]),
         span([str(row.images_per_s) for row in rows])]
     return [cell or '-' for cell in cells]

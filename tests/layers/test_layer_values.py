@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
-from timm.layers import BlurPool2d, create_pool2d
+from timm.layers import BlurPool2d
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from timm_assemble.layers import (
-    AntiAlias2d, GeMPool2d, SelectiveKernelC3, big_little_sum, gem_pool_2d, init_weights_official,
+    AntiAlias2d, GeMPool2d, MaxPool2dSame, SelectiveKernelC3, big_little_sum, gem_pool_2d, init_weights_official,
     selective_kernel_merge, shortcut_pool,
 )
 
@@ -118,7 +118,7 @@ def test_gem_pool_in_float16_where_cubes_overflow():
 @settings(max_examples=40, deadline=None)
 def test_stem_pool_pads_as_tensorflow(seed, height, width):
     x = random(seed, height, width)
-    y = create_pool2d('max', 3, 2, padding='same')(torch.from_numpy(x)[None, None])
+    y = MaxPool2dSame()(torch.from_numpy(x)[None, None])
     np.testing.assert_array_equal(y[0, 0], oracle.max_pool_same(x))
 
 

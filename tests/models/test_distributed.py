@@ -11,7 +11,7 @@ def _train(rank, store):
     torch.set_num_threads(1)
     distributed.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=2)
     torch.manual_seed(rank)
-    model = timm.create_model('test_assemble_resnet', num_classes=10, drop_block_rate=0.1, bn_momentum=0.1)
+    model = timm.create_model('test_assemble_resnet', num_classes=10, drop_block_rate=0.1)
     model = DistributedDataParallel(model, find_unused_parameters=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for step in range(3):

@@ -45,12 +45,13 @@ def test_logits_and_parameter_counts_equal_the_official_ones(network):
 def test_stage_outputs_equal_the_official_ones():
     model = official_model('tiny_assemble152')
     golden = NETWORKS['networks']['tiny_assemble152']['stages']['64x64']
-    # an official stage ends in the block that merges its branches, which opens the next stage here
+    # an official stage ends in the block that merges its branches, which opens the next stage here, and an official
+    # little branch before its last 1x1 convolution
     modules = {'initial_conv': model.stem[0].conv, 'stem': model.stem_pool, 'stage4': model.stage4,
                'pooled': model.head.global_pool}
     merges = (model.stage2.merge, model.stage3.merge, model.stage4[0])
     for i, (stage, merge) in enumerate(zip((model.stage1, model.stage2, model.stage3), merges), 1):
-        modules |= {f'stage{i}_big': stage.big, f'stage{i}_little': stage.little, f'stage{i}_merge': merge,
+        modules |= {f'stage{i}_big': stage.big, f'stage{i}_little': stage.little[-2], f'stage{i}_merge': merge,
                     f'stage{i}': merge}
     outputs = {}
     for key, module in modules.items():
@@ -143,7 +144,7 @@ def test_deep_stem_with_big_little_has_the_official_names_and_parameters():
     assert names['stem.2.conv.weight'] == 'resnet_model/stage0/conv2d_2/kernel'
     assert names['stem.1.bn.weight'] == 'resnet_model/stage0/batch_normalization_1/gamma'
     assert names['stem.2.bn.weight'] == 'resnet_model/stage0_1/batch_normalization/gamma'
-    assert names['stage4.0.shortcut.2.conv.weight'] == 'resnet_model/stage4/conv2d/kernel'
+    assert names['stage4.1.shortcut.2.conv.weight'] == 'resnet_model/stage4/conv2d/kernel'
 
 
 def test_se_with_big_little_has_the_official_parameters():
@@ -168,7 +169,7 @@ def test_conversion_reports_every_misfit():
         state_dict_from_tf(variables, model)
     message = str(error.value)
     assert '3 differences' in message
-    assert 'missing: resnet_model/stage4/conv2d_1/kernel' in message and 'stage4.0.conv1.conv.weight' in message
+    assert 'missing: resnet_model/stage4/conv2d_1/kernel' in message and 'stage4.1.conv1.conv.weight' in message
     assert 'not used: resnet_model/stage4/conv2d_99/kernel' in message
     assert 'shape: resnet_model/dense/bias' in message
 

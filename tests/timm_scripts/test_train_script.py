@@ -60,7 +60,7 @@ torch.utils.data.dataloader.RandomSampler = Sampler
 '''
 MODEL = ('--data-dir', 'data', '--model', 'test_assemble_resnet', '--num-classes', CLASSES, '--img-size', SIZE,
          '--device', 'cpu', '--workers', 0)
-RECIPE = (*MODEL, '--batch-size', BATCH, '--bn-momentum', 0.1, '--output', 'output')
+RECIPE = (*MODEL, '--batch-size', BATCH, '--output', 'output')
 TRAIN = (*RECIPE, '--opt', 'momentum', '--lr', 0.05, '--epochs', 2, '--warmup-epochs', 0, '--log-interval', 1)
 STORED = ('--kd-model-name', 'logits:teacher.npy', '--kd-temperature', 1)
 

@@ -83,8 +83,8 @@ def test_table_of_models_has_the_official_sizes_and_known_multiply_adds():
             ('assemble_resnet50_base', 25_559_081), ('assemble_resnet50_d', 25_578_313),
             ('assemble_resnet50', 41_848_489), ('assemble_resnet152', 117_006_249)):
         assert rows[name][4] == f'{(official - 2049) / 1e6:.2f}'
-    assert rows['assemble_resnet50_base'][5:8] == ['4.09', '224', '2, 4, 8, 16, 32']
-    assert rows['assemble_resnet50'][6:8] == ['256', '4, 8, 16, 16, 32']
+    assert rows['assemble_resnet50_base'][5:7] == ['4.09', '224']
+    assert rows['assemble_resnet50'][6] == '256'
 
 
 def test_model_without_an_entry_is_rejected(monkeypatch):

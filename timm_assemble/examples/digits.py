@@ -147,7 +147,7 @@ def run(model_name: str, output: Path, epochs: int, seed: int, command: str) -> 
     random_seed(seed)
     # batch norm's official momentum averages over 300 updates, more than this training has
     model = create_model(
-        model_name, num_classes=CLASSES, drop_block_rate=DROP_BLOCK_RATE, bn_momentum=0.1,
+        model_name, num_classes=CLASSES, drop_block_rate=DROP_BLOCK_RATE,
         pretrained_cfg_overlay=dict(input_size=(3, SIZE, SIZE), crop_pct=1.0, test_input_size=None))
     model = model.to(memory_format=torch.channels_last)
     train_loader, validation_loader = create_loaders(data, resolve_data_config({}, model=model))
