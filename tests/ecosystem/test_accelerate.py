@@ -2,7 +2,7 @@
 import timm
 import torch
 from accelerate import Accelerator, init_empty_weights, load_checkpoint_and_dispatch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 LIBRARY = 'accelerate'
 HOW = """\

@@ -1,6 +1,5 @@
 """grad-cam: where a model looks."""
 import torch
-from pytorch_grad_cam import GradCAM, GuidedBackpropReLUModel
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 LIBRARY = 'grad-cam'

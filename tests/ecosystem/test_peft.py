@@ -1,6 +1,6 @@
 """PEFT: LoRA, low-rank updates of a model's weights."""
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 LIBRARY = 'peft'
 HOW = """\
