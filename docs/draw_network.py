@@ -260,8 +260,8 @@ def drawing() -> str:
     sheet = Sheet(
         1000, f'{NETWORK}: the network and one of its blocks',
         'A stem; a Big-Little stem; stages 1 to 3, each the sum of a big branch at half resolution and a thin, shallow '
-        'little branch at full resolution; stages 2 to 4 begin with a block that merges the sum before; plain blocks in '
-        'stage 4; average pool and classifier. Beside it a '
+        'little branch at full resolution; stages 2 to 4 begin with a block that merges the sum before; plain blocks '
+        'in stage 4; average pool and classifier. Beside it a '
         'bottleneck block: 1x1, selective kernel, blur, 1x1, plus the shortcut.')
     sheet.text(LEFT[0], 28, ('*' + NETWORK, f'  {facts.parameters():.1f} M parameters'), 18, 'start')
     sheet.text(RIGHT[1], 28, f'sizes: width {TIMES} height {TIMES} channels', 12.5, 'end', MUTED)
