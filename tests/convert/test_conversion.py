@@ -149,11 +149,8 @@ def test_model_kwargs_must_be_pairs(pair, command, capsys):
 
 
 @pytest.mark.parametrize('option, value, message', [
-    ('--model-kwargs', 'global_pool=', "--model-kwargs must fit the checkpoint, got global_pool='', inferred: 7x7"),
-    ('--model-kwargs', 'colour=red', "--model-kwargs must have names from ['layers', "),
-    ('--model-kwargs', 'bn_eps=x', "--model-kwargs must have a value of type float for bn_eps, got 'x'"),
-    ('--model-kwargs', 'aa_size=3.0', '--model-kwargs must have a value of type int for aa_size, got 3.0'),
-    ('--model-kwargs', 'aa_size=9', 'aa_size must be 0 or from 2 to 7, got 9'),
+    ('--model-kwargs', 'global_pool=', "--model-kwargs must fit the checkpoint, got {'width': 8, "),
+    ('--model-kwargs', 'aa_size=3.0', '--model-kwargs must be arguments of assemble_resnet50: aa_size must be of type'),
     ('--model', 'resnet50', '--model must be one of ['),
 ])
 def test_a_model_or_argument_that_does_not_fit_is_one_line(option, value, message, command, opened, tmp_path):

@@ -5,7 +5,8 @@ from hypothesis import given, settings, strategies as st
 
 from timm_assemble.convert import infer_variant
 from timm_assemble.convert.tf_names import tf_shapes
-from timm_assemble.convert.variants import PUBLISHED, read_architecture
+from timm_assemble.convert.variants import read_architecture
+from timm_assemble.recipes.paper import TECHNIQUES
 
 from .._official import MODELS, variable_specs
 
@@ -37,7 +38,7 @@ def test_name_and_arguments_of_official_networks_are_inferred(network):
         assert infer_variant(shapes) == variant
 
 
-@pytest.mark.parametrize('name', PUBLISHED)
+@pytest.mark.parametrize('name', TECHNIQUES)
 def test_registered_models_are_inferred_without_arguments(name):
     inferred = 'assemble_resnet50' if name == 'assemble_resnet50_bl_sk' else name
     assert infer_variant(tf_shapes(timm.create_model(name, device='meta')))[:2] == (inferred, {})
@@ -86,7 +87,7 @@ def test_a_single_wrong_variable_does_not_change_the_variant(network):
 def test_classes_must_be_the_checkpoints_or_one_fewer():
     shapes = shapes_of('tiny_assemble50')
     assert infer_variant(shapes, model_args=dict(num_classes=10)).model_args['num_classes'] == 10
-    with pytest.raises(ValueError, match=r'model_args must fit the checkpoint, got num_classes=9, .*11 classes'):
+    with pytest.raises(ValueError, match=r"model_args must fit the checkpoint, got .*'num_classes': 9\}, .*11 classes"):
         infer_variant(shapes, model_args=dict(num_classes=9))
 
 
@@ -101,11 +102,15 @@ def test_what_is_not_in_the_checkpoint_can_be_given():
     ('assemble_resnet152', {}, r"name must fit .* and other \['layers', 'big_little'\], inferred: 7x7"),
     ('assemble_resnet50_d', {}, r"name must fit .* and other \['deep_stem', 'attn', 'big_little'\]"),
     ('resnet50', {}, r"name must be one of .*'assemble_resnet101'.*got 'resnet50'"),
-    (None, dict(width=16), r'model_args must fit the checkpoint, got width=16, inferred: .* width 8'),
-    (None, dict(attn='se'), "model_args must fit the checkpoint, got attn='se'"),
-    (None, dict(layers=5), 'model_args must fit the checkpoint, got layers=5'),
-    (None, dict(big_little=(1, 2)), 'model_args must fit the checkpoint, got big_little='),
-    (None, dict(colour='red'), r"model_args must have names from .*'aa_size'.*, got 'colour'"),
+    (None, dict(width=16), r"model_args must fit the checkpoint, got \{'width': 16, .*, inferred: .* width 8"),
+    (None, dict(attn='se'), "model_args must fit the checkpoint, got .*'attn': 'se'"),
+    (None, dict(attn=''), "model_args must fit the checkpoint, got .*'attn': ''"),
+    (None, dict(global_pool=''), "model_args must fit the checkpoint, got .*'global_pool': ''"),
+    (None, dict(layers=5), 'model_args must be arguments of assemble_resnet50: .*int'),
+    (None, dict(big_little=(1, 2)), r"model_args must fit the checkpoint, got .*'big_little': \(1, 2\)"),
+    (None, dict(colour='red'), "model_args must be arguments of assemble_resnet50: .* no 'colour'"),
+    (None, dict(bn_eps='x'), "model_args must be arguments of .* bn_eps must be of type float, got 'x'"),
+    (None, dict(aa_size=9), 'model_args must be arguments of .* aa_size must be 0 or from 2 to 7, got 9'),
 ])
 def test_a_model_or_argument_that_contradicts_the_checkpoint_is_rejected(name, args, message):
     with pytest.raises(ValueError, match=f'^{message}'):

@@ -1,4 +1,5 @@
 """Reading of TensorFlow 1 checkpoints, by TensorFlow's own reader and one variable at a time."""
+import glob
 import hashlib
 import os
 import re
@@ -51,8 +52,7 @@ def find_checkpoint(checkpoint: Path) -> Path:
 
 def _files(prefix: Path) -> List[Path]:
     """Return the index file and all data files."""
-    data = sorted(f for f in prefix.parent.iterdir() if re.fullmatch(FILE, f.name) and
-                  f.name.startswith(f'{prefix.name}.data-'))
+    data = sorted(prefix.parent.glob(f'{glob.escape(prefix.name)}.data-?????-of-?????'))
     expected = int(data[0].name[-5:]) if data else 1
     if len(data) != expected:
         raise ValueError(f'prefix must have all data files, got {len(data)} of {expected} for {prefix}')

@@ -9,6 +9,7 @@ from torch import nn
 
 from ..layers import BigLittleStage, BigLittleStem, Bottleneck, ProjectionShortcut, SelectiveKernelC3
 from ..models.assemble_resnet import AssembleResNet
+from ..models.validation import check_weights
 
 __all__ = ['MisfitError', 'state_dict_from_tf', 'tf_names', 'tf_shapes']
 
@@ -175,14 +176,11 @@ def state_dict_from_tf(variables: Mapping[str, np.ndarray], model: AssembleResNe
         if array.shape != tuple(target.shape):
             problems.append(f'shape: {name} is {tuple(array.shape)} in PyTorch order, {entry} {tuple(target.shape)}')
             continue
-        wrong = array.size - int(np.isfinite(array).sum())
-        if wrong:
-            problems.append(f'not finite: {name} has {wrong} of {array.size} values NaN or infinite')
-            continue
-        if name.endswith('/moving_variance') and array.min() < 0:
-            problems.append(f'negative: {name} has a variance of {array.min():.4g}')
-            continue
         state[entry] = torch.from_numpy(np.array(array, order='C'))  # a contiguous, writable copy
+        try:
+            check_weights({entry: state[entry]}, name)
+        except ValueError as e:
+            problems.append(str(e))
     if len(background) == 1:  # of kernel and bias
         problems.append(f'shape: {background[0]} has one class more than the other of dense/kernel and dense/bias')
     problems += [f'not used: {name}' for name in sorted(set(variables) - set(names.values()))]

@@ -1,5 +1,4 @@
 """Inference of the model and its arguments from names and shapes of a checkpoint's variables."""
-import inspect
 import re
 from collections import Counter
 from functools import cache
@@ -8,27 +7,20 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Seq
 
 import timm
 
-from ..models.assemble_resnet import AssembleResNet
+from ..models.validation import check_model_args, error_line
+from ..recipes.paper import TECHNIQUES
 from .tf_names import BATCH_NORM_LEAVES, PREFIX, tf_shapes
 
 __all__ = ['Architecture', 'Variant', 'infer_variant', 'read_architecture']
 
 Shapes = Mapping[str, Sequence[int]]
 
-# The first of equally near ones is taken: assemble_resnet50 and assemble_resnet50_bl_sk differ only in anti-aliasing,
-# which has no variables.
-PUBLISHED = (
-    'assemble_resnet50', 'assemble_resnet152', 'assemble_resnet101', 'assemble_resnet50_bl_sk', 'assemble_resnet50_bl',
-    'assemble_resnet50_d_sk', 'assemble_resnet50_d_se', 'assemble_resnet50_d', 'assemble_resnet50_base',
-)
 IMAGENET_WITH_BACKGROUND = 1001
 CONVOLUTION = r'conv2d(_\d+)?/kernel'
-DEFAULTS = {
-    n: p.default for n, p in inspect.signature(AssembleResNet).parameters.items() if n not in ('device', 'dtype')}
 
 
 class Architecture(NamedTuple):
-    """Architecture inferred from the variables, named as the arguments of :class:`AssembleResNet`."""
+    """Architecture inferred from the variables, named as the arguments of ``AssembleResNet``."""
 
     layers: Tuple[int, ...]
     in_chans: int
@@ -188,19 +180,17 @@ def _changes(arch: Architecture, other: Architecture) -> Dict[str, Any]:
     return args
 
 
-def _agrees(name: str, value: Any, arch: Architecture) -> bool:
-    """Return whether the variables allow a value of an argument."""
-    if name == 'big_little':
-        return (len(value) == 2 and value[0] == arch.alpha and arch.fits_beta(value[1])) if value else not arch.alpha
-    if name == 'attn':
-        return (value or None) == arch.attn
-    if name == 'num_classes':
-        return value in (arch.num_classes, arch.num_classes - 1)
-    if name == 'layers':
-        return tuple(value) == arch.layers
-    if name == 'global_pool':
-        return value != ''  # the classifier needs pooled features
-    return name not in arch._fields or value == getattr(arch, name)
+def _check_given(name: str, args: Mapping[str, Any], inferred: Architecture) -> None:
+    """Check that a model with these arguments can be built, and that its variables are those of the checkpoint."""
+    try:
+        check_model_args(name, {key: value for key, value in args.items() if value is not None})
+        built = read_architecture(tf_shapes(timm.create_model(name, device='meta', **args)))  # type: ignore[arg-type]
+    except Exception as e:  # building raises any kind
+        raise ValueError(f'model_args must be arguments of {name}: {error_line(e)}') from e
+    pooled = args.get('global_pool') != ''  # as the classifier needs it
+    classes = inferred.num_classes - built.num_classes in (0, 1)
+    if not (pooled and classes and built._replace(num_classes=inferred.num_classes) == inferred):
+        raise ValueError(f'model_args must fit the checkpoint, got {dict(args)}, inferred: {inferred}')
 
 
 def infer_variant(
@@ -224,21 +214,8 @@ def infer_variant(
         ValueError: The variables fit no variant, or not ``name`` or ``model_args``.
     """
     inferred, given = read_architecture(shapes), dict(model_args or {})
-    for key, value in given.items():
-        if key not in DEFAULTS:
-            raise ValueError(f'model_args must have names from {[*DEFAULTS]}, got {key!r}')
-        kind = type(DEFAULTS[key])
-        allowed: Any = {bool: int, int: int, float: (int, float), str: str}.get(kind, object)
-        if value is not None and not isinstance(value, allowed):
-            raise ValueError(f'model_args must have a value of type {kind.__name__} for {key}, got {value!r}')
-        try:
-            agrees = _agrees(key, value, inferred)
-        except TypeError:
-            agrees = False
-        if not agrees:
-            raise ValueError(f'model_args must fit the checkpoint, got {key}={value!r}, inferred: {inferred}')
-    if name is None:
-        name = min(PUBLISHED, key=lambda n: _distance(inferred, _registered(n)))
+    if name is None:  # of equally near ones the shortest: only anti-aliasing, without variables, may tell them apart
+        name = min(TECHNIQUES, key=lambda n: (_distance(inferred, _registered(n)), len(n)))
     elif name not in timm.list_models(module='assemble_resnet'):
         raise ValueError(f'name must be one of {timm.list_models(module="assemble_resnet")}, got {name!r}')
     else:
@@ -246,9 +223,11 @@ def infer_variant(
         other = [key for key in _changes(inferred, _registered(name)) if key not in free]
         if other:
             raise ValueError(f'name must fit the checkpoint, got {name} and other {other}, inferred: {inferred}')
-    if inferred.num_classes == IMAGENET_WITH_BACKGROUND and not keep_classes:
-        given.setdefault('num_classes', inferred.num_classes - 1)
     args = {**_changes(inferred, _registered(name)), **given}
+    if given:
+        _check_given(name, args, inferred)
+    if inferred.num_classes == IMAGENET_WITH_BACKGROUND and not keep_classes:
+        args['num_classes'] = given.get('num_classes', inferred.num_classes - 1)
     if args.get('num_classes') == _registered(name).num_classes:
         del args['num_classes']
     return Variant(name, args, inferred)

@@ -5,6 +5,7 @@ from typing import Any, Optional, Sequence
 import torch
 from timm.layers import ConvNormAct
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._pytree import tree_map_only
 
 from .winograd import remove_winograd
@@ -16,18 +17,11 @@ TIMM_ATTRIBUTES = ('pretrained_cfg', 'default_cfg', 'num_classes', 'num_features
 
 
 def _fold(layer: ConvNormAct) -> None:
-    conv, bn = layer.conv, layer.bn
-    if getattr(bn, 'running_var', None) is None:
+    if getattr(layer.bn, 'running_var', None) is None:
         return  # already folded, or no constant statistics
-    scale = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
-    bias = bn.bias.double() - bn.running_mean.double() * scale
-    if conv.bias is not None:
-        bias += conv.bias.double() * scale
-    weight = conv.weight.double() * scale.view(-1, 1, 1, 1)
-    dtype = conv.weight.dtype
-    conv.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
-    conv.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
-    layer.bn = bn.act  # DropBlock, which comes between them, is the identity in eval mode
+    dtype = layer.conv.weight.dtype
+    layer.conv = fuse_conv_bn_eval(layer.conv.double(), layer.bn.double()).to(dtype)
+    layer.bn = layer.bn.act  # DropBlock, which comes between them, is the identity in eval mode
 
 
 def fold_batch_norms(model: nn.Module) -> nn.Module:

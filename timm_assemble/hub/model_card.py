@@ -1,4 +1,5 @@
 """Model cards: README.md of a model on the Hugging Face Hub, from huggingface_hub's metadata and a Jinja template."""
+import copy
 import re
 from pathlib import Path
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
@@ -60,20 +61,12 @@ def fold(value: Any) -> str:
 
 
 def _gmacs(model: nn.Module, size: Sequence[int]) -> float:
-    """Return the multiply-adds of one image in billions, counted on the meta device; the model stays as it is."""
+    """Return the multiply-adds of one image in billions, counted with a copy on the meta device."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    shapes = {name: torch.empty_like(tensor, device='meta') for name, tensor in tensors.items()}
-    dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
-    training = [module for module in model.modules() if module.training]
-    try:
-        model.eval()
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            torch.func.functional_call(model, shapes, (torch.empty(1, *size, device='meta', dtype=dtype),))
-    finally:
-        for module in training:
-            module.training = True
+    copied = copy.deepcopy(model).to('meta').eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        copied(torch.empty(1, *size, device='meta', dtype=next(copied.parameters()).dtype))
     return counter.get_total_flops() / 2e9
 
 
@@ -91,20 +84,6 @@ def _recipe(recipe: Mapping[str, Any]) -> Dict[str, str]:
     if 'kd_model_name' in given:
         given['kd_model_name'] = _teacher(str(given['kd_model_name']))
     return {k: fold(v) for k, v in given.items() if any(needed in given for needed in EFFECT.get(k, (k,)))}
-
-
-def _metadata(
-        title: str, datasets: Sequence[str], results: Sequence[Result], license_id: str, registered_here: bool,
-) -> ModelCardData:
-    """Return the header, which the Hub reads."""
-    listed = [EvalResult(
-        task_type='image-classification', task_name='Image classification', dataset_name=r.dataset,
-        dataset_type=r.dataset.lower().replace(' ', '-'), metric_type='accuracy', metric_value=round(r.value, 4),
-        metric_name=f'{r.metric} (%), {r.protocol}') for r in results if r.dataset]
-    return ModelCardData(
-        library_name='timm', tags=['image-classification', 'timm'] + ['timm_assemble'] * registered_here,
-        pipeline_tag='image-classification', license=license_id, datasets=[fold(name) for name in datasets] or None,
-        metrics=['accuracy'] if results else None, model_name=title if listed else None, eval_results=listed or None)
 
 
 def model_card(
@@ -146,8 +125,15 @@ def model_card(
     channels, *train = cfg['input_size']
     test = [*(cfg.get('test_input_size') or cfg['input_size'])][1:]
     gmacs = _gmacs(model, (channels, *test))
-    metadata = _metadata(title, datasets, results, fold(license_id or cfg.get('license') or 'apache-2.0'),
-                         registered_here)
+    listed = [EvalResult(
+        task_type='image-classification', task_name='Image classification', dataset_name=r.dataset,
+        dataset_type=r.dataset.lower().replace(' ', '-'), metric_type='accuracy', metric_value=round(r.value, 4),
+        metric_name=f'{r.metric} (%), {r.protocol}') for r in results if r.dataset]
+    metadata = ModelCardData(  # the header, which the Hub reads
+        library_name='timm', tags=['image-classification', 'timm'] + ['timm_assemble'] * registered_here,
+        pipeline_tag='image-classification', license=fold(license_id or cfg.get('license') or 'apache-2.0'),
+        datasets=[fold(name) for name in datasets] or None, metrics=['accuracy'] if results else None,
+        model_name=title if listed else None, eval_results=listed or None)
     card = ModelCard.from_template(
         metadata, template_path=str(TEMPLATE), title=title, source=source, registered_here=registered_here, cfg=cfg,
         from_pretrained=from_pretrained(source),

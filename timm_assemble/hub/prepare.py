@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
 
-import timm
 
+from ..models.loading import load_source
 from ..models.train_checkpoint import TrainedModel, read_train_checkpoint
-from ..models.validation import check_model_config, check_weights
+from ..models.validation import check_model_config
 from ..utils.atomic import MODEL_FILES, atomic_folder
 from ..utils.cache import cache_folder
 from ..utils.checksum import file_sha256
@@ -128,13 +128,11 @@ def _read_checkpoint(path: Path) -> TrainedModel:
 
 
 def _read_folder(folder: Path) -> Tuple[Any, Dict[str, Any]]:
-    """Return a folder's model on the meta device and its config.json; the weights' names and shapes are checked.
+    """Return a folder's model and its config.json.
 
     Raises:
         ValueError: The folder has no model of this package, or its weights are not those of its config.json.
     """
-    from safetensors import safe_open
-
     missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
     if missing:
         checkpoints = sorted(f.name for f in folder.glob('*.pth.tar'))
@@ -146,26 +144,12 @@ def _read_folder(folder: Path) -> Tuple[Any, Dict[str, Any]]:
     architecture = config['architecture']
     if not is_registered_here(architecture):
         raise ValueError(f"path must hold one of this package's models, got {architecture!r} in {folder}")
-    with _as_value_error(f'path must have a model.safetensors of finite weights, got {folder}'):
-        with safe_open(str(folder / 'model.safetensors'), 'pt') as file:
-            stored = {name: file.get_slice(name).get_shape() for name in file.keys()}
-            for name in stored:
-                check_weights({name: file.get_tensor(name)}, 'model.safetensors')
-    with _as_value_error(f'path must have a config.json that builds a {architecture}, got {folder}'):
-        model: Any = timm.create_model(f'local-dir:{folder}', device='meta').eval()
-        built = {name: [*tensor.shape] for name, tensor in model.state_dict().items()}
-        channels = next(size[1] for size in built.values() if len(size) == 4)  # of the stem's first convolution
-        # timm 1.0.31 corrects it on loading, 1.0.29 prepares images for another model
-        input_size = (config.get('pretrained_cfg') or config).get('input_size') or [channels]
-        if input_size[0] != channels:
-            raise ValueError(f"input_size must have the model's {channels} channels, got {input_size}")
-    differing = sorted(name for name in {**built, **stored} if built.get(name) != stored.get(name))
-    if differing:
-        name = differing[0]
-        raise ValueError(
-            f'path must have the weights of its config.json, got {folder} with {len(differing)} differing entries, '
-            f'such as {name}: {stored.get(name, "missing")} in model.safetensors, {built.get(name, "missing")} in the '
-            f'model')
+    with _as_value_error('path must have a model.safetensors with the finite weights of its config.json'):
+        model = load_source(f'local-dir:{folder}').model
+    # timm 1.0.31 corrects it on loading, 1.0.29 prepares images for another model
+    input_size = (config.get('pretrained_cfg') or config).get('input_size') or [model.in_chans]
+    if input_size[0] != model.in_chans:
+        raise ValueError(f"input_size must have the model's {model.in_chans} channels, got {input_size} in {folder}")
     return model, config
 
 

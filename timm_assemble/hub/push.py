@@ -81,6 +81,7 @@ def _reason(error: BaseException, repo: str, step: str) -> str:
 def _find_commit(api: Any, publication: Publication, before: str, title: str, timeout: float) -> Optional[str]:
     """Return the address of the commit with this title after the commit ``before``, if the branch has one."""
     repo, branch = publication.repo, publication.branch
+    # asked first, because huggingface_hub repeats the list of commits for 20 s where the connection fails
     if api.repo_info(repo, revision=branch, timeout=timeout).sha == before:
         return None
     for commit in api.list_repo_commits(repo, revision=branch):
