@@ -11,6 +11,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 import numpy as np
 
+from ..models.validation import error_line
 from ..utils.checksum import file_sha256
 
 __all__ = ['CheckpointVariables', 'find_checkpoint', 'open_checkpoint']
@@ -83,10 +84,6 @@ def _import_tensorflow() -> Any:
     return tensorflow
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or repr(error)).splitlines()[0]
-
-
 class CheckpointVariables(Mapping[str, np.ndarray]):
     """A checkpoint's variables by name, without optimizer slots and counters; each is read on access.
 
@@ -121,7 +118,7 @@ class CheckpointVariables(Mapping[str, np.ndarray]):
         try:
             array = np.asarray(self._reader.get_tensor(name))
         except Exception as e:  # TensorFlow's reader raises its own types and Python's
-            raise ValueError(f'{name} cannot be read from {self.files[0].stem}: {_first_line(e)}') from e
+            raise ValueError(f'{name} cannot be read from {self.files[0].stem}: {error_line(e)}') from e
         if array.dtype not in (np.float16, np.float32, np.float64):
             raise ValueError(f'{name} must have floating point values, got {array.dtype}')
         digest = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
@@ -157,7 +154,7 @@ def open_checkpoint(prefix: Path) -> CheckpointVariables:
         reader = tf.train.load_checkpoint(str(prefix))
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
     except Exception as e:  # as above
-        raise ValueError(f'{files[0]} cannot be read: {_first_line(e)}') from e
+        raise ValueError(f'{files[0]} cannot be read: {error_line(e)}') from e
     if OBJECT_GRAPH in shapes:
         raise ValueError(f'prefix must be a TensorFlow 1 checkpoint, got the TensorFlow 2 object checkpoint {prefix}')
     expected = sum(int(np.prod(shape, dtype=np.int64)) * dtypes[name].size for name, shape in shapes.items())

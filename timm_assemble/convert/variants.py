@@ -32,15 +32,11 @@ class Architecture(NamedTuple):
     embedding_size: int
     num_classes: int
 
-    def fits_beta(self, beta: int) -> bool:
-        """Return whether ``beta`` gives little branches of this depth; several do if they have one block."""
-        return beta > 0 and all(n == max(1, depth // beta - 1) for n, depth in zip(self.little, self.layers))
-
     @property
-    def betas(self) -> List[int]:
-        """Betas that give little branches of this depth; 4 and 2 come first."""
-        fitting = [b for b in range(1, max(4, *self.layers[:3]) + 2) if self.fits_beta(b)]
-        return sorted(fitting, key=lambda b: (b not in (2, 4), -b if b in (2, 4) else b))
+    def beta(self) -> Optional[int]:
+        """Beta that gives little branches of this depth, or None; 4 and 2 come first."""
+        return next((beta for beta in (4, 2, *range(1, max(4, *self.layers[:3]) + 2)) if all(
+            n == max(1, depth // beta - 1) for n, depth in zip(self.little, self.layers))), None)
 
     def __str__(self) -> str:
         big_little = f'Big-Little with alpha {self.alpha} and little branches of {self.little} blocks'
@@ -140,7 +136,7 @@ def read_architecture(shapes: Shapes) -> Architecture:
             not big_little or min(layers[:3]) > 1),
         'a width that is a positive multiple of 8': width > 0 and width % 8 == 0,
         'alpha 1, 2, 4 or 8': alpha in ((1, 2, 4, 8) if big_little else (0,)),
-        'one beta for all little branches': not big_little or bool(inferred.betas),
+        'one beta for all little branches': not big_little or bool(inferred.beta),
         'at most one kind of attention': len(attn) < 2,
         'a classifier, dense/kernel': classes > 0,
     }
@@ -174,7 +170,7 @@ def _changes(arch: Architecture, other: Architecture) -> Dict[str, Any]:
         args['attn'] = arch.attn or ''
     if (arch.alpha, arch.little, arch.layers) != (other.alpha, other.little, other.layers) and (
             arch.alpha or other.alpha):
-        args['big_little'] = (arch.alpha, arch.betas[0]) if arch.alpha else ()
+        args['big_little'] = (arch.alpha, arch.beta) if arch.alpha else ()
     if (arch.deep_stem, bool(arch.alpha)) != (other.deep_stem, bool(other.alpha)):
         args['shortcut'] = 'd' if arch.deep_stem else 'big_little' if arch.alpha else 'plain'
     return args

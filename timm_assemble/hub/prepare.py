@@ -6,7 +6,7 @@ import json
 import re
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 
 from ..models.loading import load_source
@@ -24,7 +24,6 @@ CARD = 'README.md'
 CHECKSUMS = '.timm-assemble-push.json'  # of the files that push wrote into a folder
 SUFFIXES = ('.safetensors', '.json', '.md', '.txt', '.csv', '.png', '.jpg', '.svg')  # cannot run code
 SOURCE = re.compile(r"create_model\('((?:hf-hub|local-dir):[^']+)'")
-CHECKPOINT = "path must be a checkpoint of timm's train.py with the arguments of its model"
 METRICS = {'top1': 'top-1', 'top5': 'top-5'}  # what train.py measures in percent
 
 
@@ -56,12 +55,10 @@ class Publication(NamedTuple):
 
 
 @contextmanager
-def _as_value_error(message: str, keep: Tuple[Type[Exception], ...] = ()) -> Iterator[None]:
+def _as_value_error(message: str) -> Iterator[None]:
     """Report what timm, torch and safetensors raise for a bad file, an exception of any type, as one line."""
     try:
         yield
-    except keep:
-        raise
     except Exception as e:
         name = '' if isinstance(e, ValueError) else f'{type(e).__name__}: '
         raise ValueError(f'{message}: {name}{fold(e)[:300]}') from e
@@ -109,7 +106,7 @@ def _results(trained: TrainedModel) -> List[Result]:
 def _write_trained(trained: TrainedModel, folder: Path, source: str, title: str) -> None:
     dataset, base = _dataset(trained.args), fold(trained.args['model'])
     start = f' from `{base}`' if base.startswith('hf-hub:') else ''
-    with _as_value_error(CHECKPOINT):
+    with _as_value_error("path must be a checkpoint of timm's train.py with the arguments of its model"):
         card = model_card(
             trained.model, source, title=title, weights=trained.weights, model_args=trained.model_args,
             description=f"Trained with timm's `train.py`{start}{f' on {dataset}' if dataset else ''}.",
@@ -117,14 +114,6 @@ def _write_trained(trained: TrainedModel, folder: Path, source: str, title: str)
     with _output_folder(folder) as made:
         save_model(trained.model, made, trained.model_args)
         (made / CARD).write_text(card, encoding='utf-8')
-
-
-def _read_checkpoint(path: Path) -> TrainedModel:
-    with _as_value_error(f'{CHECKPOINT}, got {path}', keep=(ValueError, OSError)):
-        trained = read_train_checkpoint(path)
-    if not is_registered_here(trained.model.pretrained_cfg['architecture']):
-        raise ValueError(f"path must hold one of this package's models, got {trained.args['model']!r} in {path}")
-    return trained
 
 
 def _read_folder(folder: Path) -> Tuple[Any, Dict[str, Any]]:
@@ -149,7 +138,8 @@ def _read_folder(folder: Path) -> Tuple[Any, Dict[str, Any]]:
     # timm 1.0.31 corrects it on loading, 1.0.29 prepares images for another model
     input_size = (config.get('pretrained_cfg') or config).get('input_size') or [model.in_chans]
     if input_size[0] != model.in_chans:
-        raise ValueError(f"input_size must have the model's {model.in_chans} channels, got {input_size} in {folder}")
+        raise ValueError(
+            f"path must have an input_size with the model's {model.in_chans} channels, got {input_size} in {folder}")
     return model, config
 
 
@@ -225,7 +215,9 @@ def prepare(path: Path, repo: str, revision: Optional[str] = None, output: Optio
         return _prepare_folder(target, name, output)
     if not path.is_file():
         raise ValueError(f'path must exist, got {path}')
-    trained = _read_checkpoint(path)
+    trained = read_train_checkpoint(path)
+    if not is_registered_here(trained.model.pretrained_cfg['architecture']):
+        raise ValueError(f"path must hold one of this package's models, got {trained.args['model']!r} in {path}")
     folder = output or cache_folder('push', repo)
     _write_trained(trained, folder, target.source, name)
     files, left_out = _select_files(folder, [])

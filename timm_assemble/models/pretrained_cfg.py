@@ -1,11 +1,7 @@
 """Entries of a pretrained configuration that depend on the number of input channels."""
-from typing import Any, Dict, Mapping, Sequence, Tuple
+from typing import Any, Dict, Mapping
 
 __all__ = ['input_channels']
-
-
-def _per_channel(values: Sequence[float], channels: int) -> Tuple[float, ...]:
-    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
 
 
 def input_channels(cfg: Mapping[str, Any], channels: int) -> Dict[str, Any]:
@@ -20,7 +16,9 @@ def input_channels(cfg: Mapping[str, Any], channels: int) -> Dict[str, Any]:
         ``mean``, ``std``, ``input_size``, ``test_input_size`` if ``cfg`` has it, and for other than 1 or 3 channels
         ``first_conv=None``: timm 1.0.29 would reinitialise the first layer instead of loading it.
     """
-    entries: Dict[str, Any] = {key: _per_channel(cfg[key], channels) for key in ('mean', 'std')}
+    entries: Dict[str, Any] = {
+        key: tuple(cfg[key]) if len(cfg[key]) == channels else (sum(cfg[key]) / len(cfg[key]),) * channels
+        for key in ('mean', 'std')}
     for key in ('input_size', 'test_input_size'):
         if cfg.get(key):
             entries[key] = (channels, *cfg[key][1:])

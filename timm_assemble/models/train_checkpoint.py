@@ -14,8 +14,6 @@ from .validation import check_model_args, check_model_source, check_pretrained_c
 
 __all__ = ['NotTrainCheckpointError', 'TrainedModel', 'read_train_checkpoint']
 
-# arguments of train.py that decide which network is built
-BUILDING = ('model', 'num_classes', 'in_chans', 'input_size', 'gp', 'bn_eps', 'model_kwargs')
 TRAINING_ONLY = (
     'drop_rate', 'drop_path_rate', 'drop_block_rate', 'device', 'dtype', 'pretrained_cfg_overlay',
     'drop_block_start_rate',  # the training's schedule takes it out before it makes the model
@@ -62,46 +60,29 @@ def _load(path: Path) -> Dict[str, Any]:
     return checkpoint
 
 
-def _comparable(value: Any) -> Any:
-    """Return an argument without what the training takes out of model_kwargs, tuples as lists."""
-    if isinstance(value, dict):
-        return {k: v for k, v in value.items() if k not in TRAINING_ONLY}
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _given(args: Any, where: str) -> Dict[str, Any]:
-    """Return the arguments that are given, strings with line breaks as one line: they are shown on model cards."""
-    if not isinstance(args, dict) or not isinstance(args.get('model'), str):
-        raise ValueError(f'{where} must be the arguments of train.py with a model, got {reprlib.repr(args)}')
-    return {k: ' '.join(v.split()) if isinstance(v, str) and v.splitlines() not in ([], [v]) else v
-            for k, v in args.items() if v is not None}
-
-
 def _read_args(path: Path, checkpoint: Dict[str, Any]) -> Tuple[Dict[str, Any], str]:
-    """Return the arguments of train.py and the file that they are from.
+    """Return the given arguments of train.py and the file that they are from.
 
-    They are in args.yaml beside the checkpoint, in the checkpoint, or in both; then both must build the same network.
+    They are in the checkpoint, else in args.yaml beside it. Strings with line breaks become one line: they are shown on
+    model cards.
     """
     import yaml
 
-    namespace = checkpoint.get('args')
-    within = _given(dict(vars(namespace)), str(path)) if isinstance(namespace, argparse.Namespace) else {}
-    file = path.with_name('args.yaml')
-    if not file.is_file():
-        if not within:
-            raise NotTrainCheckpointError(f'path must be a checkpoint with its arguments; {path} has none, nor {file}')
-        return within, str(path)
-    try:
-        beside = yaml.safe_load(file.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, ValueError, RecursionError) as e:
-        raise ValueError(f'{file} must be YAML as train.py writes it: {error_line(e)}') from e
-    beside = _given(beside, str(file))
-    for key in BUILDING:
-        a, b = _comparable(beside.get(key)), _comparable(within.get(key))
-        if within and a != b and not (key == 'num_classes' and a is None):  # train.py fills this one in
-            raise ValueError(f'{file} must be that of {path.name}: {key} is {reprlib.repr(a)} in the one and '
-                             f'{reprlib.repr(b)} in the other')
-    return {**within, **beside}, str(file)
+    namespace, file = checkpoint.get('args'), path.with_name('args.yaml')
+    if isinstance(namespace, argparse.Namespace):
+        args, file = dict(vars(namespace)), path
+    elif not file.is_file():
+        raise NotTrainCheckpointError(f'path must be a checkpoint with its arguments; {path} has none, nor {file}')
+    else:
+        try:
+            args = yaml.safe_load(file.read_text(encoding='utf-8'))
+        except (yaml.YAMLError, ValueError, RecursionError) as e:
+            raise ValueError(f'{file} must be YAML as train.py writes it: {error_line(e)}') from e
+    if not isinstance(args, dict) or not isinstance(args.get('model'), str):
+        raise ValueError(f'{file} must be the arguments of train.py with a model, got {reprlib.repr(args)}')
+    given = {k: ' '.join(v.split()) if isinstance(v, str) and v.splitlines() not in ([], [v]) else v
+             for k, v in args.items() if v is not None}
+    return given, str(file)
 
 
 def _base(name: str) -> Tuple[str, Dict[str, Any], Dict[str, Any]]:
@@ -151,8 +132,8 @@ def read_train_checkpoint(path: Path) -> TrainedModel:
     """Build the model that was trained and load the checkpoint's weights, the EMA if it has one.
 
     Args:
-        path: ``model_best.pth.tar``, ``last.pth.tar`` or another of train.py's, with args.yaml beside it or its
-            arguments within.
+        path: ``model_best.pth.tar``, ``last.pth.tar`` or another of train.py's, with its arguments within or args.yaml
+            beside it.
 
     Raises:
         NotTrainCheckpointError: train.py did not write the file.
@@ -182,5 +163,5 @@ def read_train_checkpoint(path: Path) -> TrainedModel:
     weights = 'the exponential moving average (EMA)' if ema else 'the trained ones; the checkpoint has no EMA'
     weights += f', after epoch {epoch}' if epoch else ''
     return TrainedModel(
-        model.eval(), model_args, args, weights, epoch, float(metric) if metric is not None else None,
+        model.eval(), model_args, args, weights, epoch, metric if isinstance(metric, (int, float)) else None,
         str(args.get('eval_metric') or 'top1'))

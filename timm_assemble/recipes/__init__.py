@@ -24,12 +24,7 @@ class Recipe(NamedTuple):
         name: Name of the recipe.
         row: Row of the paper's ablation, or the data set of a fine-tuning.
         description: What it is.
-        model: Registered name of the network.
-        epochs: Epochs of the training, warm-up included.
-        top1: Top-1 in percent.
-        mce: Mean corruption error in percent of AlexNet's.
-        images_per_s: Throughput on one Tesla P40.
-        test_size: Height and width of the test images.
+        model, epochs, top1, mce, images_per_s, test_size: As in :class:`.paper.Row`.
     """
 
     name: str
