@@ -41,7 +41,7 @@ class Repo:
 
 
 class Hub(ThreadingHTTPServer):
-    """The server: ``repos`` by name, ``requests`` in order, and ``failing``: modes by a part of the path they apply to.
+    """The server: ``repos`` by name, and ``failing``: modes by a part of the path they apply to.
 
     Modes: break closes the connection, page answers with HTML, hang does not answer, drop acts and closes the
     connection, vanish does so and breaks everything after.
@@ -51,7 +51,7 @@ class Hub(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(('127.0.0.1', 0), _Handler)
-        self.repos, self.requests, self.failing, self.closing = {}, [], {}, threading.Event()
+        self.repos, self.failing, self.closing = {}, {}, threading.Event()
         self.url = f'http://127.0.0.1:{self.server_address[1]}'
 
 
@@ -96,9 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
         return TOKENS.get(self.headers.get('Authorization', '').removeprefix('Bearer '))
 
     def _parts(self):
-        path = urlparse(self.path).path
-        self.server.requests.append((self.command, unquote(path)))
-        return [unquote(part) for part in path.strip('/').split('/')]
+        return [unquote(part) for part in urlparse(self.path).path.strip('/').split('/')]
 
     def do_POST(self):
         raw = self.rfile.read(int(self.headers.get('Content-Length', 0)))
@@ -161,17 +159,11 @@ class _Handler(BaseHTTPRequestHandler):
         parts = self._parts()
         if self._fails():
             return
-        if parts == ['api', 'whoami-v2']:
-            account = self._account()
-            return self._answer(200, {'name': account}) if account else self._fail(401, 'Invalid credentials')
         api = parts[:2] == ['api', 'models']
         name = '/'.join(parts[2:4] if api else parts[:2])
         repo, rest = self.server.repos.get(name), parts[4:] if api else parts[2:]
         if repo is None or (repo.private and self._account() != name.split('/')[0]):
             return self._fail(401 if self._account() is None else 404, 'Repository not found', 'RepoNotFound')
-        if api and rest == ['refs']:
-            branches = [dict(name=b, ref=f'refs/heads/{b}', targetCommit=c[-1][0]) for b, c in repo.branches.items()]
-            return self._answer(200, dict(branches=branches, tags=[], converts=[]))
         if api and rest[:1] == ['commits']:
             return self._answer(200, [
                 dict(id=identity, title=message, message='', date='2026-01-01T00:00:00.000Z', authors=[])

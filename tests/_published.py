@@ -34,6 +34,7 @@ OTHERS = {
     'assemble_resnet101': dict(width=8, aa_size=7, last_stride=1),
     'assemble_resnet152': dict(width=8, num_classes=0, aa_size=0, global_pool='gem', embedding_size=24),
 }
+MODELS = {**VARIANTS, **{name: (name, args) for name, args in OTHERS.items()}}
 PULL = """
 import contextlib, io, json, sys
 sources, codes = json.loads(sys.argv[1])
@@ -50,7 +51,7 @@ torch.save(([logits(timm.create_model(source, pretrained=True)) for source in so
 
 def make_model(kind, seed=0):
     """Return a model with random weights and statistics, so that a lost one changes the logits."""
-    name, args = VARIANTS[kind] if kind in VARIANTS else (kind, OTHERS[kind])
+    name, args = MODELS[kind]
     torch.manual_seed(seed)
     overlay = input_channels(timm.get_pretrained_cfg(name).to_dict(), args.get('in_chans', 3))
     model = timm.create_model(name, pretrained_cfg_overlay=overlay, **args).eval()
@@ -75,8 +76,7 @@ def logits(model):
 def write_folder(folder, kind=FOLDER, seed=0):
     """Write a folder in Hugging Face format without a card; return its model."""
     model = make_model(kind, seed)
-    args = VARIANTS[kind][1] if kind in VARIANTS else OTHERS[kind]
-    save_for_hf(model, str(folder), safe_serialization=True, model_args=args)
+    save_for_hf(model, str(folder), safe_serialization=True, model_args=MODELS[kind][1])
     return model
 
 
@@ -96,13 +96,9 @@ def train_args(kind):
 def write_checkpoint(folder, kind, seed=0):
     """Write what timm's train.py leaves; return the checkpoint's path and the model to publish."""
     folder.mkdir()
-    args = train_args(kind)
-    model = make_model(kind, seed)
-    best = model
-    ema = None
-    if kind == WITH_EMA:
-        best = make_model(kind, seed + 100)
-        ema = ModelEmaV3(best)
+    args, model = train_args(kind), make_model(kind, seed)
+    best = make_model(kind, seed + 100) if kind == WITH_EMA else model
+    ema = ModelEmaV3(best) if kind == WITH_EMA else None
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     saver = CheckpointSaver(
         model, optimizer, args=argparse.Namespace(**args), model_ema=ema, checkpoint_dir=str(folder),

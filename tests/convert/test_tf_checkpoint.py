@@ -2,6 +2,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from timm_assemble.__main__ import main
 from timm_assemble.convert import convert, find_checkpoint, state_dict_from_tf
 from timm_assemble.convert.tf_names import tf_shapes
 
-from .._official import TOLERANCE, departure, make_variable, make_variables, official_input, sizes
+from .._official import make_variable, make_variables
 from .._tensorflow import (
     fake_checkpoint, import_tensorflow, with_slots, write_checkpoint, write_checkpoint_by_saver,
 )
@@ -85,18 +86,6 @@ def test_the_command_in_its_own_process_prints_nothing_of_tensorflows(tiny, tmp_
 
 
 @needs_tensorflow
-@pytest.mark.parametrize('network', ['tiny_assemble50', 'tiny_assemble152', 'tiny_r50d_sk'])
-def test_a_real_checkpoint_gives_the_official_logits(network, command, tmp_path):
-    prefix = write_checkpoint(tmp_path, with_slots(make_variables(network)))
-    status, _, err = command(prefix, tmp_path / 'made', '--keep-classes')
-    assert status == 0 and not err
-    model = timm.create_model(f'local-dir:{tmp_path / "made"}', pretrained=True).eval()
-    for size in sizes(network):
-        with torch.inference_mode():
-            assert departure(network, model(official_input(*size)), *size) < TOLERANCE
-
-
-@needs_tensorflow
 @pytest.mark.parametrize('name, args', [
     ('assemble_resnet50', {}),
     ('assemble_resnet152', {}),
@@ -121,69 +110,40 @@ def test_every_entry_passes_through_a_real_checkpoint_bit_by_bit(name, args, com
         assert torch.equal(value, expected[entry]), entry
 
 
-def damaged(damage):
-    def write(folder, tiny):
-        variables = make_variables('tiny_assemble50')
-        damage(variables)
-        return write_checkpoint(folder, with_slots(variables))
-    return write
+DATA = 'x.data-00000-of-00001'
 
 
-def cut(leaf, size):
-    """A copy of the good checkpoint with one file cut off."""
-    def write(folder, tiny):
-        for end in ('.index', '.data-00000-of-00001'):
-            with open(tiny + end, 'rb') as f:
-                (folder / f'x{end}').write_bytes(f.read()[:size if leaf in end else None])
-        return folder / 'x'
-    return write
+def cut(file, size):
+    return lambda folder: (folder / file).write_bytes((folder / file).read_bytes()[:size])
 
 
-def without_data(folder, tiny):
-    prefix = cut('nothing', 0)(folder, tiny)
-    (folder / 'x.data-00000-of-00001').unlink()
-    return prefix
-
-
-def noise(folder, tiny):
-    prefix = cut('nothing', 0)(folder, tiny)
-    (folder / 'x.index').write_bytes(bytes(range(256)) * 100)
-    return prefix
-
-
-def flipped(folder, tiny):
+def flip(folder):
     """One bit of a weight, which TensorFlow's checksum detects."""
-    prefix = cut('nothing', 0)(folder, tiny)
-    data = bytearray((folder / 'x.data-00000-of-00001').read_bytes())
+    data = bytearray((folder / DATA).read_bytes())
     data[data.find(make_variables('tiny_assemble50')['resnet_model/dense/bias'].tobytes())] ^= 1
-    (folder / 'x.data-00000-of-00001').write_bytes(data)
-    return prefix
+    (folder / DATA).write_bytes(data)
 
 
-def objects(folder, tiny):
+def write_objects(folder):
     tf = import_tensorflow()
-    return tf.train.Checkpoint(kernel=tf.Variable(np.ones((3, 3), np.float32))).save(str(folder / 'ckpt'))
-
-
-KERNEL = 'resnet_model/stage4/conv2d_1/kernel'
+    tf.train.Checkpoint(kernel=tf.Variable(np.ones((3, 3), np.float32))).write(str(folder / 'x'))
 
 
 @needs_tensorflow
-@pytest.mark.parametrize('make, message', [
-    (damaged(lambda v: v.pop(KERNEL)), f'CHECKPOINT must fit assemble_resnet50, got missing: {KERNEL} '),
-    (cut('data', 2_000_000), 'is cut off: 2000000 bytes of 5'),
-    (cut('data', -1), 'is cut off'),
-    (cut('index', 9000), 'x.index cannot be read'),
-    (without_data, 'CHECKPOINT must have all data files, got 0 of 1 for '),
-    (noise, 'x.index cannot be read'),
-    (flipped, 'resnet_model/dense/bias cannot be read from x'),
-    (objects, 'CHECKPOINT must be a TensorFlow 1 checkpoint, got the TensorFlow 2 object checkpoint'),
-    (damaged(lambda v: [v.clear(), v.update({'layer1/kernel': np.ones((3, 3), np.float32)})]),
-     "CHECKPOINT must have names that start with 'resnet_model/', got ['layer1/kernel']"),
+@pytest.mark.parametrize('damage, message', [
+    (cut(DATA, 2_000_000), 'is cut off: 2000000 bytes of 5'),
+    (cut(DATA, -1), 'is cut off'),
+    (cut('x.index', 9000), 'x.index cannot be read'),
+    (lambda folder: (folder / DATA).unlink(), 'CHECKPOINT must have all data files, got 0 of 1 for '),
+    (lambda folder: (folder / 'x.index').write_bytes(bytes(range(256)) * 100), 'x.index cannot be read'),
+    (flip, 'resnet_model/dense/bias cannot be read from x'),
+    (write_objects, 'CHECKPOINT must be a TensorFlow 1 checkpoint, got the TensorFlow 2 object checkpoint'),
 ])
-def test_a_broken_checkpoint_is_one_line_and_nothing_is_written(make, message, tiny, command, tmp_path):
+def test_a_broken_checkpoint_is_one_line_and_nothing_is_written(damage, message, tiny, command, tmp_path):
     (tmp_path / 'training').mkdir()
-    checkpoint = make(tmp_path / 'training', tiny)
-    status, out, err = command(checkpoint, tmp_path / 'made')
+    for end in ('.index', '.data-00000-of-00001'):
+        shutil.copy(tiny + end, tmp_path / 'training' / f'x{end}')
+    damage(tmp_path / 'training')
+    status, out, err = command(tmp_path / 'training' / 'x', tmp_path / 'made')
     assert status == 2 and message in err and err.count('\n') == 1 and not out, err
     assert [f.name for f in tmp_path.iterdir()] == ['training']

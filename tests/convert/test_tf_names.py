@@ -18,15 +18,11 @@ def rename(v):
 @pytest.mark.parametrize('damage, message', [
     (rename, r'missing: resnet_model/stage4/conv2d_1/kernel \(for stage4.1.conv1.conv.weight, shape .*; not used: '
              'resnet_model/stage4/conv2d_99/kernel'),
-    (lambda v: v.pop('resnet_model/dense/bias'), 'missing: resnet_model/dense/bias'),
-    (lambda v: v.pop('resnet_model/stage0/conv2d/kernel'), 'stage0/conv2d/kernel, got no such variable'),
     (lambda v: v.update({'resnet_model/extra/kernel': np.ones(3, np.float32)}), 'not used: resnet_model/extra/kernel'),
-    (lambda v: v.update({'extra': np.ones(3, np.float32)}), 'not used: extra'),
     (lambda v: v.update({'resnet_model/dense/bias': np.ones(7, np.float32)}), r'dense/bias is \(7,\) .*bias \(11'),
     (lambda v: v['resnet_model/dense/kernel'].__setitem__((3, 4), np.nan), 'dense/kernel: .* finite, got 1 of 2816 '),
     (lambda v: v['resnet_model/stage2/big2/batch_normalization/gamma'].fill(np.inf), '/gamma: .*, got 64 of 64 values'),
     (lambda v: v[VARIANCE].__setitem__(2, -0.5), f'{VARIANCE}: .* must be 0 or more, got -0.5$'),
-    (lambda v: v.clear(), "^shapes must have names that start with 'resnet_model/'"),
     (lambda v: [v.pop(n) for n in [*v] if '/beta' in n], 'missing: .*; and 92 more$'),
 ])
 def test_damaged_variables_are_named_in_one_line(damage, message):

@@ -119,11 +119,9 @@ def test_a_model_or_argument_that_contradicts_the_checkpoint_is_rejected(name, a
 
 @pytest.mark.parametrize('change, message', [
     (lambda s: {'layer1.0.conv1.weight': (64, 3, 7, 7)}, r"names that start with 'resnet_model/', got .*layer1"),
-    (lambda s: {}, 'names that start with'),
     (lambda s: {**s, 'resnet_model/stage0/conv2d/kernel': (5, 5, 3, 8)}, r'3x3 convolution .*, got shape \(5, 5'),
     (lambda s: {n: v for n, v in s.items() if 'dense' not in n}, 'a classifier, dense/kernel, inferred: 7x7'),
     (lambda s: {n: v for n, v in s.items() if 'stage4' not in n}, r'stages of 1 block or more .* \(3, 4, 6, 0\)'),
-    (lambda s: {n: tuple(3 * d for d in v) for n, v in s.items()}, 'convolution .*/stage0/conv2d/kernel, got shape'),
     (lambda s: {n: tuple(12 if d == 4 else d for d in v) for n, v in s.items()}, 'alpha 1, 2, 4 or 8, inferred'),
     (lambda s: {n: v for n, v in s.items() if 'little2' not in n}, 'one beta for all little branches'),
 ])

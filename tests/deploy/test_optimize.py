@@ -15,7 +15,6 @@ from timm_assemble.deploy import optimize
 from timm_assemble.deploy.fold import fold_batch_norms
 from timm_assemble.layers import SelectiveKernelC3
 
-MODELS = timm.list_models('*assemble*')
 VARIATIONS = {
     'gem, embedding': dict(global_pool='gem', embedding_size=16, aa_size=4),
     'other shortcut, SE': dict(big_little=(), shortcut='d', deep_stem=True, attn='se', last_stride=1),
@@ -23,6 +22,9 @@ VARIATIONS = {
     'no classes': dict(num_classes=0, global_pool='', big_little=(1, 2), aa_shortcut=True, shortcut='plain'),
 }
 tiny = dict(layers=(2, 2, 2, 1), num_classes=10)  # the fewest blocks possible: each takes seconds to compile
+CASES = {
+    **{name: (name, dict(width=16, num_classes=10)) for name in timm.list_models('*assemble*')},
+    **{title: ('test_assemble_resnet', {**tiny, **kwargs}) for title, kwargs in VARIATIONS.items()}}
 
 
 def randomize(model):
@@ -62,24 +64,14 @@ def compiled(monkeypatch, fresh):
     return backend.graphs
 
 
-@pytest.mark.parametrize('name', MODELS)
-def test_every_folded_model_equals_the_original(name):
-    model = make(name, width=16, num_classes=10)
-    optimized = timm_assemble.optimize_for_inference(model, (1, 3, 64, 64), compile=False)
-    assert not [m for m in optimized.modules() if isinstance(m, nn.BatchNorm2d)]
-    for shape in ((1, 3, 64, 64), (5, 3, 64, 96), (1, 3, 75, 101)):
-        x = torch.randn(shape)
-        with torch.no_grad():
-            assert error(optimized(x), model(x)) < 1e-4
-
-
-@pytest.mark.parametrize('kwargs', VARIATIONS.values(), ids=VARIATIONS)
-def test_folded_variations_equal_the_original_which_keeps_its_weights(kwargs):
-    model = make(**{**tiny, **kwargs})
+@pytest.mark.parametrize('name, kwargs', CASES.values(), ids=CASES)
+def test_folded_model_equals_the_original_which_keeps_its_weights(name, kwargs):
+    model = make(name, **kwargs)
     before = copy.deepcopy(model.state_dict())
-    for shape in ((1, 64, 64), (5, 64, 96), (1, 75, 101)):
-        x = torch.randn(shape[0], model.in_chans, *shape[1:])
-        optimized = timm_assemble.optimize_for_inference(model, x.shape, compile=False)
+    optimized = timm_assemble.optimize_for_inference(model, (1, model.in_chans, 64, 64), compile=False)
+    assert not [m for m in optimized.modules() if isinstance(m, nn.BatchNorm2d)]
+    for batch, *size in ((1, 64, 64), (5, 64, 96), (1, 75, 101)):
+        x = torch.randn(batch, model.in_chans, *size)
         with torch.no_grad():
             assert error(optimized(x), model(x)) < 1e-4
     assert not optimized(x).requires_grad

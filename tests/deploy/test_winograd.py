@@ -15,7 +15,7 @@ from timm_assemble.deploy.winograd import (
     WinogradConv2d, remove_winograd, use_winograd, winograd_conv3x3, winograd_filters,
 )
 
-from .test_optimize import MODELS, VARIATIONS, error, make, tiny
+from .test_optimize import VARIATIONS, error, make, tiny
 
 sides = st.integers(1, 19)
 
@@ -101,15 +101,10 @@ def test_large_feature_maps_use_winograd_until_it_is_removed():
     assert torch.equal(model(x), plain(x))
 
 
-# the deeper two have the same blocks, and benchmarks.deployment compiles them
-CASES = {**{name: (name, {}) for name in MODELS if '101' not in name and '152' not in name}, **{
-    title: ('test_assemble_resnet', {**tiny, 'width': 64, **kwargs}) for title, kwargs in VARIATIONS.items()}}
-
-
-@pytest.mark.parametrize('name, kwargs', CASES.values(), ids=CASES)
-def test_models_with_winograd_equal_the_original(name, kwargs, monkeypatch):
+@pytest.mark.parametrize('kwargs', [dict(big_little=(), attn=''), *VARIATIONS.values()], ids=['plain', *VARIATIONS])
+def test_models_with_winograd_equal_the_original(kwargs, monkeypatch):
     """At full width and other sizes than Winograd was chosen for; run eager as if compiled."""
-    model = make(name, **kwargs)
+    model = make(**{**tiny, 'width': 64, **kwargs})
     folded = fold_for_inference(model, (4, model.in_chans, 256, 256))
     use_winograd(folded, torch.zeros(4, model.in_chans, 256, 256))
     assert WinogradConv2d in convolutions(folded).values()

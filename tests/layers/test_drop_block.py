@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from torch._dynamo.testing import CompileCounterWithBackend
 
 from timm_assemble.layers import DropBlock2d, drop_block_2d, drop_block_mask
 
@@ -88,19 +87,6 @@ def test_rates_as_number_and_tensor_give_equal_outputs():
 def test_memory_format_is_kept(memory_format):
     x = torch.randn(2, 8, 14, 14).contiguous(memory_format=memory_format)
     assert drop_block_2d(x, 0.5).is_contiguous(memory_format=memory_format)
-
-
-def test_rate_changes_without_recompilation():
-    torch._dynamo.reset()
-    layer = DropBlock2d(0.0).train()
-    counter = CompileCounterWithBackend('aot_eager')
-    compiled = torch.compile(layer, backend=counter, fullgraph=True)
-    x, zeroed = torch.ones(2, 256, 14, 14), []
-    for rate in (0.0, 0.1, 0.5, 0.9):
-        layer.set_rate(rate)
-        zeroed.append((compiled(x) == 0).float().mean().item())
-    assert counter.frame_count == 1
-    assert zeroed[0] == 0 and zeroed == sorted(zeroed) and zeroed[-1] > 0.3
 
 
 def test_rate_survives_to_empty():

@@ -46,13 +46,10 @@ def changed(**changes):
     ('{', 'must be JSON'),
     ('[' * 100_000, 'must be JSON'),
     ('null', 'must be a JSON object, got None'),
-    ('[1, 2]', r'must be a JSON object, got \[1, 2\]'),
     ('{}', 'architecture must be the name of a model that timm knows, got None'),
     (changed(architecture='resnet5000'), "architecture must be .*, got 'resnet5000'"),
     (changed(architecture=['resnet18']), r"architecture must be .*, got \['resnet18'\]"),
     (changed(model_args=None), 'model_args must be an object, got None'),
-    (changed(model_args=[]), 'model_args must be an object'),
-    (changed(pretrained_cfg=[1]), 'pretrained_cfg must be an object'),
     (changed(pretrained_cfg=None), 'pretrained_cfg must be an object, got None'),
     (changed(arg_widht=8), "test_assemble_resnet has no 'widht'; did you mean 'width'"),
     (changed(arg_device='cuda'), "has no 'device'"),
@@ -61,9 +58,6 @@ def changed(**changes):
     (changed(arg_bn_eps=float('nan')), 'bn_eps must be of type float, got nan'),
     (changed(arg_attn=1), 'attn'),
     (changed(arg_layers=None), "object of type 'NoneType' has no len"),
-    (changed(arg_layers=3), "object of type 'int' has no len"),
-    (changed(arg_layers='many'), "'str'"),
-    (changed(arg_layers=['3', 3, 3, 3]), "'str'"),
     (changed(arg_layers=[3, 3, 20_000, 2]), r'layers must be at most 500 in total, got \[3, 3, 20000, 2\]'),
     (changed(arg_layers=[1] * 20_000), 'layers must be at most 500 in total, got'),
     (changed(architecture='resnet18', arg_layers=[2, 2, 20_000, 2]), 'layers must be at most 500'),
@@ -74,10 +68,7 @@ def changed(**changes):
     (changed(cfg_meen=[0.5]), "pretrained_cfg has no 'meen'; did you mean 'mean'"),
     (changed(cfg_mean='0.5'), "mean must be a list of numbers, got '0.5'"),
     (changed(cfg_std=[0.2, 0, 0.2]), r'std must be a list of positive numbers, got \[0.2, 0, 0.2\]'),
-    (changed(cfg_std=[0.2, -1, 0.2]), 'std must be a list of positive numbers'),
-    (changed(cfg_std=3), 'std must be a list of positive numbers, got 3'),
     (changed(cfg_input_size=3), 'input_size must be channels, height and width'),
-    (changed(cfg_input_size=[3, 0, 224]), 'input_size must be channels, height and width'),
     (changed(cfg_input_size=[3, 10 ** 9, 224]), 'input_size must be channels, height and width'),
     (changed(cfg_crop_pct='all'), "crop_pct must be a positive number, got 'all'"),
     (changed(cfg_interpolation='best'), "interpolation must be one of .*, got 'best'"),
@@ -137,7 +128,7 @@ def test_weights_that_cannot_be_meant_are_rejected(folder, name, index, value, m
 
 def test_configuration_of_every_registered_model_passes():
     for name in timm.list_models(module='assemble_resnet'):
-        check_pretrained_cfg(timm.get_pretrained_cfg(name).to_dict(), name)
+        check_pretrained_cfg(timm.get_pretrained_cfg(name).to_dict())
 
 
 @pytest.mark.parametrize('model, message', [

@@ -12,7 +12,6 @@ import torch
 from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 
-from docs import recipe_table
 from timm_assemble.recipes import FOLDER, check_keys, read_config, read_recipe, recipe_names, recipe_path
 from timm_assemble.recipes.paper import FINE_TUNING_TOP1, ROWS
 
@@ -125,19 +124,6 @@ def test_models_are_created_with_the_recipes_arguments():
         assert model.num_classes == config.get('num_classes', 1000)
 
 
-def test_weights_for_fine_tuning_may_have_other_classes(tmp_path):
-    """What the header says about --pretrained --pretrained-path, with the arguments that train.py derives."""
-    trained = timm.create_model('test_assemble_resnet', num_classes=5)
-    torch.save(dict(state_dict=trained.state_dict(), arch='test_assemble_resnet'), tmp_path / 'model_best.pth.tar')
-    model = timm.create_model(
-        'test_assemble_resnet', pretrained=True, num_classes=101,
-        pretrained_cfg_overlay=dict(file=str(tmp_path / 'model_best.pth.tar'), num_classes=-1))
-    assert torch.equal(model.stem[0].conv.weight, trained.stem[0].conv.weight)
-    assert model.get_classifier().weight.shape[0] == 101
-    with pytest.raises(RuntimeError, match='size mismatch'):
-        timm.create_model('test_assemble_resnet', num_classes=101, checkpoint_path=str(tmp_path / 'model_best.pth.tar'))
-
-
 @with_scripts
 @pytest.mark.parametrize('name', RECIPES)
 def test_train_py_accepts_every_key_and_value(name):
@@ -205,8 +191,3 @@ def test_data_files_are_packaged():
         r'^timm_assemble = (\[.*\])$', (package.parent / 'pyproject.toml').read_text(), re.MULTILINE)[1])
     files = {path for path in package.rglob('*.*') if path.suffix not in ('.py', '.pyc')}
     assert files == {path for pattern in patterns for path in package.glob(pattern)} and len(files) > 14
-
-
-def test_page_has_the_current_table():
-    same = recipe_table.page() == recipe_table.PAGE.read_text(encoding='utf-8')
-    assert same, 'the table in docs/recipes.md is out of date: run `python -m docs.recipe_table`'

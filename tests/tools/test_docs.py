@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import draw_network, ecosystem, package_tree, robustness_table, training_tables, variants
+from docs import draw_network, ecosystem, package_tree, recipe_table, robustness_table, training_tables, variants
 from docs.generated_block import markdown_table, rewrite_block
 from timm_assemble.cli import main as command_line
 from timm_assemble.robustness.results.schema import check_results
@@ -19,6 +19,7 @@ ROBUSTNESS = sorted(robustness_table.RESULTS.glob('*.json'))
 # by the module that writes it: the file, and its text from what it was
 GENERATED = {
     'variants': (variants.PAGE, lambda text: rewrite_block(text, variants.BEGIN, variants.END, table_of_models())),
+    'recipe_table': (recipe_table.PAGE, lambda text: recipe_table.page()),
     'training_tables': (training_tables.PAGE, training_tables.page),
     'robustness_table --write': (robustness_table.PAGE, lambda text: rewrite_block(
         text, robustness_table.BEGIN, robustness_table.END, robustness_table.tables(ROBUSTNESS))),
