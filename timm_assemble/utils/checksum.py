@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Mapping
 
 import torch
+from huggingface_hub.utils.sha import sha_fileobj
 
 __all__ = ['file_sha256', 'weights_sha256']
 
@@ -19,8 +20,5 @@ def weights_sha256(state: Mapping[str, torch.Tensor]) -> str:
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, read in blocks of 1 MiB."""
-    digest = hashlib.sha256()
     with path.open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return sha_fileobj(file).hex()
