@@ -40,10 +40,11 @@ def test_docstrings_name_the_rows_of_the_paper(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_configuration_is_the_official_preprocessing(name):
+def test_configuration_has_the_official_preprocessing_and_the_classifier(name):
     model = timm.create_model(name, device='meta')
     cfg = model.pretrained_cfg
     assert cfg['architecture'] == name and cfg['license'] == 'apache-2.0' and cfg['paper_ids'] == 'arXiv:2001.06268'
+    assert model.get_submodule(cfg['classifier']) is model.get_classifier()
     train, test = resolve_data_config({}, model=model), resolve_data_config({}, model=model, use_test_size=True)
     for config in (train, test):
         assert config['interpolation'] == 'bilinear'
@@ -92,11 +93,6 @@ def test_create_model_switches_techniques_off():
     """It drops arguments that are None."""
     kinds = {type(m).__name__ for m in tiny(attn='', big_little=(), aa_size=0, deep_stem=True, shortcut='d').modules()}
     assert not kinds & {'SelectiveKernelC3', 'BigLittleStage', 'BigLittleStem', 'AntiAlias2d', 'DropBlock2d'}
-
-
-def test_configuration_names_the_classifier():
-    model = tiny()
-    assert model.get_submodule(model.pretrained_cfg['classifier']) is model.get_classifier()
 
 
 @pytest.mark.parametrize('global_pool', ['avg', 'gem', 'max', 'avgmax', 'fast', 'fastmax'])
