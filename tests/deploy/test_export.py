@@ -46,6 +46,7 @@ def export(folder, *more):
     return main(['export', f'local-dir:{folder}', *map(str, more)])
 
 
+@pytest.mark.timeout(600)  # it compiles
 def test_files_without_this_package_equal_the_model(folder, tmp_path, capsys):
     """With any batch size; ONNX with any size as well, and the package with bfloat16 weights."""
     options = {'program': [], 'package': ['--compile', '--dtype', 'bfloat16'], 'onnx': ['--any-size']}
