@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 from timm_assemble.__main__ import main
 from timm_assemble.models.assemble_resnet import AssembleResNet
 from timm_assemble.timm_scripts import HOOK
-from timm_assemble.training import drop_block_schedule
+from timm_assemble.training import TeacherViews, drop_block_schedule
 
 SCRIPTS = os.environ.get('TIMM_SCRIPTS')
 pytestmark = [
@@ -117,6 +118,64 @@ def test_every_update_has_its_rate_and_resuming_continues_it(rates):
     assert rates == pytest.approx(expected[3:])
     checkpoint = torch.load('output/resumed/last.pth.tar', weights_only=False)
     assert checkpoint['args'].model_kwargs == {'drop_block_start_rate': 0.1}
+
+
+@pytest.fixture(scope='module')
+def views(root):
+    """Stored views of the training set by the transform of TRAIN, in the folder ``views``."""
+    torch.manual_seed(0)
+    torch.save({'state_dict': timm.create_model('test_assemble_resnet', num_classes=CLASSES).state_dict()},
+               root / 'teacher.pth')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        command('teacher-logits', *MODEL, '--student', 'test_assemble_resnet', '--checkpoint', 'teacher.pth',
+                '--views', 3, '--output', 'views')
+
+
+@pytest.fixture
+def seen_views(monkeypatch):
+    """The image and view of every sample that is drawn in this process."""
+    seen, original = [], TeacherViews.probabilities
+    monkeypatch.setattr(TeacherViews, 'probabilities', lambda self, index, view, temperature: (
+        seen.append((index, view)), original(self, index, view, temperature))[1])
+    return seen
+
+
+def test_every_epoch_has_its_view_and_resuming_continues(views, seen_views):
+    """With all that changes batches: mixup, CutMix, accumulation, EMA and AMP."""
+    args = ('--mixup', 0.2, '--cutmix', 1, '--mixup-mode', 'elem', '--grad-accum-steps', 3, '--model-ema', '--amp',
+            '--amp-dtype', 'bfloat16', '--epochs', 3, '--kd-model-name', 'views:views', '--kd-temperature', 1)
+    train('views', *args)
+    size = CLASSES * PER_CLASS
+    assert sorted(seen_views) == [(index, view) for index in range(size) for view in range(3)]
+    third = sorted(seen_views[2 * size:])
+    seen_views.clear()
+    train('views-resumed', *args, '--resume', 'output/views/checkpoint-1.pth.tar')
+    assert sorted(seen_views) == third
+    whole, resumed = losses('views'), losses('views-resumed')
+    assert np.isfinite(whole).all() and len(whole) == 3 and len(resumed) == 1
+    timm.create_model('test_assemble_resnet', num_classes=CLASSES, checkpoint_path='output/views/model_best.pth.tar')
+
+
+@pytest.mark.parametrize('args', [
+    ('--no-prefetcher', '--mixup', 0.2, '--reprob', 0.3), ('--no-prefetcher', '--smoothing', 0, '--workers', 2),
+    ('--mixup', 0.2, '--mixup-mode', 'half', '--workers', 1, '--mixup-off-epoch', 1, '--reprob', 0.3)])
+def test_stored_views_train_with_other_options(views, args, request):
+    name = request.node.name.replace('[', '-').rstrip(']')
+    train(name, *args, '--kd-model-name', 'views:views', '--kd-temperature', 1)
+    assert np.isfinite(losses(name)).all()
+
+
+def test_views_of_a_tar_are_those_of_its_folder(root, views, seen_views):
+    with tarfile.open('train.tar', 'w') as tar:
+        tar.add('data/train', '.')
+    Path('tar').mkdir()
+    shutil.copytree('data/validation', 'tar/validation')
+    shutil.copytree('data/train', 'tar/folder')
+    shutil.move('train.tar', 'tar/train.tar')
+    train('tar', '--epochs', 1, '--data-dir', 'tar/train.tar', '--val-split', '', '--eval-metric', 'loss',
+          '--kd-model-name', 'views:views', '--kd-temperature', 1)
+    assert len({index for index, _ in seen_views}) == CLASSES * PER_CLASS
 
 
 @pytest.mark.parametrize('args', [
