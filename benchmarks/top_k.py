@@ -6,8 +6,8 @@ from typing import Any, Callable, Dict, List
 
 import torch
 
-from timm_assemble.training import StoreInfo, TeacherLogits, TeacherLogitsWriter, distillation_cross_entropy
-from timm_assemble.training.logit_store import shrink
+from timm_assemble.training import StoreInfo, TeacherLogits, StoreWriter, distillation_cross_entropy
+from timm_assemble.training.store import shrink
 
 from .harness.cli import finish, parse_args
 from .harness.measure import make_row
@@ -33,7 +33,7 @@ def make_logits(margin: float) -> torch.Tensor:
 def store(folder: Path, logits: torch.Tensor, top_k: int) -> TeacherLogits:
     """Write a store of these logits and open it."""
     samples = dict(count=ROWS, samples='', names='', classes=CLASSES)
-    writer = TeacherLogitsWriter(folder, StoreInfo({}, {}, samples, CLASSES, top_k))
+    writer = StoreWriter(folder, StoreInfo({}, {}, samples, CLASSES, top_k))
     writer.prepare()
     for chunk in writer.missing():
         rows = writer.info.chunk(chunk)

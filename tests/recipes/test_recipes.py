@@ -13,7 +13,8 @@ from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 
 from timm_assemble.recipes import FOLDER, check_keys, read_config, read_recipe, recipe_names, recipe_path
-from timm_assemble.recipes.paper import FINE_TUNING_TOP1, ROWS
+from timm_assemble.recipes.paper import FINE_TUNING_TOP1, ROWS, UNPUBLISHED
+from timm_assemble.training import ViewInfo
 
 from .. import _official
 
@@ -27,9 +28,12 @@ RECIPES = {
     'e07_resnet50_d_sk_kd': ('E7', E5 | {KD}), 'e08_resnet50_d_sk_kd_600': ('E8', E5 | {KD}),
     'e09_resnet50_bl_sk': ('E9', E5 | {KD}), 'e10_assemble_resnet50': ('E10', E5 | {KD}),
     'assemble_resnet50': ('E11', E5 | {KD, AA}), 'assemble_resnet152': ('E12', E5 | {KD, AA}),
+    'assemble_resnet50_views': ('E11 with views', E5 | {KD, AA}),
+    'assemble_resnet152_views': ('E12 with views', E5 | {KD, AA}),
     'assemble_resnet50_food101': ('Food-101', E5),
 }
 FOOD = 'assemble_resnet50_food101'
+KD_NAME = ('logits:teacher', 'views:views')
 with_scripts = pytest.mark.skipif(not os.environ.get('TIMM_SCRIPTS'), reason="needs timm's train.py: set TIMM_SCRIPTS")
 
 
@@ -37,7 +41,7 @@ def test_every_row_of_the_paper_has_its_recipe():
     assert recipe_names() == list(RECIPES)
     recipes = [read_recipe(name) for name in RECIPES]
     assert [(recipe.name, recipe.row) for recipe in recipes] == [(name, row) for name, (row, _) in RECIPES.items()]
-    assert [recipe.row for recipe in recipes] == [*ROWS, *FINE_TUNING_TOP1]
+    assert [recipe.row for recipe in recipes] == [*ROWS, *UNPUBLISHED, *FINE_TUNING_TOP1]
     for recipe, row in zip(recipes, ROWS.values()):
         assert (recipe.model, recipe.epochs) == (row.model, row.epochs)
 
@@ -55,7 +59,7 @@ def test_training_has_the_techniques_of_its_row(name):
     assert (config.get('mixup'), config.get('mixup_mode')) == ((0.2, 'elem') if MIXUP in techniques else (None, None))
     assert config.get('drop_block') == (None if DROP_BLOCK not in techniques else 0.3 if name == FOOD else 0.1)
     assert (config.get('kd_model_name'), config.get('kd_temperature')) == (
-        ('logits:teacher', 1) if KD in techniques else (None, None))
+        (KD_NAME[row in UNPUBLISHED], 1) if KD in techniques else (None, None))
     assert config.get('aa') == ('original' if AA in techniques else None)
     assert config['device_modules'] == ['timm_assemble.train_hook']
     assert config['opt'] == 'momentum' and config['momentum'] == 0.9
@@ -65,7 +69,7 @@ def test_training_has_the_techniques_of_its_row(name):
         (256, 0.01, 0.001, 0.034) if name == FOOD else (1024, 0.4, 0.0001, 0.003))
     head = recipe_path(name).read_text().split('\nmodel:')[0]
     assert f'-c {name} ' in head and ('teacher-logits' in head) == (KD in techniques)
-    assert ('timm-assemble run validate.py' in head) == (row in ROWS and ROWS[row].test_size == 256)
+    assert ('timm-assemble run validate.py' in head) == (ROWS.get(row.split()[0], ROWS['E0']).test_size == 256)
 
 
 def _peak(config):
@@ -101,6 +105,14 @@ def test_learning_rate_is_the_official_one():
             step = warm_up + (step - warm_up) / (end - warm_up) * (600 * 1251 - warm_up)
         scheduler.step_update(step)
         assert group['lr'] == pytest.approx(rate, rel=1e-6, abs=1e-8), step
+
+
+def test_recipe_with_views_says_what_their_store_takes():
+    info = ViewInfo({}, {}, dict(count=1_281_167), 1000, 10, views=50)
+    record = info.arrays()['view-0000'][1].itemsize
+    head = recipe_path('assemble_resnet152_views').read_text().split('\nmodel:')[0]
+    assert f'writes {50 * record * info.count / 1e9:.1f} GB' in head.replace('\n# ', ' ')
+    assert f'50 views of {info.count:,} images at {record} bytes' in head
 
 
 @pytest.mark.parametrize('name', RECIPES)

@@ -1,4 +1,5 @@
 """What is bound into train.py, with a stand-in of its names and calls; test_train_script runs the script itself."""
+import functools
 import logging
 import types
 from argparse import ArgumentParser, Namespace
@@ -8,6 +9,7 @@ import pytest
 import timm
 import torch
 from timm.data import FastCollateMixup, Mixup, create_loader
+from timm.data.distributed_sampler import RepeatAugSampler
 from timm.loss import SoftTargetCrossEntropy
 from torch._dynamo.testing import CompileCounterWithBackend
 from torchvision.datasets import FakeData
@@ -16,7 +18,8 @@ from timm_assemble.layers import DropBlock2d
 from timm_assemble.timm_scripts import HOOK
 from timm_assemble.timm_scripts.bind import NEEDED, bind
 from timm_assemble.training import (
-    StoredLogitsDistillationTask, TeacherCollateMixup, TeacherMixup, drop_block_schedule, pack_targets,
+    StoredLogitsDistillationTask, TeacherCollateMixup, TeacherMixup, ViewDataset, drop_block_schedule, pack_targets,
+    store_teacher_views,
 )
 
 CLASSES = 5
@@ -39,7 +42,7 @@ def script_of(config='', **args):
     script = types.ModuleType('train')
     values = dict(model='test_assemble_resnet', dataset='', data=None, data_dir='.', device_modules=[HOOK],
                   kd_model_name=None, kd_distill_type='logit', kd_temperature=1.0, drop_block=None, model_kwargs={},
-                  num_classes=CLASSES, grad_accum_steps=1)
+                  num_classes=CLASSES, grad_accum_steps=1, aug_splits=0, seed=42)
     script._parse_args = lambda: (Namespace(**{**values, **args}), '')
     script.config_parser = types.SimpleNamespace(parse_known_args=lambda: (Namespace(config=config), []))
     script.parser = ArgumentParser()
@@ -129,6 +132,11 @@ def test_model_without_drop_block_warns_once(caplog):
     (dict(kd_model_name=STORED, kd_distill_type='token'), 'kd_distill_type must be logit'),
     (dict(kd_model_name=STORED, kd_temperature=0.0), 'kd_temperature must be positive, got 0.0'),
     (dict(kd_model_name=STORED, naflex_loader=True), 'naflex_loader must be off'),
+    (dict(kd_model_name='views:'), 'kd_model_name must name stored views: path must be a store of teacher '),
+    (dict(kd_model_name='views:rows.npy'), 'path must be a store of teacher views, got rows.npy: Not a directory'),
+    (dict(kd_model_name='views:v', aug_splits=2), 'aug_splits must be off with stored views: splits need'),
+    (dict(kd_model_name='views:v', train_img_sizes=[32, 64]), 'train_img_sizes must be off with stored views'),
+    (dict(kd_model_name='views:v', use_multi_epochs_loader=True), 'use_multi_epochs_loader must be off with stored'),
     (dict(config='mine.yaml'), "mine.yaml has the unknown argument 'drop_blok'; did you mean drop_block?")])
 def test_bad_arguments_are_one_line(args, message, capsys):
     assert message in message_of(capsys, bind, script_of(**args))
@@ -188,6 +196,67 @@ def test_other_training_data_is_rejected(classes, count, message, capsys):
     script.create_model('test_assemble_resnet', num_classes=CLASSES)
     assert message in message_of(capsys, script.create_loader, images(count), input_size=(3, 32, 32), batch_size=4,
                                  is_training=True)
+
+
+def views_loader(script, dataset=None, **change):
+    transform = dict(input_size=(3, 32, 32), scale=(0.3, 1.0), interpolation='bilinear', **change)
+    script.create_model('test_assemble_resnet', num_classes=CLASSES)
+    return script.create_loader(dataset or images(), batch_size=4, is_training=True, num_workers=0,
+                                device=torch.device('cpu'), **transform)
+
+
+@pytest.fixture
+def views():
+    with pytest.warns(UserWarning, match='the data set has 0 classes'):  # FakeData does not say
+        store_teacher_views(timm.create_model('test_assemble_resnet', num_classes=CLASSES), 't', images(), 'views',
+                            dict(input_size=(3, 32, 32), scale=(0.3, 1.0)), 3, workers=0, progress=False)
+
+
+def test_stored_views_reach_the_loader(views):
+    """The epoch is set as train.py sets it; every view comes once."""
+    script = script_of(kd_model_name='views:views')
+    bind(script)
+    loader = views_loader(script)
+    assert isinstance(loader.dataset, ViewDataset) and script.Mixup is TeacherMixup
+    rows = []
+    for epoch in range(3):
+        loader.dataset.set_epoch(epoch)
+        rows += [row for _, target in loader for row in target[:, 1:].tolist()]
+    store = loader.dataset.store
+    expected = [store.probabilities(i, view).tolist() for i in range(8) for view in range(3)]
+    assert sorted(rows) == sorted(expected)
+
+
+def test_repeated_augmentation_has_different_views(views, monkeypatch):
+    monkeypatch.setattr('timm.data.loader.RepeatAugSampler', functools.partial(
+        RepeatAugSampler, num_replicas=1, rank=0, selected_ratio=0.5))
+    script = script_of(kd_model_name='views:views')
+    bind(script)
+    loader = views_loader(script, num_aug_repeats=2, distributed=True)
+    for epoch in range(2):
+        loader.dataset.set_epoch(epoch)
+        rows = [tuple(row) for _, target in loader for row in target[:, 1:].tolist()]
+        assert len(rows) == 16 == len({*rows})
+
+
+@pytest.mark.parametrize('dataset, change, message', [
+    (None, dict(hflip=0.2), 'transform must be that of views, `hflip` 0.5, got 0.2'),
+    (None, dict(auto_augment='original', mean=(0.5,) * 3), '`auto_augment` None, got original'),
+    (images(7), {}, 'got 7 samples instead of 8'),
+    (FakeData(8, (3, 32, 32), CLASSES, random_offset=9), {}, 'samples must be those of views, got other images')])
+def test_views_of_another_training_are_rejected(views, dataset, change, message, capsys):
+    script = script_of(kd_model_name='views:views')
+    bind(script)
+    assert message in message_of(capsys, views_loader, script, dataset, **change)
+
+
+def test_images_that_changed_are_found_before_training(views, capsys, monkeypatch):
+    """Here the pixels of every view, as by another version of an image library."""
+    script = script_of(kd_model_name='views:views')
+    bind(script)
+    monkeypatch.setattr('timm_assemble.training.view_dataset.checksum', lambda image: 1)
+    error = message_of(capsys, views_loader, script)
+    assert 'dataset must give the pixels that the teacher saw, got others for 8 of 8 images, such as sample 0' in error
 
 
 def test_changing_rate_and_mixup_compile_one_graph_once():

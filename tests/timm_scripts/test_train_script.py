@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 from timm_assemble.__main__ import main
 from timm_assemble.models.assemble_resnet import AssembleResNet
 from timm_assemble.timm_scripts import HOOK
-from timm_assemble.training import drop_block_schedule
+from timm_assemble.training import TeacherViews, drop_block_schedule
 
 SCRIPTS = os.environ.get('TIMM_SCRIPTS')
 pytestmark = [
@@ -63,6 +64,7 @@ MODEL = ('--data-dir', 'data', '--model', 'test_assemble_resnet', '--num-classes
 RECIPE = (*MODEL, '--batch-size', BATCH, '--output', 'output')
 TRAIN = (*RECIPE, '--opt', 'momentum', '--lr', 0.05, '--epochs', 2, '--warmup-epochs', 0, '--log-interval', 1)
 STORED = ('--kd-model-name', 'logits:teacher.npy', '--kd-temperature', 1)
+VIEWS = ('--kd-model-name', 'views:stored-views', '--kd-temperature', 1)
 
 
 @pytest.fixture(scope='module')
@@ -119,6 +121,59 @@ def test_every_update_has_its_rate_and_resuming_continues_it(rates):
     assert checkpoint['args'].model_kwargs == {'drop_block_start_rate': 0.1}
 
 
+@pytest.fixture(scope='module')
+def views(root):
+    """Stored views of the training set by the transform of TRAIN, in the folder ``stored-views``."""
+    torch.manual_seed(0)
+    torch.save({'state_dict': timm.create_model('test_assemble_resnet', num_classes=CLASSES).state_dict()},
+               root / 'teacher.pth')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        command('teacher-logits', *MODEL, '--student', 'test_assemble_resnet', '--checkpoint', 'teacher.pth',
+                '--views', 3, '--output', 'stored-views')
+
+
+@pytest.fixture
+def seen_views(monkeypatch):
+    """The image and view of every sample that is drawn in this process."""
+    seen, original = [], TeacherViews.probabilities
+    monkeypatch.setattr(TeacherViews, 'probabilities', lambda self, index, view, temperature: (
+        seen.append((index, view)), original(self, index, view, temperature))[1])
+    return seen
+
+
+def test_every_epoch_has_its_view_and_resuming_continues(views, seen_views):
+    """With all that changes batches: mixup, CutMix, accumulation, EMA and AMP."""
+    args = ('--mixup', 0.2, '--cutmix', 1, '--mixup-mode', 'elem', '--grad-accum-steps', 3, '--model-ema', '--amp',
+            '--amp-dtype', 'bfloat16', '--epochs', 3, *VIEWS)
+    train('views', *args)
+    size = CLASSES * PER_CLASS
+    assert sorted(seen_views) == [(index, view) for index in range(size) for view in range(3)]
+    third = sorted(seen_views[2 * size:])
+    seen_views.clear()
+    train('views-resumed', *args, '--resume', 'output/views/checkpoint-1.pth.tar')
+    assert sorted(seen_views) == third
+    whole, resumed = losses('views'), losses('views-resumed')
+    assert np.isfinite(whole).all() and len(whole) == 3 and len(resumed) == 1
+    timm.create_model('test_assemble_resnet', num_classes=CLASSES, checkpoint_path='output/views/model_best.pth.tar')
+
+
+@pytest.mark.parametrize('args', [
+    ('--no-prefetcher', '--mixup', 0.2, '--reprob', 0.3), ('--no-prefetcher', '--smoothing', 0, '--workers', 2),
+    ('--mixup', 0.2, '--mixup-mode', 'half', '--workers', 1, '--mixup-off-epoch', 1, '--reprob', 0.3)])
+def test_stored_views_train_with_other_options(views, args, request):
+    name = request.node.name.replace('[', '-').rstrip(']')
+    train(name, *args, *VIEWS)
+    assert np.isfinite(losses(name)).all()
+
+
+def test_views_of_a_tar_are_those_of_its_folder(root, views, seen_views):
+    with tarfile.open('train.tar', 'w') as tar:
+        tar.add('data/train', '.')
+    train('tar', '--epochs', 1, '--data-dir', 'train.tar', '--val-split', '', '--eval-metric', 'loss', *VIEWS)
+    assert len({index for index, _ in seen_views}) == CLASSES * PER_CLASS
+
+
 @pytest.mark.parametrize('args', [
     ('--no-prefetcher', '--mixup', 0.2), ('--no-prefetcher', '--smoothing', 0), ('--smoothing', 0.1),
     ('--mixup', 0.2, '--mixup-mode', 'half', '--workers', 1, '--mixup-off-epoch', 1),
@@ -152,21 +207,25 @@ def test_two_ranks_have_the_losses_and_rates_of_one_with_twice_the_batch(root):
     assert others == [expected, expected] and expected.count('\n') == 10
 
 
-def test_recipe_trains_resumes_and_validates(rates, capsys):
-    """E11's recipe, shortened: from the teacher's logits to validate.py and timm's create_model."""
+@pytest.mark.parametrize('name, options', [
+    ('assemble_resnet50', ('--output', 'teacher')),
+    ('assemble_resnet50_views', ('--views', 2, '-c', 'assemble_resnet50_views', '--student', 'test_assemble_resnet',
+                                 '--output', 'views'))])
+def test_recipe_trains_resumes_and_validates(rates, capsys, name, options):
+    """E11's recipes, shortened: from the teacher's logits or views to validate.py and timm's create_model."""
     teacher = timm.create_model('test_assemble_resnet', num_classes=CLASSES)
     torch.save({'state_dict': teacher.state_dict()}, 'teacher.pth')
-    command('teacher-logits', *MODEL, '--checkpoint', 'teacher.pth', '--output', 'teacher')
+    command('teacher-logits', *MODEL, '--checkpoint', 'teacher.pth', *options)
     recipe = (
-        'train', '--script', 'train.py', '-c', 'assemble_resnet50', *RECIPE, '--amp-dtype', 'bfloat16', '--epochs', 1,
+        'train', '--script', 'train.py', '-c', name, *RECIPE, '--amp-dtype', 'bfloat16', '--epochs', 1,
         '--warmup-epochs', 1, '--model-ema', '--model-ema-decay', 0.5)
-    command(*recipe, '--experiment', 'recipe')
+    command(*recipe, '--experiment', name)
     expected = [drop_block_schedule(i, 16, 0.0, 0.1) for i in range(17)]
     assert rates == pytest.approx([*expected[:9], *expected[8:]])
     rates.clear()
-    command(*recipe, '--experiment', 'again', '--resume', 'output/recipe/checkpoint-0.pth.tar')
+    command(*recipe, '--experiment', f'{name}-again', '--resume', f'output/{name}/checkpoint-0.pth.tar')
     assert rates == pytest.approx(expected[8:])
-    best = 'output/recipe/model_best.pth.tar'
+    best = f'output/{name}/model_best.pth.tar'
     capsys.readouterr()
     command('run', 'validate.py', *MODEL, '--checkpoint', best, '--use-ema', '--no-prefetcher')
     checkpoint = torch.load(best, weights_only=False)

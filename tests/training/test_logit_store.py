@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from timm_assemble.training import SampleFingerprint, StoreInfo, TeacherLogits, TeacherLogitsWriter
-from timm_assemble.training.logit_store import shrink
+from timm_assemble.training import SampleFingerprint, StoreInfo, TeacherLogits, StoreWriter
+from timm_assemble.training.store import shrink
 
 from .. import _oracles as oracle
 
@@ -26,7 +26,7 @@ def info_of(top_k=0, classes=CLASSES, count=10):
 
 
 def write(folder, info, logits, chunks=None):
-    writer = TeacherLogitsWriter(folder, info)
+    writer = StoreWriter(folder, info)
     writer.prepare()
     for chunk in writer.missing() if chunks is None else chunks:
         rows = info.chunk(chunk)
@@ -82,7 +82,7 @@ def test_resumed_store_has_the_same_bytes(tmp_path):
     write(tmp_path / 'parts', info_of(), logits, [2])
     with pytest.raises(ValueError, match=r'path must be a complete store, got .*parts with 1 of 3 chunks'):
         TeacherLogits(tmp_path / 'parts')
-    writer = TeacherLogitsWriter(tmp_path / 'parts', info_of())
+    writer = StoreWriter(tmp_path / 'parts', info_of())
     with pytest.raises(ValueError, match=r'output must have all chunks .* without 2 of 3'):
         writer.finish()
     assert writer.missing() == [0, 1]
@@ -97,15 +97,15 @@ def test_resumed_store_has_the_same_bytes(tmp_path):
 def test_store_of_another_run_is_rejected(store, other):
     info = StoreInfo(**{**info_of().__dict__, **other})
     with pytest.raises(ValueError, match=f'output must be a new folder or .* with `{next(iter(other))}` .* instead of'):
-        TeacherLogitsWriter(store, info).prepare()
+        StoreWriter(store, info).prepare()
 
 
 def test_folder_with_other_files_is_rejected(tmp_path):
     (tmp_path / 'thesis.txt').write_text('precious')
     with pytest.raises(ValueError, match=r'output must be a new or empty folder or a store, .* with other files'):
-        TeacherLogitsWriter(tmp_path, info_of()).prepare()
+        StoreWriter(tmp_path, info_of()).prepare()
     with pytest.raises(ValueError, match='output must be a folder, got the file'):
-        TeacherLogitsWriter(tmp_path / 'thesis.txt', info_of()).prepare()
+        StoreWriter(tmp_path / 'thesis.txt', info_of()).prepare()
     assert (tmp_path / 'thesis.txt').read_text() == 'precious'
 
 

@@ -1,21 +1,31 @@
 """``timm-assemble teacher-logits``."""
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, Dict
 
 from .arguments import key_value, non_negative, positive
 
 HELP = "store a teacher's logits of a training set, for distillation without running the teacher"
-PARAMETERS = {'dataset': '--data-dir'}
+PARAMETERS = {'dataset': '--data-dir', 'size': '--img-size'}
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos')
+# train.py's arguments that decide the pixels of a training image, with its defaults.
+AUGMENTATION: Dict[str, Any] = {
+    'no_aug': False, 'train_crop_mode': None, 'scale': [0.08, 1.0], 'ratio': [3 / 4, 4 / 3], 'hflip': 0.5, 'vflip': 0.0,
+    'color_jitter': 0.4, 'color_jitter_prob': None, 'grayscale_prob': None, 'gaussian_blur_prob': None, 'aa': None,
+    'train_interpolation': 'random'}
+# Its arguments of the data set and of the student's images.
+DATA: Dict[str, Any] = {
+    'data_dir': None, 'dataset': '', 'train_split': 'train', 'class_map': '', 'input_img_mode': None, 'input_key': None,
+    'target_key': None, 'img_size': None, 'input_size': None, 'crop_pct': None, 'mean': None, 'std': None,
+    'interpolation': None}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        'Runs a teacher once over every training image, without augmentation and with its own preprocessing. Train '
-        'with --kd-model-name logits:STORE. An interrupted command resumes when it is run again. Under torchrun, the '
-        'ranks divide the images.')
-    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+        'Runs a teacher once over every training image, without augmentation and with its own preprocessing; train '
+        'with --kd-model-name logits:STORE. With --views V it runs over V augmented views of every image; train with '
+        '--kd-model-name views:STORE. An interrupted command resumes when it is run again, and a larger V adds views '
+        'to a store. Under torchrun, the ranks divide the images.')
     parser.add_argument('--model', required=True,
                         help='teacher: any model of timm, hf-hub:user/name or local-dir:folder')
     parser.add_argument('--checkpoint', type=Path, metavar='FILE',
@@ -25,14 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--model-kwargs', type=key_value, nargs='+', default=[], metavar='KEY=VALUE',
                         help='constructor arguments of the teacher')
     parser.add_argument('--data-dir', metavar='DIR', help='data set, as for train.py')
-    parser.add_argument('--dataset', default='', metavar='NAME', help='type and name of the data set, as for train.py')
-    parser.add_argument('--train-split', default='train', metavar='NAME', help='split of the data set')
-    parser.add_argument('--class-map', default='', metavar='FILE', help='class to index mapping, as for train.py')
+    parser.add_argument('--dataset', metavar='NAME', help='type and name of the data set, as for train.py')
+    parser.add_argument('--train-split', metavar='NAME', help='split of the data set (default: train)')
+    parser.add_argument('--class-map', metavar='FILE', help='class to index mapping, as for train.py')
     parser.add_argument('--input-img-mode', metavar='MODE',
                         help='image mode, as for train.py (default: RGB for 3 channels, L otherwise)')
     parser.add_argument('--input-key', help='key of the images, as for train.py')
     parser.add_argument('--target-key', help='key of the labels, as for train.py')
-    preprocessing = parser.add_argument_group("preprocessing (default: the teacher's own for tests)")
+    preprocessing = parser.add_argument_group(
+        'preprocessing', "default: the teacher's own for tests; with --views: the student's, as for train.py")
     preprocessing.add_argument('--img-size', type=positive, help='height and width of the images')
     preprocessing.add_argument('--input-size', type=positive, nargs=3, help='channels, height and width')
     preprocessing.add_argument('--crop-pct', type=float, help='fraction of the short side inside the crop')
@@ -40,13 +51,73 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     preprocessing.add_argument('--std', type=float, nargs='+', help='standard deviation of the input')
     preprocessing.add_argument('--interpolation', choices=INTERPOLATIONS, help='of the resizing')
     parser.add_argument('--output', type=Path, required=True, metavar='STORE', help='folder of the store')
-    parser.add_argument('--top-k', type=non_negative, default=0, metavar='K',
-                        help='store the K largest logits per image and spread the rest evenly; 0 stores all')
-    parser.add_argument('--batch-size', type=positive, default=64, help='images per batch')
-    parser.add_argument('--chunk-size', type=positive, default=1024, help='images whose logits are written at once')
-    parser.add_argument('--workers', type=non_negative, default=4, help='worker processes that read images')
+    parser.add_argument('--top-k', type=non_negative, metavar='K',
+                        help='store the K largest logits per image and spread the rest evenly; 0 stores all '
+                             '(default: 0; with --views: 10, or 0 for at most 10 classes)')
+    parser.add_argument('--batch-size', type=positive, default=64, help='images per batch (default: 64)')
+    parser.add_argument('--chunk-size', type=positive, default=1024,
+                        help='images whose logits are written at once (default: 1024)')
+    parser.add_argument('--workers', type=non_negative, default=4, help='processes that read images (default: 4)')
     parser.add_argument('--device', help='device of the teacher (default: CUDA if available)')
     parser.add_argument('--amp', action='store_true', help='mixed precision: float16 on CUDA, bfloat16 elsewhere')
+    _add_views(parser)
+
+
+def _add_views(parser: argparse.ArgumentParser) -> None:
+    views = parser.add_argument_group(
+        'views', "The training to come, by train.py's own arguments: a configuration, and what overrides it.")
+    views.add_argument('--views', type=positive, metavar='V', help='store V augmented views of every image')
+    views.add_argument('-c', '--config', metavar='NAME_OR_FILE', help="the training's recipe or YAML file")
+    views.add_argument('--student', metavar='MODEL',
+                       help="the training's --model, which says size and mean of the images (default: the recipe's)")
+    views.add_argument('--teacher-size', type=positive, metavar='N',
+                       help='resize the views to N for the teacher (default: it gets the size of the student)')
+    views.add_argument('--view-seed', type=non_negative, default=0, metavar='N', help='seed of the views (default: 0)')
+    views.add_argument('--no-aug', action='store_true', default=None)
+    views.add_argument('--train-crop-mode', choices=('rrc', 'rkrc', 'rkrr'))
+    views.add_argument('--scale', type=float, nargs=2)
+    views.add_argument('--ratio', type=float, nargs=2)
+    for name in ('hflip', 'vflip', 'color-jitter', 'color-jitter-prob', 'grayscale-prob', 'gaussian-blur-prob'):
+        views.add_argument(f'--{name}', type=float)
+    views.add_argument('--aa', metavar='POLICY')
+    views.add_argument('--train-interpolation', choices=('random', *INTERPOLATIONS))
+
+
+def _apply_config(args: argparse.Namespace) -> None:
+    """Set what the command line leaves open to the training's configuration or train.py's default."""
+    from ..recipes import find_config, read_config
+
+    given = [name for name in (*AUGMENTATION, 'config', 'student', 'teacher_size') if getattr(args, name) is not None]
+    if args.views is None and given:
+        raise ValueError(f'{given[0]} needs `views`: logits are of unaugmented images')
+    config = read_config(find_config(args.config)) if args.config else {}
+    for name, default in {**DATA, **AUGMENTATION, 'student': config.get('model')}.items():
+        if getattr(args, name) is None:
+            setattr(args, name, config.get(name, default))
+
+
+def _transform(args: argparse.Namespace, channels: int) -> Dict[str, Any]:
+    """Return what train.py would give to ``create_loader`` for the student's images."""
+    import torch
+    from timm import create_model
+    from timm.data import resolve_data_config
+
+    from ..models.validation import check_model_source
+
+    if not args.student:
+        raise ValueError('student must be the model of the training to come, or `config` must name one, got none')
+    try:
+        check_model_source(args.student)
+    except ValueError as e:
+        raise ValueError(f'student must be a model that timm builds: {e}') from e
+    with torch.device('meta'):
+        student = create_model(args.student)
+    given = {name: getattr(args, name) for name in ('img_size', 'input_size', 'mean', 'std', 'interpolation')}
+    config = resolve_data_config({'in_chans': channels, **given}, model=student)
+    interpolation = config['interpolation'] if args.no_aug else args.train_interpolation or config['interpolation']
+    arguments = {name: getattr(args, name) for name in AUGMENTATION if name not in ('aa', 'train_interpolation')}
+    return dict(arguments, auto_augment=args.aa, interpolation=interpolation, input_size=config['input_size'],
+                mean=config['mean'])
 
 
 def _create_teacher(args: argparse.Namespace) -> Any:
@@ -73,9 +144,10 @@ def run(args: argparse.Namespace) -> None:
 
     from ..models.validation import check_model_source, check_weights
     from ..timm_scripts.check import check_data, check_model
-    from ..training import store_teacher_logits
-    from ..training.precompute_logits import available_device
+    from ..training import store_teacher_logits, store_teacher_views
+    from ..training.precompute import available_device
 
+    _apply_config(args)
     device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     if device == 'cuda' and 'LOCAL_RANK' in os.environ:
         device = f'cuda:{os.environ["LOCAL_RANK"]}'
@@ -87,6 +159,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f'--checkpoint must be a file, got {args.checkpoint}')
     model = _create_teacher(args)
     check_weights(model.state_dict(), f'model {args.model}')
+    transform = _transform(args, getattr(model, 'in_chans', 3)) if args.views else {}
     mode = args.input_img_mode or ('RGB' if getattr(model, 'in_chans', 3) == 3 else 'L')
     try:
         dataset = create_dataset(
@@ -94,16 +167,23 @@ def run(args: argparse.Namespace) -> None:
             input_key=args.input_key, target_key=args.target_key)
     except (RuntimeError, AssertionError) as e:  # timm's errors for unknown data sets and empty folders
         raise ValueError(f'--data-dir {args.data_dir}: {_one_line(e)}') from e
-    preprocessing = {name: getattr(args, name) for name in (
-        'img_size', 'input_size', 'crop_pct', 'mean', 'std', 'interpolation')}
+    running: Dict[str, Any] = dict(
+        batch_size=args.batch_size, chunk_size=args.chunk_size, workers=args.workers, device=device, amp=args.amp)
+    kind, what = ('views', f'{args.views} views') if args.views else ('logits', 'logits')
     try:
-        info = store_teacher_logits(
-            model, args.model, dataset, args.output, args.top_k, args.batch_size, args.chunk_size, args.workers, device,
-            args.amp, preprocessing)
+        if args.views:
+            info: Any = store_teacher_views(
+                model, args.model, dataset, args.output, transform, args.views, args.top_k,
+                args.view_seed, args.teacher_size, **running)
+        else:
+            preprocessing = {name: getattr(args, name) for name in (
+                'img_size', 'input_size', 'crop_pct', 'mean', 'std', 'interpolation')}
+            info = store_teacher_logits(
+                model, args.model, dataset, args.output, args.top_k or 0, preprocessing=preprocessing, **running)
     except KeyboardInterrupt:
         print(f'\ninterrupted: {args.output} has the finished chunks, and the same command resumes')
         raise
     if int(os.environ.get('RANK', 0)) == 0:
         size = sum(path.stat().st_size for path in args.output.iterdir())
-        print(f'{args.output}: logits of {info.count} images in {info.num_classes} classes, {size / 1e6:.2f} MB; '
-              f'train with --kd-model-name logits:{args.output} --kd-temperature 1')
+        print(f'{args.output}: {what} of {info.count} images in {info.num_classes} classes, {size / 1e6:.2f} MB; '
+              f'train with --kd-model-name {kind}:{args.output} --kd-temperature 1')

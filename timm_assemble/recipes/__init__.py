@@ -1,7 +1,7 @@
-"""Training recipes: one YAML file of train.py's arguments for every row of the paper.
+"""Training recipes: one YAML file of train.py's arguments for every row of the paper, and others of its networks.
 
-The first line of a file is its row, ``# Row E10.`` or ``# Food-101.``; the second says what it is. The published
-numbers are in :mod:`.paper`.
+The first line of a file is its row, ``# Row E10.``, ``# E11 with views.`` or ``# Food-101.``; the second says what it
+is. The published numbers are in :mod:`.paper`.
 """
 import difflib
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Tuple, Union
 
 import yaml
 
-from .paper import FINE_TUNING_TOP1, ROWS
+from .paper import FINE_TUNING_TOP1, ROWS, UNPUBLISHED
 
 __all__ = ['Recipe', 'check_keys', 'did_you_mean', 'find_config', 'read_config', 'read_recipe', 'recipe_names',
            'recipe_path']
@@ -22,7 +22,7 @@ class Recipe(NamedTuple):
 
     Attributes:
         name: Name of the recipe.
-        row: Row of the paper's ablation, or the data set of a fine-tuning.
+        row: Row of the paper's ablation, a variation of one, or the data set of a fine-tuning.
         description: What it is.
         model, epochs, top1, mce, images_per_s, test_size: As in :class:`.paper.Row`.
     """
@@ -46,7 +46,7 @@ def _header(path: Path) -> Tuple[str, str]:
 
 def recipe_names() -> List[str]:
     """Return the names of all recipes in the order of the paper's rows, fine-tunings last."""
-    rows = [*ROWS, *FINE_TUNING_TOP1]
+    rows = [*ROWS, *UNPUBLISHED, *FINE_TUNING_TOP1]
     return [path.stem for path in sorted(FOLDER.glob('*.yaml'), key=lambda path: rows.index(_header(path)[0]))]
 
 
@@ -88,7 +88,7 @@ def read_recipe(name: str) -> Recipe:
     config = read_config(path)
     epochs = config['epochs'] + (config['warmup_epochs'] if config['warmup_prefix'] else 0)
     row, description = _header(path)
-    numbers = (f'{FINE_TUNING_TOP1[row]}', '', '', '') if row in FINE_TUNING_TOP1 else (
+    numbers = (str(FINE_TUNING_TOP1.get(row, '')), '', '', '') if row not in ROWS else (
         f'{ROWS[row].top1:.2f}', f'{ROWS[row].mce:.2f}', str(ROWS[row].images_per_s), str(ROWS[row].test_size))
     return Recipe(path.stem, row, description, config['model'], epochs, *numbers)
 

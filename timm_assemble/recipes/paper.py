@@ -6,8 +6,8 @@ images/s on one Tesla P40. mCE is over 19 corruptions generated at 256 x 256.
 from typing import Dict, List, NamedTuple, Optional
 
 __all__ = [
-    'EFFICIENTNET_B6_IMAGES_PER_S', 'FINE_TUNING_TOP1', 'ROWS', 'TECHNIQUES', 'Row', 'published_top1', 'rows_of',
-    'span',
+    'EFFICIENTNET_B6_IMAGES_PER_S', 'FINE_TUNING_TOP1', 'ROWS', 'TECHNIQUES', 'UNPUBLISHED', 'Row', 'published_top1',
+    'rows_of', 'span',
 ]
 
 
@@ -49,6 +49,7 @@ ROWS: Dict[str, Row] = {row.name: row for row in (
     Row('E12', 'assemble_resnet152', 600, 256, 84.19, 43.27, 143),
 )}
 FINE_TUNING_TOP1 = {'Food-101': 92.5}
+UNPUBLISHED = ('E11 with views', 'E12 with views')  # trainings of recipes that are not in the paper
 EFFICIENTNET_B6_IMAGES_PER_S = 28  # with AutoAugment, 84.2 % top-1, in the same table
 # Networks in the paper's order; the two that are in no row are in the official code. Its "R50-D, BL" rows have
 # Big-Little's stem and shortcut, as the official code builds them.

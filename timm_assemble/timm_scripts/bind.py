@@ -1,26 +1,21 @@
-"""Bind the DropBlock schedule and stored teacher logits into timm's unmodified train.py.
+"""Bind the DropBlock schedule and a stored teacher into timm's unmodified train.py.
 
 The script looks up functions in its own module when it calls them, so they are replaced there and nowhere else, and
 only if its arguments ask for it.
 """
 import functools
 import logging
-import sys
 from argparse import Namespace
 from types import SimpleNamespace
-from typing import Any, Callable, List
+from typing import Any, Callable
 
-from timm.data.loader import fast_collate
 from timm.utils import unwrap_model
-from torch.utils.data import default_collate
 
 from ..recipes import check_keys, read_config
-from ..training import (
-    StoredLogitsDistillationTask, TeacherCollate, TeacherCollateMixup, TeacherDataset, TeacherLogits, TeacherMixup,
-    drop_block_schedule, fingerprint,
-)
+from ..training import drop_block_schedule
 from . import HOOK
 from .check import check_data, check_model
+from .stored_teacher import bind_stored_teacher, one_line
 
 __all__ = ['NEEDED', 'START_RATE', 'bind']
 
@@ -32,20 +27,7 @@ NEEDED = (
     '_parse_args', 'parser', 'config_parser', 'create_model', 'create_loader', 'Mixup', 'FastCollateMixup',
     'LogitDistillationTask', 'TokenDistillationTask', 'train_one_epoch',
 )
-STORED = 'logits:'
 START_RATE = 'drop_block_start_rate'
-
-
-def _one_line(function: Callable) -> Callable:
-    """Report a ValueError in one line and exit with status 2, as argparse does."""
-    @functools.wraps(function)
-    def reporting(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except ValueError as e:
-            print(f'timm_assemble: {e}', file=sys.stderr, flush=True)
-            raise SystemExit(2) from e
-    return reporting
 
 
 def _scheduled(train_one_epoch: Callable, start: float, end: float) -> Callable:
@@ -96,53 +78,7 @@ def _bind_drop_block(script: Any, args: Namespace) -> None:
         script.train_one_epoch = _scheduled(script.train_one_epoch, float(start or 0.0), float(args.drop_block))
 
 
-def _innermost(dataset: Any) -> Any:
-    """Return the data set inside wrappers such as timm's AugMixDataset."""
-    while not hasattr(dataset, 'reader') and not hasattr(dataset, 'samples') and hasattr(dataset, 'dataset'):
-        dataset = dataset.dataset
-    return dataset
-
-
-def _bind_stored_logits(script: Any, args: Namespace) -> None:
-    if args.kd_distill_type != 'logit':
-        raise ValueError(f'kd_distill_type must be logit with stored logits, got {args.kd_distill_type}')
-    if getattr(args, 'naflex_loader', False):
-        raise ValueError('naflex_loader must be off with stored logits: it splits images into patches')
-    if not args.kd_temperature > 0:
-        raise ValueError(f'kd_temperature must be positive, got {args.kd_temperature}')
-    try:
-        store = TeacherLogits(args.kd_model_name[len(STORED):])
-    except ValueError as e:
-        raise ValueError(f'kd_model_name must name stored logits: {e}') from e
-    create_model, create_loader = script.create_model, script.create_loader
-    models: List[Any] = []
-
-    def create_and_note(*model_args: Any, **kwargs: Any) -> Any:
-        models.append(create_model(*model_args, **kwargs))
-        return models[-1]
-
-    def create_with_rows(dataset: Any, *loader_args: Any, **kwargs: Any) -> Any:
-        if kwargs.get('is_training'):
-            store.check(fingerprint(_innermost(dataset)), args.num_classes or models[0].num_classes)
-            dataset = TeacherDataset(dataset, store, args.kd_temperature)
-            if kwargs.get('collate_fn') is None:
-                collate = fast_collate if kwargs.get('use_prefetcher', True) else default_collate
-                kwargs['collate_fn'] = TeacherCollate(collate)
-        return create_loader(dataset, *loader_args, **kwargs)
-
-    def create_task(
-            student_model: Any, teacher_model: str, loss_type: str = 'kl', **kwargs: Any,
-    ) -> StoredLogitsDistillationTask:
-        return StoredLogitsDistillationTask(student_model, **kwargs)
-
-    script.create_model = create_and_note
-    script.create_loader = _one_line(create_with_rows)
-    script.Mixup = TeacherMixup
-    script.FastCollateMixup = TeacherCollateMixup
-    script.LogitDistillationTask = create_task
-
-
-@_one_line
+@one_line
 def bind(script: Any) -> None:
     """Bind what the script's arguments ask for.
 
@@ -164,5 +100,4 @@ def bind(script: Any) -> None:
         check_model(args.model, {k: v for k, v in (args.model_kwargs or {}).items() if k != START_RATE})
     check_data(args.dataset, args.data_dir or args.data)
     _bind_drop_block(script, args)
-    if (args.kd_model_name or '').startswith(STORED):
-        _bind_stored_logits(script, args)
+    bind_stored_teacher(script, args)

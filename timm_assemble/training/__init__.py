@@ -1,4 +1,4 @@
-"""Training parts: the DropBlock schedule and distillation from stored teacher logits.
+"""Training parts: the DropBlock schedule and distillation from stored teacher logits or stored views.
 
 Each part works alone in a custom training loop; ``train_hook`` binds them into timm's train.py.
 """
@@ -7,13 +7,18 @@ from .distillation import (
     StoredLogitsDistillationTask, distillation_cross_entropy, distillation_weights, pack_targets, unpack_targets,
 )
 from .drop_block_schedule import drop_block_schedule
-from .logit_store import StoreInfo, TeacherLogits, TeacherLogitsWriter
-from .precompute_logits import store_teacher_logits
+from .logit_store import TeacherLogits
+from .precompute import store_teacher_logits, store_teacher_views
+from .store import StoreInfo, StoreWriter
 from .teacher_mixup import TeacherCollate, TeacherCollateMixup, TeacherDataset, TeacherMixup, mix_rows, mix_with_matrix
+from .view_dataset import RepeatedViews, ViewDataset
+from .view_store import TeacherViews, ViewInfo
+from .view_transform import describe_transform, seeded_generators
 
 __all__ = [
     'StoredLogitsDistillationTask', 'distillation_cross_entropy', 'distillation_weights', 'pack_targets',
     'unpack_targets', 'drop_block_schedule', 'SampleFingerprint', 'fingerprint', 'StoreInfo', 'TeacherLogits',
-    'TeacherLogitsWriter', 'TeacherCollate', 'TeacherCollateMixup', 'TeacherDataset', 'TeacherMixup', 'mix_rows',
-    'mix_with_matrix', 'store_teacher_logits',
+    'StoreWriter', 'TeacherCollate', 'TeacherCollateMixup', 'TeacherDataset', 'TeacherMixup', 'mix_rows',
+    'mix_with_matrix', 'store_teacher_logits', 'store_teacher_views', 'RepeatedViews', 'ViewDataset', 'TeacherViews',
+    'ViewInfo', 'describe_transform', 'seeded_generators',
 ]

@@ -13,7 +13,6 @@ from timm.data.mixup import mixup_target
 from torch.utils.data import Dataset
 
 from .distillation import pack_targets, unpack_targets
-from .logit_store import TeacherLogits
 
 __all__ = [
     'TeacherDataset', 'TeacherCollate', 'TeacherMixup', 'TeacherCollateMixup', 'mix_with_matrix', 'mix_rows',
@@ -27,11 +26,11 @@ class TeacherDataset(Dataset):
 
     Args:
         dataset: Map-style data set of ``(image, label)``.
-        store: Teacher rows in the same order.
+        store: Teacher rows in the same order, :class:`~.logit_store.TeacherLogits`.
         temperature: Temperature of the softmax, positive.
     """
 
-    def __init__(self, dataset: Any, store: TeacherLogits, temperature: float = 1.0) -> None:
+    def __init__(self, dataset: Any, store: Any, temperature: float = 1.0) -> None:
         if not temperature > 0:
             raise ValueError(f'temperature must be positive, got {temperature!r}')
         self.dataset = dataset

@@ -1,0 +1,119 @@
+"""Bind a stored teacher, logits or views, into timm's train.py: its data sets, loader, mixup and task."""
+import functools
+import math
+import sys
+from argparse import Namespace
+from typing import Any, Callable, List, Optional
+
+from timm.data.loader import fast_collate
+from torch.utils.data import default_collate
+
+from ..training import (
+    RepeatedViews, StoredLogitsDistillationTask, TeacherCollate, TeacherCollateMixup, TeacherDataset, TeacherLogits,
+    TeacherMixup, TeacherViews, ViewDataset, describe_transform, fingerprint,
+)
+from ..training.view_transform import TRANSFORM_ARGUMENTS
+
+__all__ = ['bind_stored_teacher', 'one_line']
+
+STORES = {'logits': TeacherLogits, 'views': TeacherViews}
+# Arguments of train.py that change the image in ways that no stored view has, with what they are without effect.
+NOT_WITH_VIEWS = {
+    'aug_splits': (0, 'splits need several views of an image at once'),
+    'train_img_sizes': (None, 'views have one size'),
+    'use_multi_epochs_loader': (False, 'its workers begin an epoch before it is known; workers are persistent anyway'),
+}
+
+
+def one_line(function: Callable) -> Callable:
+    """Report a ValueError in one line and exit with status 2, as argparse does."""
+    @functools.wraps(function)
+    def reporting(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except ValueError as e:
+            print(f'timm_assemble: {e}', file=sys.stderr, flush=True)
+            raise SystemExit(2) from e
+    return reporting
+
+
+def _innermost(dataset: Any) -> Any:
+    """Return the data set inside wrappers such as timm's AugMixDataset."""
+    while not hasattr(dataset, 'reader') and not hasattr(dataset, 'samples') and hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    return dataset
+
+
+def _open(name: str, args: Namespace) -> Any:
+    """Open the store and check train.py's arguments against what a store can do."""
+    kind, _, path = name.partition(':')
+    if args.kd_distill_type != 'logit':
+        raise ValueError(f'kd_distill_type must be logit with stored {kind}, got {args.kd_distill_type}')
+    if getattr(args, 'naflex_loader', False):
+        raise ValueError(f'naflex_loader must be off with stored {kind}: it splits images into patches')
+    if not args.kd_temperature > 0:
+        raise ValueError(f'kd_temperature must be positive, got {args.kd_temperature}')
+    for argument, (off, why) in NOT_WITH_VIEWS.items() if kind == 'views' else ():
+        if getattr(args, argument, off) != off:
+            raise ValueError(f'{argument} must be off with stored views: {why}')
+    try:
+        return STORES[kind](path)
+    except ValueError as e:
+        raise ValueError(f'kd_model_name must name stored {kind}: {e}') from e
+
+
+def _with_views(dataset: Any, store: TeacherViews, args: Namespace, num_classes: int, loader_args: Any) -> ViewDataset:
+    transform = describe_transform(
+        getattr(_innermost(dataset), 'input_img_mode', None),
+        **{name: value for name, value in loader_args.items() if name in TRANSFORM_ARGUMENTS})
+    store.check(fingerprint(_innermost(dataset)), num_classes, transform)
+    repeats = math.ceil(loader_args.get('num_aug_repeats') or 1)
+    return ViewDataset(dataset, store, args.kd_temperature, args.seed, repeats)
+
+
+def bind_stored_teacher(script: Any, args: Namespace) -> None:
+    """Bind the store that ``kd_model_name`` names, as ``logits:STORE`` or ``views:STORE``; nothing for other names.
+
+    Raises:
+        ValueError: The store cannot be read, or an argument does not fit it.
+    """
+    name: Optional[str] = args.kd_model_name
+    if not name or name.partition(':')[0] not in STORES:
+        return
+    store = _open(name, args)
+    create_model, create_loader = script.create_model, script.create_loader
+    models: List[Any] = []
+
+    def create_and_note(*model_args: Any, **kwargs: Any) -> Any:
+        models.append(create_model(*model_args, **kwargs))
+        return models[-1]
+
+    def create_with_rows(dataset: Any, *loader_args: Any, **kwargs: Any) -> Any:
+        if not kwargs.get('is_training'):
+            return create_loader(dataset, *loader_args, **kwargs)
+        num_classes = args.num_classes or models[0].num_classes
+        if isinstance(store, TeacherViews):
+            dataset = _with_views(dataset, store, args, num_classes, kwargs)
+        else:
+            store.check(fingerprint(_innermost(dataset)), num_classes)
+            dataset = TeacherDataset(dataset, store, args.kd_temperature)
+        if kwargs.get('collate_fn') is None:
+            collate = fast_collate if kwargs.get('use_prefetcher', True) else default_collate
+            kwargs['collate_fn'] = TeacherCollate(collate)
+        loader = create_loader(dataset, *loader_args, **kwargs)
+        if isinstance(dataset, ViewDataset):
+            dataset.check_replay(workers=kwargs.get('num_workers', 0))
+            if kwargs.get('num_aug_repeats'):
+                loader.batch_sampler.sampler = RepeatedViews(loader.sampler)
+        return loader
+
+    def create_task(
+            student_model: Any, teacher_model: str, loss_type: str = 'kl', **kwargs: Any,
+    ) -> StoredLogitsDistillationTask:
+        return StoredLogitsDistillationTask(student_model, **kwargs)
+
+    script.create_model = create_and_note
+    script.create_loader = one_line(create_with_rows)
+    script.Mixup = TeacherMixup
+    script.FastCollateMixup = TeacherCollateMixup
+    script.LogitDistillationTask = create_task

@@ -1,0 +1,162 @@
+"""Stored views in training: every epoch replays one view of each image, with the teacher's row of exactly that view."""
+import logging
+import math
+from typing import Any, Iterator, List, Tuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, Sampler
+from torchvision.transforms import Compose  # type: ignore[import-untyped]
+
+from .distillation import pack_targets
+from .teacher_mixup import TeacherDataset
+from .view_store import TeacherViews
+from .view_transform import checksum, pixel_versions, seeded_generators, split_transform
+
+__all__ = ['RepeatedViews', 'ViewDataset']
+
+_logger = logging.getLogger(__name__)
+
+
+class ViewDataset(TeacherDataset):
+    """A data set of stored views; targets carry the teacher's probabilities of the view, packed as float32.
+
+    In epoch e each image has view e mod V of its own, shuffled order. Worker processes see the epoch that
+    :meth:`set_epoch` sets, persistent ones too. The view is drawn under its stored seed; the generators
+    of Python, numpy and torch are left as they were. What follows the conversion to a tensor, such as random erasing,
+    is neither seeded nor seen by the teacher.
+
+    A view whose pixels have another checksum than the teacher's view, such as that of a file that cannot be read any
+    more, gets its label in place of the teacher's row, and a warning.
+
+    Args:
+        dataset: Map-style data set of ``(image, label)``, not yet transformed. Its transform is set afterwards, as
+            timm's ``create_loader`` does, to a ``Compose`` that converts the image to a tensor.
+        views: The store.
+        temperature: Temperature of the softmax, positive.
+        seed: Seed of the views' order.
+        repeats: Different views of an image in one epoch, for :class:`RepeatedViews`.
+
+    Raises:
+        ValueError: The temperature is not positive, or a transform is set that is not such a ``Compose``.
+    """
+
+    def __init__(
+            self, dataset: Any, views: TeacherViews, temperature: float = 1.0, seed: int = 0, repeats: int = 1) -> None:
+        super().__init__(dataset, views, temperature)
+        self.seed, self.repeats = seed, repeats
+        self._split: Tuple[Compose, Compose] = (Compose([]), Compose([]))
+        self._epoch = torch.full((), -1).share_memory_()  # persistent workers read what set_epoch writes
+
+    @property
+    def transform(self) -> Compose:
+        return Compose([step for part in self._split for step in part.transforms])
+
+    @transform.setter
+    def transform(self, transform: Any) -> None:
+        self._split = split_transform(transform)
+        self.dataset.transform = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, 0 or more, before its first batch; timm's train.py calls this."""
+        self._epoch.fill_(epoch)
+
+    def view(self, index: int, repeat: int = 0) -> int:
+        """Return the view of an image in this epoch.
+
+        Raises:
+            ValueError: The epoch is not set.
+        """
+        epoch, views = int(self._epoch), self.store.views
+        if epoch < 0:
+            raise ValueError('epoch must be set with set_epoch(epoch) before each epoch')
+        order = np.random.default_rng((self.seed, index)).permutation(views)
+        return int(order[(epoch * self.repeats + repeat) % views])
+
+    def _replay(self, key: int) -> Tuple[Any, Any, int, bool]:
+        """Return the view, its label, its number, and whether it has the pixels that the teacher saw."""
+        repeat, index = divmod(key, len(self))
+        view = self.view(index, repeat)
+        seed, expected = self.store.replay(index, view)
+        image, label = self.dataset[index]
+        with seeded_generators(seed):
+            image = self._split[0](image)
+        return image, label, view, checksum(image) == expected
+
+    def __getitem__(self, key: int) -> Tuple[Any, torch.Tensor]:
+        image, label, view, equal = self._replay(key)
+        label = torch.as_tensor(label)
+        if equal:
+            row = self.store.probabilities(key % len(self), view, self.temperature)
+        else:
+            _logger.warning(f'{self._name(key)}: view {view} has other pixels than the teacher saw; trained on its '
+                            f'label alone')
+            row = F.one_hot(label, self.store.num_classes)
+        return self._split[1](image), pack_targets(label, row)
+
+    def _name(self, key: int) -> str:
+        index = key % len(self)
+        return str(self.dataset.filename(index)) if hasattr(self.dataset, 'filename') else f'sample {index}'
+
+    def check_replay(self, samples: int = 16, workers: int = 1) -> None:
+        """Check that some views have the pixels that the teacher saw.
+
+        Args:
+            samples: Number of images, evenly spaced.
+            workers: 1 or more to read them in one worker, 0 in this process: an archive that is open in this process
+                cannot be read by workers that are forked later.
+
+        Raises:
+            ValueError: They do not; the message names the first, and packages whose versions differ.
+        """
+        keys = np.linspace(0, len(self) - 1, min(samples, len(self))).astype(int).tolist()
+        epoch = int(self._epoch)
+        self.set_epoch(0)
+        replayed: Any = _Replayed(self)
+        loader = DataLoader(replayed, sampler=keys, batch_size=None, num_workers=min(workers, 1))
+        different: List[int] = [key for key, equal in zip(keys, loader) if not equal]
+        self.set_epoch(epoch)
+        if different:
+            now, then = pixel_versions(), self.store.info.versions
+            versions = [f'{name} {then[name]} instead of {now[name]}' for name in now if then.get(name) != now[name]]
+            raise ValueError(f'dataset must give the pixels that the teacher saw, got others for {len(different)} of '
+                             f'{len(keys)} images, such as {self._name(different[0])}'
+                             + (f'; {self.store.path} was written with {", ".join(versions)}' if versions else ''))
+
+
+class _Replayed:
+    """Whether each view has the pixels that the teacher saw."""
+
+    def __init__(self, dataset: ViewDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: int) -> bool:
+        return self.dataset._replay(key)[3]
+
+
+class RepeatedViews(Sampler):
+    """A sampler of repeated augmentation whose repeats of an image get different views.
+
+    It adds the number of samples times the number of the repeat to each index, from which :class:`ViewDataset` tells
+    the repeat.
+
+    Args:
+        sampler: timm's ``RepeatAugSampler``.
+    """
+
+    def __init__(self, sampler: Any) -> None:
+        self.sampler = sampler
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        repeats, size = self.sampler.num_repeats, len(self.sampler.dataset)
+        for i, index in enumerate(self.sampler):
+            position = (self.sampler.rank + i * self.sampler.num_replicas) % math.ceil(repeats * size)
+            first = math.ceil(position // repeats * repeats)  # position of the image's first repeat
+            yield index + size * (position - first)

@@ -1,0 +1,125 @@
+"""The store of augmented views: a teacher's probabilities of each view, and what repeats the view.
+
+A folder ``STORE`` holds
+
+- ``store.json``: what the views belong to, see :class:`ViewInfo`, and how many are complete;
+- ``view-0000.npy``, ``view-0001.npy``, ...: one record per image: ``seed`` and ``checksum`` of the view, uint32, and
+  the teacher's logits as in :mod:`.logit_store`, ``values``, ``indices`` and ``rest``, or ``logits`` without ``top_k``;
+- ``chunks/``, until the store is complete: an empty file for each finished chunk of a view.
+
+The seed repeats the view, whatever the transform draws. The checksum is of the view's pixels, because a crop box and a
+flip would say nothing of colors, interpolation and the decoder of the file.
+"""
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Dict, List, Tuple, Union
+
+import numpy as np
+import torch
+
+from .dataset_fingerprint import SampleFingerprint
+from .store import StoreInfo, check_samples, count_finished, expand, open_array, read_info, shrink
+from .view_transform import view_seed
+
+__all__ = ['TeacherViews', 'ViewInfo']
+
+
+@dataclass(frozen=True)
+class ViewInfo(StoreInfo):
+    """What the views of a store belong to.
+
+    A run resumes a store, or adds views to it, only if all but ``views`` is equal.
+
+    Attributes:
+        transform: Training transform, see :func:`~.view_transform.describe_transform`.
+        versions: Versions of the packages that decide the pixels.
+        seed: Seed from which the views' seeds are derived.
+        views: Number of views per image, V.
+    """
+
+    CONTENT: ClassVar[str] = 'views'
+    UNIT: ClassVar[str] = 'view'
+    FORMAT: ClassVar[str] = 'timm_assemble teacher views 1'
+    GROWS: ClassVar[Tuple[str, ...]] = ('views',)
+
+    transform: Dict[str, Any] = field(default_factory=dict)
+    versions: Dict[str, str] = field(default_factory=dict)
+    seed: int = 0
+    views: int = 1
+
+    @property
+    def num_units(self) -> int:
+        return self.views * self.num_chunks
+
+    def keys(self, unit: int) -> List[Tuple[int, int]]:
+        """Return what the unit's records are of, as pairs of sample index and view."""
+        view, chunk = divmod(unit, self.num_chunks)
+        return [(index, view) for index in self.chunk(chunk)]
+
+    def arrays(self) -> Dict[str, Tuple[Tuple[int, ...], Any]]:
+        fields = [('seed', np.uint32), ('checksum', np.uint32)]
+        record = np.dtype([*fields, *((name, dtype, shape) for name, (shape, dtype) in self.row_fields().items())])
+        return {f'view-{view:04}': ((self.count,), record) for view in range(self.views)}
+
+    def pack(self, unit: int, logits: torch.Tensor, checksums: Any = None) -> Dict[str, np.ndarray]:
+        name = f'view-{unit // self.num_chunks:04}'
+        records = np.zeros(len(logits), self.arrays()[name][1])
+        records['seed'] = [view_seed(self.seed, index, view) for index, view in self.keys(unit)]
+        records['checksum'] = checksums
+        for part, values in shrink(logits, self.top_k).items():
+            records[part] = values
+        return {name: records}
+
+
+class TeacherViews:
+    """Records of a complete store, memory-mapped. Worker processes can unpickle it.
+
+    Args:
+        path: Folder of a store.
+
+    Raises:
+        ValueError: ``path`` is not a store of views, or the store is incomplete or damaged.
+    """
+
+    def __init__(self, path: Union[str, Path]) -> None:
+        self.path = Path(path)
+        info: Any
+        info, complete = read_info(self.path, ViewInfo)
+        if not complete:
+            raise ValueError(f'path must be a complete store, got {self.path} with {count_finished(self.path)} of '
+                             f'{info.num_units} chunks; resume the teacher-logits command that began it')
+        self.info: ViewInfo = info
+        self.views, self.count, self.num_classes = info.views, info.count, info.num_classes
+        self._records = [open_array(self.path / f'{name}.npy', shape, dtype)
+                         for name, (shape, dtype) in self.info.arrays().items()]
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.path,)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def replay(self, index: int, view: int) -> Tuple[int, int]:
+        """Return the seed of a view and the checksum of its pixels."""
+        record = self._records[view][index]
+        return int(record['seed']), int(record['checksum'])
+
+    def probabilities(self, index: int, view: int, temperature: float = 1.0) -> torch.Tensor:
+        """Return the softmax of a view's logits over the temperature, float32 ``(C,)``."""
+        return (expand(self._records[view][index], self.num_classes, self.info.top_k) / temperature).softmax(0)
+
+    def check(self, samples: SampleFingerprint, num_classes: int, transform: Dict[str, Any]) -> None:
+        """Check that the views belong to a data set, fit a student, and are those of a training transform.
+
+        Args:
+            samples: Fingerprint of the training data set.
+            num_classes: Classes of the student.
+            transform: Description of the transform, see :func:`~.view_transform.describe_transform`.
+
+        Raises:
+            ValueError: They do not; the message says how they differ.
+        """
+        check_samples(self.path, self.info, samples, num_classes)
+        for name, value in self.info.transform.items():
+            if transform.get(name) != value:
+                raise ValueError(f'transform must be that of {self.path}, `{name}` {value}, got {transform.get(name)}')
