@@ -153,12 +153,7 @@ class DropBlock2d(nn.Module):
 
 
 def set_drop_block_rate(model: nn.Module, rate: float) -> bool:
-    """Set the rate of every :class:`DropBlock2d` in a model; return whether the model has any.
-
-    The model may be compiled, scripted, or wrapped for distributed training.
-    """
-    layers: list = [m for m in model.modules() if isinstance(m, DropBlock2d) or (
-        isinstance(m, torch.jit.ScriptModule) and hasattr(m, 'set_rate'))]  # scripting keeps methods that it ignores
-    for layer in layers:
-        layer.set_rate(rate)
-    return bool(layers)
+    """Set the rate of every :class:`DropBlock2d` in a model, scripted or not; return whether the model has any."""
+    kinds = (DropBlock2d, torch.jit.ScriptModule)  # scripted layers keep their methods
+    layers: list = [m for m in model.modules() if isinstance(m, kinds) and hasattr(m, 'set_rate')]
+    return bool([layer.set_rate(rate) for layer in layers])
