@@ -51,6 +51,8 @@ def test_demo_trains_alike_from_one_seed_and_writes_plot_and_hugging_face_format
     assert {f.name for f in folder.iterdir()} == {'model.safetensors', 'config.json', 'README.md'}
     card = (folder / 'README.md').read_text()
     assert card.startswith('---\n') and 'library_name: timm' in card and 'import timm_assemble' in card
+    config = json.loads((folder / 'config.json').read_text())
+    assert config['num_classes'] == 10 and 'num_classes' not in config.get('model_args', {})  # for transformers
     model = timm.create_model(f'local-dir:{folder}', pretrained=True)
     assert model.num_classes == 10
     assert timm.data.resolve_data_config({}, model=model)['input_size'] == (3, 64, 64)

@@ -79,7 +79,9 @@ def test_config_and_card_have_the_models_channels_and_the_cards_code_runs(channe
     stem = variables['resnet_model/conv2d/kernel']
     variables['resnet_model/conv2d/kernel'] = np.concatenate([stem, stem], axis=2)[:, :, :channels]
     write(convert(fake_checkpoint(variables)), tmp_path / 'made')
-    config = json.loads((tmp_path / 'made' / 'config.json').read_text())['pretrained_cfg']
+    whole = json.loads((tmp_path / 'made' / 'config.json').read_text())
+    assert 'num_classes' in whole and 'num_classes' not in whole['model_args']  # transformers rejects a second one
+    config = whole['pretrained_cfg']
     assert config['input_size'] == [channels, 224, 224] and len(config['mean']) == channels
     card = (tmp_path / 'made' / 'README.md').read_text()
     assert f'**Input**: {channels} x 224 x 224 in training' in card

@@ -20,6 +20,17 @@ def test_parameters_gmacs_and_sizes_are_those_of_the_readme():
     assert '3 x 224 x 224 in training, 256 x 256 in tests; crop 0.875' in card
 
 
+def test_both_libraries_are_shown_and_the_error_without_the_import(model):
+    for classes, kind in ((4, 'AutoModelForImageClassification'), (0, 'AutoModel')):
+        card = model_card(timm.create_model('test_assemble_resnet', num_classes=classes), 'hf-hub:user/name@v1')
+        start = card.split('## Model')[0].replace('\n> ', '\n')
+        assert "import timm_assemble\nmodel = timm.create_model('hf-hub:user/name@v1', pretrained=True)\n" in start
+        assert f"import {kind}\nmodel = {kind}.from_pretrained('user/name', revision='v1')\n" in start
+        assert "The model architecture 'test_assemble_resnet' is not supported in your version of timm" in start
+    theirs = model_card(timm.create_model('test_resnet'), 'hf-hub:user/name')
+    assert 'timm_assemble' not in theirs and 'transformers' not in theirs
+
+
 def test_the_model_is_not_changed(model):
     model.train()
     model.stage1.eval()  # a frozen part

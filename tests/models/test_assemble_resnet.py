@@ -272,9 +272,13 @@ def test_weights_load_into_a_model_from_the_meta_device():
     x = torch.randn(2, 3, 64, 64)
     assigned = tiny(device='meta', drop_block_rate=0.2).eval()
     assigned.load_state_dict(reference.state_dict(), assign=True)
+    with torch.device('meta'):
+        context = tiny(drop_block_rate=0.2).eval()
+    assert all(tensor.is_meta for tensor in (*context.parameters(), *context.buffers()))
+    context.load_state_dict(reference.state_dict(), assign=True)
     emptied = tiny(device='meta', drop_block_rate=0.2).eval().to_empty(device='cpu')
     emptied.load_state_dict(reference.state_dict())
-    for model in (assigned, emptied):
+    for model in (assigned, context, emptied):
         torch.testing.assert_close(model(x), reference(x))
         assert model.stage4[0].drop2.rate.item() == pytest.approx(0.2)
         assert not [name for name, t in model.named_buffers() if t.is_meta]

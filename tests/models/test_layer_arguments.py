@@ -4,10 +4,12 @@ from functools import partial
 import pytest
 import timm
 import torch
-from timm.layers import BlurPool2d, DropPath, GroupNormAct
+from timm.layers import BlurPool2d, DropPath, GroupNorm1, GroupNormAct
 from torch import nn
 
-from timm_assemble.layers import AntiAlias2d, Bottleneck
+from timm_assemble.layers import (
+    AntiAlias2d, AssembleHead, BigLittleStage, Bottleneck, ProjectionShortcut, SelectiveKernelC3,
+)
 
 tiny = partial(timm.create_model, 'test_assemble_resnet', num_classes=10)
 PLAIN = dict(big_little=(), attn='')
@@ -76,6 +78,24 @@ def test_norm_layer_replaces_every_batch_norm():
     assert {m.num_groups for m in model.modules() if isinstance(m, nn.GroupNorm)} == {4}
     own = tiny(norm_layer=partial(nn.BatchNorm2d, momentum=0.01), bn_eps=1e-3)
     assert {(m.momentum, m.eps) for m in own.modules() if isinstance(m, nn.BatchNorm2d)} == {(0.01, 1e-3)}
+
+
+def test_layers_take_activation_and_normalisation_by_name_or_class():
+    for kwargs in (dict(act_layer='silu', norm_layer='groupnorm1'), dict(act_layer=nn.SiLU, norm_layer=GroupNorm1)):
+        norm = dict(norm_layer=kwargs['norm_layer'])
+        layers = (
+            SelectiveKernelC3(8, 32, **kwargs),
+            Bottleneck(32, 8, 2, attn='se', shortcut=ProjectionShortcut(32, 32, 2, **norm), drop_path=DropPath(0.1),
+                       **kwargs),
+            BigLittleStage(*(Bottleneck(32, 8, attn='sk', **kwargs) for _ in range(3)), act_layer=kwargs['act_layer']),
+            AssembleHead(32, 5, embedding_size=8, **kwargs))
+        x = torch.randn(2, 8, 16, 16)
+        for layer in layers:
+            x = layer(x)
+        modules = [m for layer in layers for m in layer.modules()]
+        assert not [m for m in modules if isinstance(m, (nn.ReLU, nn.BatchNorm2d))]
+        assert sum(isinstance(m, nn.GroupNorm) for m in modules) == 2 + (3 + 1) + 3 * (3 + 1) + 1
+        assert x.shape == (2, 5) and torch.isfinite(x).all()
 
 
 def test_drop_path_rate_grows_linearly_in_the_order_of_computation():

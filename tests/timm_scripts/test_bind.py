@@ -35,7 +35,7 @@ def train_one_epoch(epoch, model, loader, optimizer, args, lr_scheduler=None, nu
             num_updates += 1
             if lr_scheduler is not None:
                 lr_scheduler.step_update(num_updates=num_updates, metric=0.0)
-    return rates
+    return dict(loss=0.0, rates=rates)
 
 
 def script_of(config='', **args):
@@ -100,10 +100,12 @@ def test_every_update_has_its_rate(accumulated, start):
 
     model, again = (script.create_model('test_assemble_resnet', drop_block_rate=0.2, **args.model_kwargs)
                     for _ in range(2))
-    rates = [rate for epoch in range(3) for rate in train(model, epoch, scheduler)]
+    metrics = [train(model, epoch, scheduler) for epoch in range(3)]
+    rates = [rate for epoch in metrics for rate in epoch['rates']]
     assert rates == pytest.approx([drop_block_schedule(i, len(rates), start or 0.0, 0.2) for i in range(3 * per_epoch)])
     assert updates == list(range(1, 3 * per_epoch + 1))
-    assert train(again, 2, None) == rates[2 * per_epoch:]
+    assert [epoch['drop_block_rate'] for epoch in metrics] == [rates[per_epoch], rates[2 * per_epoch], 0.2]
+    assert train(again, 2, None) == {**metrics[2], 'rates': rates[2 * per_epoch:]}
 
 
 def test_model_without_drop_block_warns_once(caplog):
@@ -113,7 +115,8 @@ def test_model_without_drop_block_warns_once(caplog):
     model = timm.create_model('test_resnet')
     with caplog.at_level(logging.WARNING, 'train'):
         for epoch in range(2):
-            script.train_one_epoch(epoch, model, range(3), None, args, num_updates_total=6)
+            metrics = script.train_one_epoch(epoch, model, range(3), None, args, num_updates_total=6)
+    assert metrics['drop_block_rate'] == 0.2
     assert len(caplog.messages) == 1 and 'drop_block has no schedule: ResNet has no set_drop_block_rate' in caplog.text
 
 

@@ -111,6 +111,7 @@ def test_table_aligns_numbers_to_the_right():
 def test_code_of_the_training_page_trains(tmp_path, monkeypatch):
     import numpy as np
     import timm
+    import torch
     from PIL import Image
 
     from timm_assemble.training import store_teacher_logits
@@ -126,7 +127,8 @@ def test_code_of_the_training_page_trains(tmp_path, monkeypatch):
                 tmp_path / root / 'train' / str(c) / f'{i}.png')
     dataset = timm.data.create_dataset('', root=root, split='train')
     store_teacher_logits(model, 'teacher', dataset, 'teacher', workers=0, progress=False)
-    exec(code, dict(model=model, teacher=copy.deepcopy(model), step=5, total_steps=10))
+    exec(code, dict(model=model, teacher=copy.deepcopy(model), step=5, total_steps=10,
+                    loader=[torch.rand(2, 3, 64, 64)]))
     assert model.stage4[0].drop2.last_rate == pytest.approx(0.05)
     assert all(p.grad is not None for p in model.parameters())
 

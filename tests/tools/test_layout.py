@@ -2,6 +2,7 @@
 import ast
 import re
 import subprocess
+import sys
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
@@ -47,6 +48,17 @@ def test_files_and_folders_are_short_enough_to_read_in_one_go():
     assert not {str(folder): n for folder, n in folders.items() if n > MAX_MODULES}
     top = {Path(name).name for name in tracked('.py') if Path(name).parent == Path('timm_assemble')}
     assert top == {'__init__.py', '__main__.py', 'train_hook.py'}
+
+
+def test_source_distribution_has_every_tracked_file(tmp_path):
+    """By the list that setuptools packs; the files of the package are those of the wheel too."""
+    code = 'import sys; from setuptools import setup; setup(script_args=["egg_info", "--egg-base", sys.argv[1]])'
+    subprocess.run([sys.executable, '-c', code, tmp_path], cwd=ROOT, check=True, capture_output=True)
+    [sources] = tmp_path.glob('*.egg-info/SOURCES.txt')
+    tracked()  # skips outside a git checkout
+    listed = subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {*listed.split()} - {*sources.read_text().split()} == {'.ci/run', '.gitignore'}
+    assert 'timm_assemble/py.typed' in listed
 
 
 def test_words_of_the_field():

@@ -145,7 +145,6 @@ def run(model_name: str, output: Path, epochs: int, seed: int, command: str) -> 
     if not (data / 'validation').exists():
         write_digits(data)
     random_seed(seed)
-    # batch norm's official momentum averages over 300 updates, more than this training has
     model = create_model(
         model_name, num_classes=CLASSES, drop_block_rate=DROP_BLOCK_RATE,
         pretrained_cfg_overlay=dict(input_size=(3, SIZE, SIZE), crop_pct=1.0, test_input_size=None))

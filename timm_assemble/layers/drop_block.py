@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-__all__ = ['drop_block_mask', 'drop_block_2d', 'DropBlock2d']
+__all__ = ['drop_block_mask', 'drop_block_2d', 'DropBlock2d', 'set_drop_block_rate']
 
 
 def _sliding_all(keep: torch.Tensor, size: int, dim: int) -> torch.Tensor:
@@ -150,3 +150,10 @@ class DropBlock2d(nn.Module):
 
     def extra_repr(self) -> str:
         return f'rate={self.last_rate:g}, block_size={self.block_size}, gamma_scale={self.gamma_scale:g}'
+
+
+def set_drop_block_rate(model: nn.Module, rate: float) -> bool:
+    """Set the rate of every :class:`DropBlock2d` in a model, scripted or not; return whether the model has any."""
+    kinds = (DropBlock2d, torch.jit.ScriptModule)  # scripted layers keep their methods
+    layers: list = [m for m in model.modules() if isinstance(m, kinds) and hasattr(m, 'set_rate')]
+    return bool([layer.set_rate(rate) for layer in layers])

@@ -31,7 +31,10 @@ START_RATE = 'drop_block_start_rate'
 
 
 def _scheduled(train_one_epoch: Callable, start: float, end: float) -> Callable:
-    """Wrap ``train_one_epoch`` so that the DropBlock rate goes from ``start`` to ``end`` over all updates."""
+    """Wrap ``train_one_epoch`` so that the DropBlock rate goes from ``start`` to ``end`` over all updates.
+
+    The rate at the epoch's end is among its metrics, which the script writes to summary.csv.
+    """
     warn_once = functools.lru_cache(_logger.warning)
 
     def train_one_scheduled_epoch(
@@ -39,7 +42,7 @@ def _scheduled(train_one_epoch: Callable, start: float, end: float) -> Callable:
             num_updates_total: int, lr_scheduler: Any = None, **kwargs: Any,
     ) -> Any:
         student: Any = unwrap_model(model)
-        scheduler = lr_scheduler
+        scheduler, rate = lr_scheduler, end
         if hasattr(student, 'set_drop_block_rate'):
             def step_update(num_updates: int, metric: Any = None) -> None:
                 if lr_scheduler is not None:
@@ -47,15 +50,18 @@ def _scheduled(train_one_epoch: Callable, start: float, end: float) -> Callable:
                 set_rate(num_updates)
 
             def set_rate(step: int) -> None:
-                student.set_drop_block_rate(drop_block_schedule(step, num_updates_total, start, end))
+                nonlocal rate
+                rate = drop_block_schedule(step, num_updates_total, start, end)
+                student.set_drop_block_rate(rate)
 
             set_rate(epoch * -(-len(loader) // args.grad_accum_steps))  # as the script counts updates
             scheduler = SimpleNamespace(step_update=step_update)  # all that the script uses in an epoch
         else:
             warn_once(f'drop_block has no schedule: {type(student).__name__} has no set_drop_block_rate, so the rate '
                       f'{end} is constant')
-        return train_one_epoch(epoch, model, loader, optimizer, args, num_updates_total=num_updates_total,
-                               lr_scheduler=scheduler, **kwargs)
+        metrics = train_one_epoch(epoch, model, loader, optimizer, args, num_updates_total=num_updates_total,
+                                  lr_scheduler=scheduler, **kwargs)
+        return {**metrics, 'drop_block_rate': rate}
 
     return train_one_scheduled_epoch
 
