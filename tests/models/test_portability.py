@@ -149,6 +149,8 @@ def test_saved_torchscript_gives_equal_outputs_and_drops_blocks(kwargs, tmp_path
     model, x = tiny(drop_block_rate=0.5, **kwargs).train(), torch.randn(2, 3, 64, 64)
     scripted = torch.jit.script(model)
     assert not torch.equal(scripted(x), scripted(x))
+    scripted.set_drop_block_rate(0.0)
+    assert torch.equal(scripted(x), scripted(x))
     scripted.eval(), model.eval()
     torch.testing.assert_close(scripted(x), model(x))
     torch.jit.save(scripted, tmp_path / 'model.pt')
