@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .constant_buffers import ConstantBuffers
+
 __all__ = ['drop_block_mask', 'drop_block_2d', 'DropBlock2d']
 
 
@@ -101,7 +103,7 @@ def drop_block_2d(
 torch.fx.wrap('drop_block_2d')  # the mask's shape depends on that of x, which symbolic tracing does not know
 
 
-class DropBlock2d(nn.Module):
+class DropBlock2d(ConstantBuffers):
     """Apply :func:`drop_block_2d` in training mode, the identity in eval mode.
 
     The rate is a non-persistent buffer: a schedule sets it with :meth:`set_rate` without recompilation or device sync,
