@@ -25,7 +25,7 @@ def test_lines_of_the_page(run_how):
 @pytest.mark.parametrize('method', [
     Saliency, IntegratedGradients, GuidedBackprop, DeepLift,
     pytest.param(LRP, marks=pytest.mark.xfail(
-        raises=TypeError, strict=True, reason='LRP has no rule for nn.Identity, of which every model here has some'))],
+        raises=TypeError, strict=True, reason='LRP has no rule for nn.Identity and nn.Flatten, which every model here has'))],
     ids=lambda method: method.__name__)
 def test_attribute(name, method):
     """Attribute a logit to pixels."""

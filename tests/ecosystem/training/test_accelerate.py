@@ -4,6 +4,8 @@ import torch
 from accelerate import Accelerator, init_empty_weights, load_checkpoint_and_dispatch
 from torch.nn import functional as F
 
+from ..conftest import as_trained
+
 LIBRARY = 'accelerate'
 HOW = """\
 import timm
@@ -33,7 +35,7 @@ def test_training_step(run_how):
 
 def test_empty_weights(name, tmp_path):
     """Create a model on the meta device, buffers too, and load its weights."""
-    model = timm.create_model(name, num_classes=3).eval()
+    model = as_trained(timm.create_model(name, num_classes=3)).eval()
     Accelerator(cpu=True).save_model(model, tmp_path)
     with init_empty_weights(include_buffers=True):
         empty = timm.create_model(name, num_classes=3).eval()

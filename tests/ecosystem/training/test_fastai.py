@@ -4,8 +4,13 @@ from functools import partial
 import numpy as np
 import pytest
 import timm
-from fastai.vision.all import ImageDataLoaders, SegmentationDataLoaders, unet_learner
+import torch
+from fastai.vision.all import ImageDataLoaders, SegmentationDataLoaders, load_learner, unet_learner
 from PIL import Image
+
+from timm_assemble.training.callbacks import FastaiDropBlock
+
+from ..conftest import MODELS, rates_of_training
 
 LIBRARY = 'fastai'
 HOW = """\
@@ -31,19 +36,41 @@ def files(tmp_path):
     return paths
 
 
+def first_letter(file):
+    return file[0]
+
+
+@pytest.fixture
+def dls(files, tmp_path):
+    """Three batches of two for training, one for validation."""
+    return ImageDataLoaders.from_name_func(
+        tmp_path, files, first_letter, valid_pct=0.25, seed=0, bs=2, num_workers=0)
+
+
 def check(learn):
     train_loss, valid_loss = learn.recorder.values[-1][:2]
-    assert np.isfinite([train_loss, valid_loss]).all()
+    assert np.isfinite([train_loss, valid_loss]).all() and train_loss > 0
+    assert all(p.isfinite().all() for p in learn.model.parameters())
+    # running statistics of every batch norm, and so every layer, have seen the batches
+    assert all(layer.num_batches_tracked > 0 for layer in learn.model.modules() if hasattr(layer, 'running_var'))
 
 
-def test_vision_learner(run_how, files, tmp_path):
-    """Train vision_learner for one epoch."""
-    dls = ImageDataLoaders.from_name_func(
-        tmp_path, files, lambda file: file[0], valid_pct=0.25, seed=0, bs=2, num_workers=0)
+def test_vision_learner(run_how, dls, files, tmp_path):
+    """Train vision_learner for one epoch, export it and predict with load_learner."""
     learn = run_how(dls=dls).learn
     check(learn)
-    probabilities, _ = learn.get_preds()
-    assert probabilities.shape == (2, 2)
+    _, _, probabilities = learn.predict(files[0])
+    learn.export(tmp_path / 'learner.pkl')
+    assert torch.equal(load_learner(tmp_path / 'learner.pkl').predict(files[0])[2], probabilities)
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_drop_block_schedule(name, run_how, dls):
+    """Train vision_learner for one epoch with FastaiDropBlock."""
+    learn = run_how(dls=dls).vision_learner(dls, name, pretrained=False, drop_block_rate=0.1)
+    rates = rates_of_training(learn.model)
+    learn.fit(1, cbs=FastaiDropBlock(end=0.1))
+    assert rates == pytest.approx([0.1 * step / 3 for step in range(3)])
 
 
 def test_unet_learner(name, files, tmp_path):
