@@ -1,4 +1,6 @@
 """The DropBlock schedule: the official rates, and a line from start to end for every argument."""
+import math
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -26,7 +28,8 @@ def test_rate_is_linear_from_start_to_end(step, total, start, end):
 
 
 @pytest.mark.parametrize('arguments, named', [
-    ((-1, 10, 0.0, 0.1), '^step .* -1'), ((0, 0, 0.0, 0.1), '^total .* 0'), ((0, 10, -0.1, 0.1), '^start .* -0.1'),
+    ((-1, 10, 0.0, 0.1), '^step .* -1'), ((0, 0, 0.0, 0.1), '^total .* 0'),
+    ((0, math.inf, 0.0, 0.1), '^total must be 1 or more and finite, got inf'), ((0, 10, -0.1, 0.1), '^start .* -0.1'),
     ((0, 10, 0.0, 1.5), '^end .* 1.5'), ((0, 10, 0.0, float('nan')), '^end .* nan')])
 def test_bad_arguments_are_named(arguments, named):
     with pytest.raises(ValueError, match=named):

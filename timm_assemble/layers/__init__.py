@@ -3,7 +3,7 @@ from .anti_alias import AntiAlias2d
 from .big_little import BigLittleStage, BigLittleStem, big_little_sum
 from .bottleneck import ATTENTIONS, Bottleneck
 from .constant_buffers import ConstantBuffers, fill_constant_buffers
-from .drop_block import DropBlock2d, drop_block_2d, drop_block_mask
+from .drop_block import DropBlock2d, drop_block_2d, drop_block_mask, set_drop_block_rate
 from .gem_pool import GeMPool2d, gem_pool_2d
 from .head import GLOBAL_POOLS, AssembleHead
 from .max_pool import MaxPool2dSame
@@ -13,7 +13,8 @@ from .weight_init import init_weights_official
 
 __all__ = [
     'ATTENTIONS', 'AntiAlias2d', 'AssembleHead', 'BigLittleStage', 'BigLittleStem', 'Bottleneck', 'ConstantBuffers',
-    'DilatedAvgPool2d', 'DropBlock2d', 'GLOBAL_POOLS', 'GeMPool2d', 'MaxPool2dSame', 'ProjectionShortcut', 'SHORTCUTS', 'SelectiveKernelC3',
+    'DilatedAvgPool2d', 'DropBlock2d', 'GLOBAL_POOLS', 'GeMPool2d', 'MaxPool2dSame', 'ProjectionShortcut', 'SHORTCUTS',
+    'SelectiveKernelC3',
     'big_little_sum', 'drop_block_2d', 'drop_block_mask', 'fill_constant_buffers', 'gem_pool_2d',
-    'init_weights_official', 'selective_kernel_merge', 'shortcut_pool',
+    'init_weights_official', 'selective_kernel_merge', 'set_drop_block_rate', 'shortcut_pool',
 ]

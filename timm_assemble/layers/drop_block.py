@@ -7,7 +7,7 @@ from torch import nn
 
 from .constant_buffers import ConstantBuffers
 
-__all__ = ['drop_block_mask', 'drop_block_2d', 'DropBlock2d']
+__all__ = ['drop_block_mask', 'drop_block_2d', 'DropBlock2d', 'set_drop_block_rate']
 
 
 def _sliding_all(keep: torch.Tensor, size: int, dim: int) -> torch.Tensor:
@@ -152,3 +152,15 @@ class DropBlock2d(ConstantBuffers):
 
     def extra_repr(self) -> str:
         return f'rate={self.last_rate:g}, block_size={self.block_size}, gamma_scale={self.gamma_scale:g}'
+
+
+def set_drop_block_rate(model: nn.Module, rate: float) -> bool:
+    """Set the rate of every :class:`DropBlock2d` in a model; return whether the model has any.
+
+    The model may be compiled, scripted, or wrapped for distributed training.
+    """
+    layers: list = [m for m in model.modules() if isinstance(m, DropBlock2d) or (
+        isinstance(m, torch.jit.ScriptModule) and hasattr(m, 'set_rate'))]  # scripting keeps methods that it ignores
+    for layer in layers:
+        layer.set_rate(rate)
+    return bool(layers)

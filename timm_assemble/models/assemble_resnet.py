@@ -15,7 +15,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import feature_take_indices
 from torch import nn
 
-from ..layers import AssembleHead, Bottleneck, DropBlock2d, fill_constant_buffers, init_weights_official
+from ..layers import AssembleHead, Bottleneck, fill_constant_buffers, init_weights_official, set_drop_block_rate
 from .arguments import check, resolve_aa_size, resolve_act_layer, resolve_norm_layer
 from .stages import make_stages, make_stem, make_stem_pool
 
@@ -151,11 +151,8 @@ class AssembleResNet(nn.Module):
         The rate is from 0 to 1. No recompilation or device sync follows. A model without DropBlock warns.
         """
         check(0 <= rate <= 1, 'rate', rate, 'from 0 to 1')
-        drop_blocks = [m for m in self.modules() if isinstance(m, DropBlock2d)]
-        if not drop_blocks:
+        if not set_drop_block_rate(self, rate):
             warnings.warn('set_drop_block_rate has no effect: the model was made with drop_block_rate=0.', stacklevel=2)
-        for m in drop_blocks:
-            m.set_rate(rate)
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -1,4 +1,5 @@
 """The DropBlock rate as a function of the training step."""
+import math
 
 __all__ = ['drop_block_schedule']
 
@@ -28,8 +29,8 @@ def drop_block_schedule(step: int, total: int, start: float, end: float) -> floa
     """
     if step < 0:
         raise ValueError(f'step must be 0 or more, got {step!r}')
-    if total < 1:
-        raise ValueError(f'total must be 1 or more, got {total!r}')
+    if not 1 <= total < math.inf:
+        raise ValueError(f'total must be 1 or more and finite, got {total!r}')
     for name, rate in (('start', start), ('end', end)):
         if not 0.0 <= rate <= 1.0:
             raise ValueError(f'{name} must be a DropBlock rate from 0 to 1, got {rate!r}')
