@@ -1,6 +1,6 @@
 """Write the results of ``make ecosystem`` into docs/ecosystem.md: ``python -m docs.ecosystem``.
 
-The code of each library is the constant HOW of its test module, which the tests run.
+The code of each library is the constants HOW and SCHEDULE of its test module, which the tests run.
 """
 import ast
 import json
@@ -24,13 +24,13 @@ Case = Dict[str, Any]
 
 
 def _how(module: str) -> str:
-    """Return a test module's HOW without importing its library."""
-    tree = ast.parse((TESTS / f'{module}.py').read_text(encoding='utf-8'))
-    code = [ast.literal_eval(node.value) for node in tree.body
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == 'HOW']
+    """Return a test module's HOW and SCHEDULE without importing its library."""
+    [path] = TESTS.rglob(f'{module}.py')
+    code = [ast.literal_eval(node.value).strip() for node in ast.parse(path.read_text(encoding='utf-8')).body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ('HOW', 'SCHEDULE')]
     if not code:
         raise ValueError(f'module must have a constant HOW, got {module}')
-    return f'```python\n{code[0].strip()}\n```'
+    return '\n\n'.join(f'```python\n{lines}\n```' for lines in code)
 
 
 def _table(cases: List[Case]) -> str:

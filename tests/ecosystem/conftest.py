@@ -51,33 +51,30 @@ def name(request):
 
 @pytest.fixture
 def how(request, name):
-    """Return the module's HOW, the lines of docs/ecosystem.md, for this model."""
-    def code(of_reference: Sequence[str] = ()) -> str:
-        """``of_reference`` is a word of HOW and the word that timm's models need instead."""
-        lines = request.module.HOW.replace(MODELS[0], name)
+    """Return lines of docs/ecosystem.md, a constant of the module, for this model."""
+    def code(constant: str = 'HOW', of_reference: Sequence[str] = ()) -> str:
+        """``of_reference`` is a word of the lines and the word that timm's models need instead."""
+        lines = getattr(request.module, constant).replace(MODELS[0], name)
         return lines.replace(*of_reference) if of_reference and name not in MODELS else lines
     return code
 
 
 @pytest.fixture
 def run_how(how):
-    """Run the module's HOW and return its variables."""
-    def run(of_reference: Sequence[str] = (), **variables: Any) -> SimpleNamespace:
-        exec(how(of_reference), variables)
+    """Run the lines with some variables and return all variables."""
+    def run(constant: str = 'HOW', of_reference: Sequence[str] = (), **variables: Any) -> SimpleNamespace:
+        exec(how(constant, of_reference), variables)
         return SimpleNamespace(**variables)
     return run
 
 
 @pytest.fixture
 def folder(name, tmp_path):
-    """A trained model in Hugging Face format, as ``timm-assemble`` and timm write it."""
+    """A trained model of three classes in Hugging Face format, as ``timm-assemble`` writes it."""
     path = tmp_path / 'trained'
     path.mkdir()
-    model = as_trained(timm.create_model(name, num_classes=3)).eval()
-    if name in MODELS:
-        save_model(model, path, dict(num_classes=3), dict(label_names=list('abc')))
-    else:  # model_args would have a second num_classes, which transformers does not read
-        timm.models.save_for_hf(model, path, model_config=dict(label_names=list('abc')))
+    save_model(as_trained(timm.create_model(name, num_classes=3)), path, dict(num_classes=3),
+               dict(label_names=list('abc')))
     return path
 
 
@@ -113,7 +110,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if case and (report.when == 'call' or not report.passed):
         outcome, reason = report.outcome, ''
         if hasattr(report, 'wasxfail'):
-            outcome, reason = 'xfailed' if report.skipped else 'xpassed', report.wasxfail
+            outcome, reason = 'xfailed' if report.skipped else 'xpassed', report.wasxfail.removeprefix('reason: ')
         elif report.skipped:
             reason = report.longrepr[2]
         elif report.failed:

@@ -10,8 +10,8 @@ from timm.layers import ConvNormAct
 from torch import nn
 
 from timm_assemble.layers import (
-    AntiAlias2d, AssembleHead, BigLittleStage, BigLittleStem, Bottleneck, ConstantBuffers, DilatedAvgPool2d, DropBlock2d,
-    GeMPool2d, MaxPool2dSame, ProjectionShortcut, SelectiveKernelC3,
+    AntiAlias2d, AssembleHead, BigLittleStage, BigLittleStem, Bottleneck, ConstantBuffers, DilatedAvgPool2d,
+    DropBlock2d, GeMPool2d, MaxPool2dSame, ProjectionShortcut, SelectiveKernelC3,
 )
 
 

@@ -4,8 +4,6 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from timm_assemble.training.callbacks import LightningDropBlock
-
 from ..conftest import MODELS, rates_of_training
 
 LIBRARY = 'lightning'
@@ -26,6 +24,12 @@ class Classifier(lightning.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.01)
+"""
+SCHEDULE = """\
+from timm_assemble.training.callbacks import LightningDropBlock
+
+module = Classifier(drop_block_rate=0.1)
+callbacks = [LightningDropBlock(end=0.1)]  # of lightning.Trainer
 """
 STEPS = 4
 
@@ -48,7 +52,7 @@ def test_fit(run_how):
 @pytest.mark.parametrize('name', MODELS)
 def test_drop_block_schedule(run_how):
     """Train four batches with LightningDropBlock."""
-    module = run_how().Classifier(drop_block_rate=0.1)
-    rates = rates_of_training(module)
-    fit(module, callbacks=[LightningDropBlock(end=0.1)])
+    how = run_how('SCHEDULE', **vars(run_how()))
+    rates = rates_of_training(how.module)
+    fit(how.module, callbacks=how.callbacks)
     assert rates == pytest.approx([0.1 * step / STEPS for step in range(STEPS)])
