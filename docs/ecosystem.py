@@ -33,6 +33,17 @@ def _how(module: str) -> str:
     return '\n\n'.join(f'```python\n{lines}\n```' for lines in code)
 
 
+def _summary(groups: List[List[Case]]) -> str:
+    """Return one line for each library: how many of its checks passed, with our models and with timm's."""
+    lines = []
+    for cases in groups:
+        passed = {ours: [case['outcome'] == 'passed' for case in cases if ('assemble' in case['model']) == ours]
+                  for ours in (True, False)}
+        lines.append([cases[0]['library'], cases[0]['version'],
+                      *(f'{sum(passed[ours])} of {len(passed[ours])}' for ours in (True, False))])
+    return markdown_table(['library', 'version', 'works with our models', "works with timm's"], lines)
+
+
 def _table(cases: List[Case]) -> str:
     """Return one line for each thing that was done and one column for each model."""
     words = {(case['done'], case['model']): WORDS.get(case['outcome'], 'no') for case in cases}
@@ -53,16 +64,16 @@ def _losses(cases: List[Case]) -> List[str]:
 
 
 def block() -> str:
-    """Return a section for each library: code, what was done with which models, and what does not work."""
+    """Return a summary, and a section for each library: code, what was done, and what does not work."""
     results = json.loads(RESULTS.read_text(encoding='utf-8'))
     versions = ', '.join(f'{package} {version}' for package, version in results['versions'].items())
-    sections = [f'Run on {results["date"]} with {versions}.']
-    for module, group in groupby(results['cases'], key=lambda case: case['module']):
-        cases = list(group)
+    groups = [list(group) for _, group in groupby(results['cases'], key=lambda case: case['module'])]
+    sections = [f'Run on {results["date"]} with {versions}.', _summary(groups)]
+    for cases in groups:
         unknown = {case['model'] for case in cases} - set(MODELS)
         if unknown:
             raise ValueError(f'MODELS must have a column for every model, got results of {sorted(unknown)}')
-        sections += [f'## {cases[0]["library"]} {cases[0]["version"]}', _how(module), _table(cases)]
+        sections += [f'## {cases[0]["library"]} {cases[0]["version"]}', _how(cases[0]['module']), _table(cases)]
         if losses := _losses(cases):
             sections.append('\n'.join(losses))
     return '\n\n'.join(sections)
