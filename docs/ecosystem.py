@@ -1,6 +1,6 @@
 """Write the results of ``make ecosystem`` into docs/ecosystem.md: ``python -m docs.ecosystem``.
 
-The code of each library is the constants HOW and SCHEDULE of its test module, which the tests run.
+The code of each library is HOW and other constants of several lines in its test module, which the tests run.
 """
 import ast
 import json
@@ -24,10 +24,10 @@ Case = Dict[str, Any]
 
 
 def _how(module: str) -> str:
-    """Return a test module's HOW and SCHEDULE without importing its library."""
+    """Return a test module's lines of code without importing its library."""
     [path] = TESTS.rglob(f'{module}.py')
-    code = [ast.literal_eval(node.value).strip() for node in ast.parse(path.read_text(encoding='utf-8')).body
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ('HOW', 'SCHEDULE')]
+    code = [node.value.value.strip() for node in ast.parse(path.read_text(encoding='utf-8')).body
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and '\n' in str(node.value.value)]
     if not code:
         raise ValueError(f'module must have a constant HOW, got {module}')
     return '\n\n'.join(f'```python\n{lines}\n```' for lines in code)

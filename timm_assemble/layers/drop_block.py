@@ -126,8 +126,7 @@ class DropBlock2d(ConstantBuffers):
             raise ValueError(f'block_size must be 1 or more, got {block_size!r}.')
         if not gamma_scale > 0:
             raise ValueError(f'gamma_scale must be positive, got {gamma_scale!r}.')
-        self.block_size = block_size
-        self.gamma_scale = gamma_scale
+        self.block_size, self.gamma_scale = block_size, gamma_scale
         self.last_rate = 0.0  # the meta device and to_empty() lose the buffer's value
         self.register_buffer('rate', torch.zeros((), device=device, dtype=torch.float32), persistent=False)
         self.set_rate(rate)
@@ -155,12 +154,7 @@ class DropBlock2d(ConstantBuffers):
 
 
 def set_drop_block_rate(model: nn.Module, rate: float) -> bool:
-    """Set the rate of every :class:`DropBlock2d` in a model; return whether the model has any.
-
-    The model may be compiled, scripted, or wrapped for distributed training.
-    """
-    layers: list = [m for m in model.modules() if isinstance(m, DropBlock2d) or (
-        isinstance(m, torch.jit.ScriptModule) and hasattr(m, 'set_rate'))]  # scripting keeps methods that it ignores
-    for layer in layers:
-        layer.set_rate(rate)
-    return bool(layers)
+    """Set the rate of every :class:`DropBlock2d` in a model, scripted or not; return whether the model has any."""
+    kinds = (DropBlock2d, torch.jit.ScriptModule)  # scripted layers keep their methods
+    layers: list = [m for m in model.modules() if isinstance(m, kinds) and hasattr(m, 'set_rate')]
+    return bool([layer.set_rate(rate) for layer in layers])

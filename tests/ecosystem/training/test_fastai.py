@@ -1,11 +1,8 @@
 """fastai: its learner of timm's models, and its U-Net."""
-from functools import partial
-
 import numpy as np
 import pytest
-import timm
 import torch
-from fastai.vision.all import ImageDataLoaders, SegmentationDataLoaders, load_learner, unet_learner, vision_learner
+from fastai.vision.all import ImageDataLoaders, SegmentationDataLoaders, load_learner, vision_learner
 from PIL import Image
 
 from ..conftest import MODELS, rates_of_training
@@ -23,6 +20,17 @@ from timm_assemble.training.callbacks import FastaiDropBlock
 
 learn = vision_learner(
     dls, 'assemble_resnet50', pretrained=False, drop_block_rate=0.1, cbs=FastaiDropBlock(end=0.1))
+"""
+UNET = """\
+from functools import partial
+
+import timm
+import timm_assemble  # registers the models
+from fastai.vision.all import unet_learner
+
+# cut=-2 leaves out the last two modules, stage4 and head: the decoder over stage 4 is by far the largest
+learn = unet_learner(dls, partial(timm.create_model, 'assemble_resnet50'), pretrained=False, cut=-2)
+learn.fit(1)
 """
 
 
@@ -77,15 +85,12 @@ def test_drop_block_schedule(run_how, dls):
     assert rates == pytest.approx([0.1 * step / 3 for step in range(3)])
 
 
-def test_unet_learner(name, files, tmp_path):
+def test_unet_learner(run_how, files, tmp_path):
     """Train unet_learner, a DynamicUnet over stem and stages 1 to 3, for one epoch."""
     dls = SegmentationDataLoaders.from_label_func(
         tmp_path, files, lambda file: file.with_name(f'mask_{file.stem[2:]}.png'), valid_pct=0.25, seed=0, bs=6,
         codes=['background', 'half'], num_workers=0)
-    # a decoder over stage 4 has 340 million parameters and takes minutes; ours ends in stage4 and head, timm's in three
-    learn = unet_learner(
-        dls, partial(timm.create_model, name), pretrained=False, cut=-2 if 'assemble' in name else -3)
-    learn.fit(1)
+    learn = run_how('UNET', of_reference=('cut=-2', 'cut=-3'), dls=dls).learn
     check(learn)
     logits, _ = learn.get_preds(act=lambda logits: logits)
     assert logits.shape == (2, 2, 64, 64)
