@@ -1,6 +1,6 @@
 """Write the results of ``make ecosystem`` into docs/ecosystem.md: ``python -m docs.ecosystem``.
 
-The code of each library is the constant HOW of its test module, which the tests run.
+The code of each library is HOW and other constants of several lines in its test module, which the tests run.
 """
 import ast
 import json
@@ -24,13 +24,24 @@ Case = Dict[str, Any]
 
 
 def _how(module: str) -> str:
-    """Return a test module's HOW without importing its library."""
-    tree = ast.parse((TESTS / f'{module}.py').read_text(encoding='utf-8'))
-    code = [ast.literal_eval(node.value) for node in tree.body
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == 'HOW']
+    """Return a test module's lines of code without importing its library."""
+    [path] = TESTS.rglob(f'{module}.py')
+    code = [node.value.value.strip() for node in ast.parse(path.read_text(encoding='utf-8')).body
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and '\n' in str(node.value.value)]
     if not code:
         raise ValueError(f'module must have a constant HOW, got {module}')
-    return f'```python\n{code[0].strip()}\n```'
+    return '\n\n'.join(f'```python\n{lines}\n```' for lines in code)
+
+
+def _summary(groups: List[List[Case]]) -> str:
+    """Return one line for each library: how many of its checks passed, with our models and with timm's."""
+    lines = []
+    for cases in groups:
+        passed = {ours: [case['outcome'] == 'passed' for case in cases if ('assemble' in case['model']) == ours]
+                  for ours in (True, False)}
+        lines.append([cases[0]['library'], cases[0]['version'],
+                      *(f'{sum(passed[ours])} of {len(passed[ours])}' for ours in (True, False))])
+    return markdown_table(['library', 'version', 'works with our models', "works with timm's"], lines)
 
 
 def _table(cases: List[Case]) -> str:
@@ -53,16 +64,16 @@ def _losses(cases: List[Case]) -> List[str]:
 
 
 def block() -> str:
-    """Return a section for each library: code, what was done with which models, and what does not work."""
+    """Return a summary, and a section for each library: code, what was done, and what does not work."""
     results = json.loads(RESULTS.read_text(encoding='utf-8'))
     versions = ', '.join(f'{package} {version}' for package, version in results['versions'].items())
-    sections = [f'Run on {results["date"]} with {versions}.']
-    for module, group in groupby(results['cases'], key=lambda case: case['module']):
-        cases = list(group)
+    groups = [list(group) for _, group in groupby(results['cases'], key=lambda case: case['module'])]
+    sections = [f'Run on {results["date"]} with {versions}.', _summary(groups)]
+    for cases in groups:
         unknown = {case['model'] for case in cases} - set(MODELS)
         if unknown:
             raise ValueError(f'MODELS must have a column for every model, got results of {sorted(unknown)}')
-        sections += [f'## {cases[0]["library"]} {cases[0]["version"]}', _how(module), _table(cases)]
+        sections += [f'## {cases[0]["library"]} {cases[0]["version"]}', _how(cases[0]['module']), _table(cases)]
         if losses := _losses(cases):
             sections.append('\n'.join(losses))
     return '\n\n'.join(sections)

@@ -12,8 +12,10 @@ os.environ.update(HF_HUB_OFFLINE='1', WANDB_MODE='disabled', NO_ALBUMENTATIONS_U
 import pytest
 import timm
 import torch
+from torch import nn
 
-import timm_assemble  # noqa: F401
+from timm_assemble.hub.save import save_model
+from timm_assemble.layers import DropBlock2d
 
 MODELS = ('assemble_resnet50', 'assemble_resnet50_d_sk', 'test_assemble_resnet')
 # timm's nearest models run beside them, so that a fault of the library itself shows as one
@@ -23,27 +25,56 @@ NAMES = (*MODELS, *dict.fromkeys(REFERENCES.values()))
 _cases: Dict[str, Dict[str, Any]] = {}  # by pytest's node id
 
 
+def as_trained(model: nn.Module) -> nn.Module:
+    """Fill batch norms as training does: a new model's residual branches end in zeros and do not reach the logits."""
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 1.0)
+            nn.init.normal_(layer.bias, std=0.1)
+            nn.init.normal_(layer.running_mean, std=0.1)
+            nn.init.uniform_(layer.running_var, 0.5, 1.5)
+    return model
+
+
+def rates_of_training(model: nn.Module) -> list:
+    """Return a list that receives the DropBlock rate of every batch that the model is trained on."""
+    rates: list = []
+    [*_, last] = [layer for layer in model.modules() if isinstance(layer, DropBlock2d)]
+    last.register_forward_pre_hook(lambda layer, _: rates.append(layer.rate.item()) if layer.training else None)
+    return rates
+
+
 @pytest.fixture(params=NAMES)
 def name(request):
     return request.param
 
 
 @pytest.fixture
-def run_how(request, name):
-    """Run the module's HOW, the lines of docs/ecosystem.md, with this model and return their variables."""
-    def run(of_reference: Sequence[str] = (), **variables: Any) -> SimpleNamespace:
-        """``of_reference`` is a word of HOW and the word that timm's models need instead."""
-        code = request.module.HOW.replace(MODELS[0], name)
-        exec(code if name in MODELS or not of_reference else code.replace(*of_reference), variables)
+def how(request, name):
+    """Return lines of docs/ecosystem.md, a constant of the module, for this model."""
+    def code(constant: str = 'HOW', of_reference: Sequence[str] = ()) -> str:
+        """``of_reference`` is a word of the lines and the word that timm's models need instead."""
+        lines = getattr(request.module, constant).replace(MODELS[0], name)
+        return lines.replace(*of_reference) if of_reference and name not in MODELS else lines
+    return code
+
+
+@pytest.fixture
+def run_how(how):
+    """Run the lines with some variables and return all variables."""
+    def run(constant: str = 'HOW', of_reference: Sequence[str] = (), **variables: Any) -> SimpleNamespace:
+        exec(how(constant, of_reference), variables)
         return SimpleNamespace(**variables)
     return run
 
 
 @pytest.fixture
 def folder(name, tmp_path):
-    """A trained model in Hugging Face format, as ``timm-assemble convert`` and timm write it."""
+    """A trained model of three classes in Hugging Face format, as ``timm-assemble`` writes it."""
     path = tmp_path / 'trained'
-    timm.models.save_for_hf(timm.create_model(name), path)
+    path.mkdir()
+    save_model(as_trained(timm.create_model(name, num_classes=3)), path, dict(num_classes=3),
+               dict(label_names=list('abc')))
     return path
 
 
@@ -79,7 +110,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if case and (report.when == 'call' or not report.passed):
         outcome, reason = report.outcome, ''
         if hasattr(report, 'wasxfail'):
-            outcome, reason = 'xfailed' if report.skipped else 'xpassed', report.wasxfail
+            outcome, reason = 'xfailed' if report.skipped else 'xpassed', report.wasxfail.removeprefix('reason: ')
         elif report.skipped:
             reason = report.longrepr[2]
         elif report.failed:

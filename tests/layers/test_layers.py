@@ -10,8 +10,8 @@ from timm.layers import ConvNormAct
 from torch import nn
 
 from timm_assemble.layers import (
-    AntiAlias2d, AssembleHead, BigLittleStage, BigLittleStem, Bottleneck, DilatedAvgPool2d, DropBlock2d, GeMPool2d,
-    MaxPool2dSame, ProjectionShortcut, SelectiveKernelC3,
+    AntiAlias2d, AssembleHead, BigLittleStage, BigLittleStem, Bottleneck, ConstantBuffers, DilatedAvgPool2d,
+    DropBlock2d, GeMPool2d, MaxPool2dSame, ProjectionShortcut, SelectiveKernelC3,
 )
 
 
@@ -95,6 +95,18 @@ def test_meta_device_computes_shapes(case):
     layer = make(device='meta')
     assert all(t.is_meta for t in [*layer.parameters(), *layer.buffers()])
     assert layer.train()(torch.empty(SHAPE, device='meta')).shape == shape
+
+
+def test_constant_buffers_survive_a_move_from_the_meta_device(case):
+    make, _ = case
+    layer = make(device='meta')
+    for module in layer.modules():  # libraries load a meta model's weights one by one, without load_state_dict
+        for name in module._parameters:
+            setattr(module, name, None)
+        if not isinstance(module, ConstantBuffers):
+            module._buffers.clear()
+    expected = {name: buffer for name, buffer in make().named_buffers() if name in dict(layer.named_buffers())}
+    torch.testing.assert_close(dict(layer.to('cpu').named_buffers()), expected)
 
 
 def test_state_dict_has_no_constants(case):

@@ -161,6 +161,8 @@ def test_ecosystem_page_tells_what_does_not_work(tmp_path, monkeypatch):
     ecosystem.RESULTS.write_text(json.dumps(dict(date='2000-01-01', versions=dict(timm='1'), cases=cases)), 'utf-8')
     block = ecosystem.block()
     assert '## fastai 1\n\n```python\nimport timm_assemble' in block
+    assert "| library | version | works with our models | works with timm's |" in block
+    assert '| fastai  | 1       | 0 of 2                | 1 of 2            |' in block
     [row] = [line for line in block.splitlines() if line.startswith('| Train')]
     assert [cell.strip() for cell in row.split('|')[2:-1]] == ['no', 'no', 'yes', '-', 'not run']
     assert '- Does not work: train, with `assemble_resnet50`, `test_assemble_resnet`: too small' in block

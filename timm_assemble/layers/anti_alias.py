@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from timm.layers import BlurPool2d
 
+from .constant_buffers import ConstantBuffers
+
 __all__ = ['AntiAlias2d']
 
 
@@ -17,7 +19,7 @@ def reflect_pad(x: torch.Tensor, pads: List[int]) -> torch.Tensor:
 torch.fx.wrap('reflect_pad')  # the shape decides how to pad: symbolic tracing keeps the call
 
 
-class AntiAlias2d(BlurPool2d):
+class AntiAlias2d(BlurPool2d, ConstantBuffers):
     r"""Blur with a binomial filter of size k, then subsample by the stride.
 
     .. math:: y = (x * f f^T)_{\downarrow s}, \qquad f_i = \binom{k - 1}{i} / 2^{k - 1}

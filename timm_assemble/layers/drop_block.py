@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .constant_buffers import ConstantBuffers
+
 __all__ = ['drop_block_mask', 'drop_block_2d', 'DropBlock2d', 'set_drop_block_rate']
 
 
@@ -101,7 +103,7 @@ def drop_block_2d(
 torch.fx.wrap('drop_block_2d')  # the mask's shape depends on that of x, which symbolic tracing does not know
 
 
-class DropBlock2d(nn.Module):
+class DropBlock2d(ConstantBuffers):
     """Apply :func:`drop_block_2d` in training mode, the identity in eval mode.
 
     The rate is a non-persistent buffer: a schedule sets it with :meth:`set_rate` without recompilation or device sync,
@@ -124,8 +126,7 @@ class DropBlock2d(nn.Module):
             raise ValueError(f'block_size must be 1 or more, got {block_size!r}.')
         if not gamma_scale > 0:
             raise ValueError(f'gamma_scale must be positive, got {gamma_scale!r}.')
-        self.block_size = block_size
-        self.gamma_scale = gamma_scale
+        self.block_size, self.gamma_scale = block_size, gamma_scale
         self.last_rate = 0.0  # the meta device and to_empty() lose the buffer's value
         self.register_buffer('rate', torch.zeros((), device=device, dtype=torch.float32), persistent=False)
         self.set_rate(rate)

@@ -1,14 +1,8 @@
-"""Initial weights of the official code, and constant buffers."""
-from typing import Any
-
-import torch
+"""Initial weights of the official code."""
 from timm.layers import lecun_normal_
 from torch import nn
 
-from .anti_alias import AntiAlias2d
-from .drop_block import DropBlock2d
-
-__all__ = ['init_weights_official', 'fill_constant_buffers']
+__all__ = ['init_weights_official']
 
 
 def init_weights_official(module: nn.Module) -> None:
@@ -29,22 +23,3 @@ def init_weights_official(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
     elif isinstance(module, nn.BatchNorm2d):
         module.reset_parameters()
-
-
-def fill_constant_buffers(model: nn.Module, incompatible_keys: Any = None) -> None:
-    """Fill a model's blur filters and DropBlock rates on its parameters' device.
-
-    Also a hook after ``load_state_dict``: a model made on the meta device loads its weights there, but checkpoints do
-    not contain these buffers.
-
-    Args:
-        model: Model with at least one parameter.
-        incompatible_keys: Argument of the hook, unused.
-    """
-    device = next(model.parameters()).device
-    for module in model.modules():
-        if isinstance(module, (AntiAlias2d, DropBlock2d)):
-            for name, buffer in list(module.named_buffers(recurse=False)):
-                if buffer.is_meta and device.type != 'meta':
-                    setattr(module, name, torch.empty_like(buffer, device=device))
-            module.init_non_persistent_buffers()

@@ -4,6 +4,8 @@ import torch
 from timm.layers import freeze_batch_norm_2d
 from torchvision.models.detection import FasterRCNN, RetinaNet
 
+from ..conftest import as_trained
+
 LIBRARY = 'torchvision'
 HOW = """\
 import timm
@@ -33,6 +35,7 @@ BOXES = torch.tensor([[8., 8, 40, 40], [30, 20, 90, 80]])
 @pytest.fixture(params=[FasterRCNN, RetinaNet], ids=lambda detector: detector.__name__)
 def model(request, run_how):
     how = run_how()
+    as_trained(how.backbone)
     assert how.backbone.body.feature_info.reduction() == [4, 8, 16, 32]
     return request.param(
         how.backbone, num_classes=3, image_mean=how.cfg['mean'], image_std=how.cfg['std'], min_size=96, max_size=96)
@@ -46,7 +49,9 @@ def train_step(model, images):
     assert loss.isfinite()
     parameters = [p for p in model.backbone.parameters() if p.requires_grad]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in parameters)
+    before = [p.clone() for p in parameters]
     torch.optim.SGD(parameters, lr=0.01).step()
+    assert all(p.isfinite().all() for p in parameters) and not any(map(torch.equal, parameters, before))
 
 
 def test_train_on_two_images(model):

@@ -1,6 +1,9 @@
 """PEFT: LoRA, low-rank updates of a model's weights."""
+import pytest
 import torch
 from torch.nn import functional as F
+
+from ..conftest import as_trained
 
 LIBRARY = 'peft'
 HOW = """\
@@ -17,11 +20,14 @@ model = get_peft_model(model, LoraConfig(r=4, target_modules=convolutions, modul
 X = torch.rand(2, 3, 64, 64)
 
 
-def test_lora(run_how):
+def test_lora(run_how, name, request):
     """Run these lines, train one step and merge the updates into the weights."""
-    model = run_how().model
+    if name == 'skresnet50d':
+        request.applymarker(pytest.mark.xfail(raises=RuntimeError, strict=True, reason=(
+            "peft's updates of a convolution have no dilation, which timm's selective kernels have")))
+    model = as_trained(run_how().model)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
     F.cross_entropy(model.train()(X), torch.tensor([0, 1])).backward()
     optimizer.step()
     changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}

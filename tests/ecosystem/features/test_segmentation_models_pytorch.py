@@ -4,6 +4,8 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 
+from ..conftest import as_trained
+
 LIBRARY = 'segmentation-models-pytorch'
 HOW = """\
 import segmentation_models_pytorch as smp
@@ -38,16 +40,18 @@ SIDES = {'PAN': 128, 'PAN stride 32': 256}  # its decoder halves the last featur
 
 
 def train_step(model, side=64):
-    model.train()
+    as_trained(model).train()
     masks = torch.randint(3, (2, side, side))
     logits = model(torch.randn(2, 3, side, side))
     assert logits.shape == (2, 3, side, side)
     loss = smp.losses.DiceLoss('multiclass')(logits, masks)
     loss.backward()
     assert loss.isfinite()
-    gradients = [p.grad for p in model.encoder.parameters()]
-    assert all(g is not None and g.isfinite().all() for g in gradients)
-    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    before = {name: p.clone() for name, p in model.encoder.named_parameters()}
+    torch.optim.SGD(model.parameters(), lr=100.).step()  # far, for no weight to be rounded to itself
+    assert all(p.isfinite().all() for p in model.parameters())
+    unchanged = [name for name, p in model.encoder.named_parameters() if p.equal(before[name])]
+    assert not unchanged
 
 
 def test_lines_of_the_page(run_how):

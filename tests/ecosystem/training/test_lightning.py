@@ -1,12 +1,10 @@
 """Lightning: its Trainer, alone and with the DropBlock schedule."""
-import importlib.util
-
 import lightning
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from .conftest import MODELS
+from ..conftest import MODELS, as_trained, rates_of_training
 
 LIBRARY = 'lightning'
 HOW = """\
@@ -27,16 +25,26 @@ class Classifier(lightning.LightningModule):
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 """
+SCHEDULE = """\
+from timm_assemble.training.callbacks import LightningDropBlock
+
+module = Classifier(drop_block_rate=0.1)
+callbacks = [LightningDropBlock(end=0.1)]  # of lightning.Trainer
+"""
 STEPS = 4
 
 
 def fit(module, **kwargs):
     data = TensorDataset(torch.randn(2 * STEPS, 3, 64, 64), torch.randint(3, (2 * STEPS,)))
+    as_trained(module)
+    before = {name: p.clone() for name, p in module.named_parameters()}
     trainer = lightning.Trainer(
         accelerator='cpu', max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, **kwargs)
     trainer.fit(module, DataLoader(data, batch_size=2))
     assert trainer.global_step == STEPS
     assert all(p.isfinite().all() for p in module.parameters())
+    unchanged = [name for name, p in module.named_parameters() if p.equal(before[name])]
+    assert not unchanged
 
 
 def test_fit(run_how):
@@ -44,15 +52,10 @@ def test_fit(run_how):
     fit(run_how().Classifier())
 
 
-@pytest.mark.skipif(not importlib.util.find_spec('timm_assemble.training.callbacks'), reason='no callbacks yet')
 @pytest.mark.parametrize('name', MODELS)
 def test_drop_block_schedule(run_how):
-    """Train four batches with LightningDropBlockSchedule."""
-    from timm_assemble.layers import DropBlock2d
-    from timm_assemble.training.callbacks import LightningDropBlockSchedule
-
-    module, rates = run_how().Classifier(drop_block_rate=0.1), []
-    [*_, last] = [layer for layer in module.model.modules() if isinstance(layer, DropBlock2d)]
-    last.register_forward_pre_hook(lambda layer, _: rates.append(layer.last_rate))
-    fit(module, callbacks=[LightningDropBlockSchedule(0.0, 0.1)])
+    """Train four batches with LightningDropBlock."""
+    how = run_how('SCHEDULE', **vars(run_how()))
+    rates = rates_of_training(how.module)
+    fit(how.module, callbacks=how.callbacks)
     assert rates == pytest.approx([0.1 * step / STEPS for step in range(STEPS)])
