@@ -10,9 +10,10 @@ from timm.layers import ConvNormAct
 from torch import nn
 
 from timm_assemble.layers import (
-    AntiAlias2d, AssembleHead, BigLittleStage, BigLittleStem, Bottleneck, ConstantBuffers, DilatedAvgPool2d,
-    DropBlock2d, GeMPool2d, MaxPool2dSame, ProjectionShortcut, SelectiveKernelC3,
+    AntiAlias2d, AssembleHead, BigLittleStage, BigLittleStem, Bottleneck, DilatedAvgPool2d, DropBlock2d, GeMPool2d,
+    MaxPool2dSame, ProjectionShortcut, SelectiveKernelC3,
 )
+from timm_assemble.layers.constant_buffers import ConstantBuffers
 
 
 def big_little(kind, stride):

@@ -2,7 +2,7 @@
 from .anti_alias import AntiAlias2d
 from .big_little import BigLittleStage, BigLittleStem, big_little_sum
 from .bottleneck import ATTENTIONS, Bottleneck
-from .constant_buffers import ConstantBuffers, fill_constant_buffers
+from .constant_buffers import fill_constant_buffers
 from .drop_block import DropBlock2d, drop_block_2d, drop_block_mask, set_drop_block_rate
 from .gem_pool import GeMPool2d, gem_pool_2d
 from .head import GLOBAL_POOLS, AssembleHead
@@ -12,9 +12,8 @@ from .shortcut import SHORTCUTS, DilatedAvgPool2d, ProjectionShortcut, shortcut_
 from .weight_init import init_weights_official
 
 __all__ = [
-    'ATTENTIONS', 'AntiAlias2d', 'AssembleHead', 'BigLittleStage', 'BigLittleStem', 'Bottleneck', 'ConstantBuffers',
-    'DilatedAvgPool2d', 'DropBlock2d', 'GLOBAL_POOLS', 'GeMPool2d', 'MaxPool2dSame', 'ProjectionShortcut', 'SHORTCUTS',
-    'SelectiveKernelC3',
+    'ATTENTIONS', 'AntiAlias2d', 'AssembleHead', 'BigLittleStage', 'BigLittleStem', 'Bottleneck', 'DilatedAvgPool2d',
+    'DropBlock2d', 'GLOBAL_POOLS', 'GeMPool2d', 'MaxPool2dSame', 'ProjectionShortcut', 'SHORTCUTS', 'SelectiveKernelC3',
     'big_little_sum', 'drop_block_2d', 'drop_block_mask', 'fill_constant_buffers', 'gem_pool_2d',
     'init_weights_official', 'selective_kernel_merge', 'set_drop_block_rate', 'shortcut_pool',
 ]
