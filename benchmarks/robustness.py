@@ -88,7 +88,7 @@ def loop_rows(name: str, images: int, folder: Path, validate: Any, args: Any) ->
     def ours() -> None:
         with tempfile.TemporaryDirectory() as cache_folder:
             cache = TaskCache(Path(cache_folder))
-            assert not run_tasks([task], [classifier], cache, loading)
+            run_tasks([task], [classifier], cache, loading)
             metrics = cache.collect([task], classifier)[0].metrics
             errors.append(100 * metrics['wrong_top1'] / metrics['images'])
 

@@ -47,15 +47,21 @@ def test_without_output_nothing_is_written(two_classes, tmp_path, monkeypatch):
 
 def test_callables_are_cached_under_the_identity_that_is_given(two_classes, tmp_path):
     counts = []
-    options = dict(clean=two_classes, input_size=32, output=tmp_path)
+    options = dict(clean=two_classes, input_size=32, output=tmp_path / 'output')
     with pytest.raises(ValueError, match='identities must say which weights red has, because `output` caches results'):
         evaluate({'red': red_over_half}, **options)
     for identity, batches in (('weights 1', [1, 4]), ('weights 1', [1]), ('weights 2', [1, 4])):
         counts.clear()
+        options.update(output=tmp_path / identity, cache=tmp_path / 'cache')
         results = evaluate({'red': counting(counts)}, identities=dict(red=identity), **options)
         assert counts == batches and results.summary['red']['top1'] == 25
-    assert read_results(tmp_path)['models'][0]['source'] == 'callable weights 2'
-    assert (tmp_path / 'results.csv').read_text() == results.csv()
+    assert read_results(tmp_path / 'weights 2')['models'][0]['source'] == 'callable weights 2'
+    assert (tmp_path / 'weights 2' / 'results.csv').read_text() == results.csv()
+    before = (tmp_path / 'weights 2' / 'results.json').read_bytes()
+    options.update(output=tmp_path / 'weights 2')
+    with pytest.raises(ValueError, match=r'output must not have results of another .* \(protocol imagenet-c, red\)'):
+        evaluate({'red': counting(counts)}, identities=dict(red='weights 3'), **options)
+    assert (tmp_path / 'weights 2' / 'results.json').read_bytes() == before
 
 
 @pytest.mark.parametrize('options, message', [

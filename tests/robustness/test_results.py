@@ -21,7 +21,7 @@ from ._samples import WRONG, red_over_half
 def made_up(factor, clean=10.0):
     """Results of AlexNet's errors times a factor on all 19 corruptions."""
     def result(group, name, severity, **values):
-        return CachedResult(SimpleNamespace(group=group, name=name, severity=severity), values, 1.0, {})
+        return CachedResult(SimpleNamespace(group=group, name=name, severity=severity), values, 1.0, {}, {}, ())
     return [result('clean', 'clean', 0, images=1000, wrong_top1=int(10 * clean), wrong_top5=5, ece=3.0), *(
         result('corruption', name, severity, images=100000, wrong_top1=round(1000 * error * factor), wrong_top5=7,
                ece=4.0) for name, error in metrics.ALEXNET_ERROR.items() for severity in metrics.SEVERITIES)]
@@ -37,7 +37,8 @@ def test_errors_are_relative_to_alexnet_or_a_baseline():
     assert report['corruptions']['snow']['relative_ce'] == pytest.approx(
         100 * (0.5 * 86.6816 - 10) / (0.8 * 86.6816 - 20), abs=0.01)
     report, notes = summary.summarise(made_up(0.5), summary.Baseline.measured('perfect', made_up(0.0, clean=0.0)))
-    assert report['mce'] is None and 'no mCE: baseline must have an error above 0, got 0' in notes
+    assert report['mce'] is None and any('mCE: baseline must have an error above 0, got 0' in note for note in notes)
+    assert len(notes) == 2 and notes[0].startswith('no CE of gaussian_noise, CE of shot_noise')
     report, notes = summary.summarise(made_up(0.5), summary.ALEXNET, all_corruptions=False)
     assert report['mce'] is None and report['corruptions']['fog']['ce'] == pytest.approx(50, abs=0.01)
     report, notes = summary.summarise(made_up(0.5), None)
@@ -47,7 +48,8 @@ def test_errors_are_relative_to_alexnet_or_a_baseline():
 def test_flip_rates_are_relative_to_alexnets():
     flips = {name: 20 if 'noise' in name else 40 for name in metrics.ALEXNET_FLIP_RATE}
     report, notes = summary.summarise([
-        CachedResult(SimpleNamespace(group='perturbation', name=name), dict(sequences=2, flips=n, pairs=100), 1.0, {})
+        CachedResult(SimpleNamespace(group='perturbation', name=name),
+                     dict(sequences=2, flips=n, pairs=100, top5_distance=50), 1.0, {}, {}, ())
         for name, n in flips.items()], summary.ALEXNET)
     ratios = {name: 100 * n / metrics.ALEXNET_FLIP_RATE[name] for name, n in flips.items()}
     assert report['mfr'] == pytest.approx(sum(ratios.values()) / 10) and not notes
@@ -74,7 +76,11 @@ def test_tables_and_csv_have_every_task(results):
     assert ['snow', '75.00', '0.00', '0.00', '0.00', '50.00', '25.00'] in [line[:7] for line in lines]
     assert ['fog', '100.00', '100.00'] in lines  # consistency of both
     rows = [row for row in csv.DictReader(io.StringIO(results.csv())) if row['model'] == 'red']
+    means = {row['name']: row for row in rows if row['severity'] == 'mean'}
+    rows = [row for row in rows if row['severity'] != 'mean']
     assert len(rows) == 2 * 76 and all(row['consistency'] == '100.0' for row in rows if row['group'] == 'shift')
+    assert len(means) == 16 and float(means['mean']['ce']) == pytest.approx((500 / 95 + 2500 / 75) / 15)
+    assert float(means['fog']['ce']) == pytest.approx(500 / 95) and means['mean']['severity'] == 'mean'
     errors = [row for row in rows if row['group'] == 'corruption']
     assert len(errors) == 75 and all(
         (row['items'], row['flip_rate']) == ('4', '')
@@ -121,7 +127,9 @@ def test_schema_names_what_is_wrong(results, damage, message):
 
 
 def test_results_that_break_the_schema_are_not_written(results, tmp_path):
-    assert [path.name for path in results.write(tmp_path)] == ['results.json', 'results.csv', 'robustness.png']
+    assert [path.name for path in results.write(tmp_path)] == [
+        'results.json', 'results.csv', 'results.md', 'results.tex', 'results-imagenet.csv', 'red.json', 'blue.json',
+        'robustness.png']
     written = (tmp_path / 'results.json').read_text()
     assert json.loads(written) == json.loads(json.dumps(results.to_dict()))
     with pytest.raises(ValueError, match='required'):
