@@ -86,6 +86,15 @@ def read_results(output):
     return results
 
 
+def cached_records(folder):
+    """Return the arrays of every cached result, without what two runs may differ in."""
+    found = {}
+    for path in folder.glob('[!.]*.npz'):
+        with np.load(path) as file:
+            found[path.name] = {name: file[name].tolist() for name in file.files if name != 'about'}
+    return found
+
+
 def error_of(capsys, *args, printed=False):
     """Run a command that fails, and return its one line; ``printed`` says whether it printed results before."""
     try:

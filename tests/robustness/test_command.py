@@ -36,6 +36,8 @@ def test_workers_change_nothing(samples, whole, tmp_path):
     assert main(generate(samples, tmp_path, '--workers', 3, '--batch-size', 4)) == 0
     assert read_results(tmp_path) == read_results(whole)
     assert (tmp_path / 'results.csv').read_text() == (whole / 'results.csv').read_text()
+    records = cached_records(tmp_path / 'cache')
+    assert records == cached_records(whole / 'cache') and len(records) == 24
 
 
 def test_killed_run_continues_where_it_stopped(samples, whole, tmp_path):
@@ -55,6 +57,7 @@ def test_killed_run_continues_where_it_stopped(samples, whole, tmp_path):
     assert main(generate(samples, tmp_path)) == 0
     assert {f: f.stat().st_mtime_ns for f in times} == times
     assert read_results(tmp_path) == read_results(whole)
+    assert cached_records(tmp_path / 'cache') == cached_records(whole / 'cache')
 
 
 def test_ranks_share_the_tasks(samples, whole, tmp_path):
@@ -64,6 +67,7 @@ def test_ranks_share_the_tasks(samples, whole, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count('protocol assemble') == 1
     assert read_results(tmp_path) == read_results(whole)
+    assert cached_records(tmp_path / 'cache') == cached_records(whole / 'cache')
     assert json.loads((tmp_path / 'results.json').read_text())['run']['world_size'] == 2
 
 
@@ -150,3 +154,44 @@ def test_mixed_precision_is_cached_apart(samples, tmp_path):
                                 tmp_path / 'cache', models='a'), *amp]) == 0
     assert len([*(tmp_path / 'cache').iterdir()]) == 2
     assert read_results(tmp_path / 'mixed')['protocol']['precision'] == 'bfloat16'
+
+
+@pytest.mark.parametrize('arguments_, message', [
+    (('--merge', 'one'), '--merge needs two folders or more, got 1'),
+    (('--merge', 'one', 'two'), 'folder must have results.json of a finished run, got one: '),
+    (('resnet18', '--merge', 'one', 'two'), '--merge takes finished runs, and no MODEL'),
+    ((), 'MODEL must be at least one, or --merge given'),
+    (('resnet18', '--test-sets', 'imagenet-a'), "--test-sets: must be NAME=DIR, got 'imagenet-a'"),
+    (('resnet18', '--ood', 'a=x', 'a=y'), '--ood must have distinct names, got a, a'),
+])
+def test_wrong_use_of_merge_and_names_is_one_line(tmp_path, monkeypatch, capsys, arguments_, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in error_of(capsys, 'robustness', *arguments_)
+
+
+def test_finished_runs_are_merged_into_one_table_and_plot(samples, tmp_path, capsys):
+    baseline = model_names(samples)[0]
+    options = ('--imagenet-c', samples / 'c', '--corruptions', 'fog', '--baseline', baseline)
+    for model in 'ab':
+        assert main(arguments(samples, *options, '--output', tmp_path / model, models=model)) == 0
+    capsys.readouterr()
+    assert main(['robustness', '--merge', *(str(tmp_path / model) for model in 'ab'), '--output', str(tmp_path / 'm')]) == 0
+    out = capsys.readouterr().out
+    assert sum(line.startswith('test_assemble_resnet=b.safetensors  ') for line in out.splitlines()) == 1
+    merged = read_results(tmp_path / 'm')
+    parts = {model['label']: model for run in 'ab' for model in read_results(tmp_path / run)['models']}
+    assert merged['models'] == [*parts.values()] and len(parts) == 2  # the baseline of both counts once
+    assert (tmp_path / 'm' / 'robustness.png').exists()
+    assert main(arguments(samples, *options, '--input-size', 48, '--output', tmp_path / 'c', models='a')) == 0
+    capsys.readouterr()
+    assert 'differ in protocol.text, protocol.input_size' in error_of(
+        capsys, 'robustness', '--merge', tmp_path / 'a', tmp_path / 'c', '--output', tmp_path / 'n')
+    assert not (tmp_path / 'n').exists()
+    assert 'must not have results of another measurement' in error_of(
+        capsys, *arguments(samples, *options, '--output', tmp_path / 'm', models='a'))
+
+
+def test_checkpoints_get_labels(samples, tmp_path):
+    assert main(['robustness', f'mine=test_assemble_resnet={samples / "a.safetensors"}', '--clean',
+                 str(samples / 'clean'), '--workers', '0', '--input-size', '32', '--output', str(tmp_path)]) == 0
+    assert [model['label'] for model in read_results(tmp_path)['models']] == ['mine']

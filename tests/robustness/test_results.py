@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from timm_assemble.robustness import evaluate, metrics
-from timm_assemble.robustness.results import plots, schema, summary
+from timm_assemble.robustness.results import exchange, plots, schema, summary
 from timm_assemble.robustness.results.report import Results
+from timm_assemble.robustness.results.tables import Table, number
 from timm_assemble.robustness.tasks.cache import CachedResult
 
 from ._samples import WRONG, red_over_half
@@ -135,3 +136,51 @@ def test_results_that_break_the_schema_are_not_written(results, tmp_path):
     with pytest.raises(ValueError, match='required'):
         Results({}).write(tmp_path)
     assert (tmp_path / 'results.json').read_text() == written
+
+
+def sets_of(**models):
+    """Return results of models with clean images and one test set; top-1 errors by label."""
+    def entry(error, **more):
+        return dict(images=10, top1_error=error, top5_error=error / 2, ece=1.0, predicted_among='all 1000 classes', **more)
+    return dict(
+        protocol=dict(name='imagenet-c', images='published', baseline='AlexNet', input_size=224, crop_pct=0.875),
+        models=[dict(
+            label=label, architecture='resnet50', parameters=25557032, mean_error=40.0, mce=60.0, references={},
+            clean=dict(images=10, top1_error=clean, top5_error=clean / 2, ece=1.0),
+            test_sets={'imagenet-sketch': entry(sketch, reference='clean', top1_diff=clean - sketch,
+                                                top5_diff=(clean - sketch) / 2)})
+            for label, (clean, sketch) in models.items()])
+
+
+def test_tables_have_timms_columns():
+    tables = exchange.timm_tables(sets_of(a=(20.0, 60.0), b=(24.0, 50.0), c=(22.0, 21.0)))
+    assert tables == {
+        'results-imagenet.csv':
+            'model,top1,top1_err,top5,top5_err,param_count,img_size,crop_pct,interpolation\n'
+            'a,80.000,20.000,90.000,10.000,25.56,224,0.875,bilinear\n'
+            'c,78.000,22.000,89.000,11.000,25.56,224,0.875,bilinear\n'
+            'b,76.000,24.000,88.000,12.000,25.56,224,0.875,bilinear\n',
+        'results-imagenet-sketch.csv':
+            'model,top1,top1_err,top5,top5_err,param_count,img_size,crop_pct,interpolation,top1_diff,top5_diff,rank_diff\n'
+            'c,79.000,21.000,89.500,10.500,25.56,224,0.875,bilinear,+1.000,+0.500,+1\n'
+            'b,50.000,50.000,75.000,25.000,25.56,224,0.875,bilinear,-26.000,-13.000,+1\n'
+            'a,40.000,60.000,70.000,30.000,25.56,224,0.875,bilinear,-40.000,-20.000,-2\n'}
+
+
+def test_robustbench_has_its_names():
+    values = sets_of(a=(20.0, 60.0))
+    entry = exchange.robustbench_entry(values['models'][0], values)
+    assert (entry['corruptions_acc'], entry['corruptions_mce'], entry['clean_acc']) == ('60.00', '60.00', '80.00')
+    assert entry['dataset'] == 'imagenet' and entry['authors'] is None
+    values['protocol'].update(name='imagenet-3dcc')
+    assert exchange.robustbench_entry(values['models'][0], values)['corruptions_mce_3d'] == '60.00'
+    values['protocol'].update(images='generated')
+    assert exchange.robustbench_entry(values['models'][0], values) is None
+
+
+def test_tables_as_text_markdown_and_latex():
+    table = Table('a 50 % title', ['model_1', 'x'], [['a|b_c', -0.001], ['d', None]])
+    assert table.text() == 'a 50 % title\nmodel_1     x\na|b_c    0.00\nd           -'
+    assert table.markdown().splitlines()[2:] == ['| model_1 | x |', '| --- | ---: |', '| a\\|b_c | 0.00 |', '| d | - |']
+    assert r'\caption{a 50 \% title}' in table.latex() and r'a|b\_c & 0.00 \\' in table.latex().splitlines()
+    assert number(-0.004) == '0.00' and number(-0.006) == '-0.01'

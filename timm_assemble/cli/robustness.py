@@ -27,9 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'results.json, results.csv and robustness.png. Finished tasks are cached: the same command continues where it '
         'stopped.')
     add = parser.add_argument
-    add('models', nargs='+', metavar='MODEL',
-        help='name that timm has weights for, hf-hub:USER/NAME, local-dir:FOLDER (LABEL=hf-hub:... gives a label), or '
-             'NAME=CHECKPOINT')
+    add('models', nargs='*', metavar='MODEL',
+        help='name that timm has weights for, hf-hub:USER/NAME, local-dir:FOLDER, or NAME=CHECKPOINT; LABEL= before '
+             'the last three gives a label')
+    add('--merge', nargs='+', default=[], metavar='DIR',
+        help='outputs of finished runs, whose models come into one table and plot; nothing is measured')
     data = parser.add_argument_group('images, one or more')
     data.add_argument('--imagenet-c', type=Path, metavar='DIR', help='corruption/severity/class/*.JPEG, as published')
     data.add_argument('--imagenet-p', type=Path, metavar='DIR', help='perturbation/class/*.mp4, as published')
@@ -69,15 +71,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..robustness import evaluate
+    from ..robustness import evaluate, merge
     from ..utils.distributed import Ranks
 
-    options = {key: value for key, value in vars(args).items() if key not in ('command', 'options', 'passed')}
+    command = shlex.join(['timm-assemble', *sys.argv[1:]])
+    if args.merge:
+        if args.models:
+            raise ValueError('merge takes finished runs, and no `models`')
+        merged = merge(args.merge, command)
+        merged.write(args.output)
+        print(f'{merged.tables()}\n\nwritten: {args.output}: {", ".join(sorted(os.listdir(args.output)))}')
+        return
+    if not args.models:
+        raise ValueError('models must be at least one, or `merge` given')
+    options = {key: value for key, value in vars(args).items() if key not in ('command', 'options', 'passed', 'merge')}
     for name in ('test_sets', 'ood'):
         if len(dict(options[name])) < len(options[name]):
             raise ValueError(f'{name} must have distinct names, got {", ".join(name for name, _ in options[name])}')
         options[name] = dict(options[name])
-    results = evaluate(**options, progress=True, command=shlex.join(['timm-assemble', *sys.argv[1:]]))
+    results = evaluate(**options, progress=True, command=command)
     if Ranks().rank == 0:
         print(f'{results.tables()}\n\nwritten: {args.output}: {", ".join(sorted(os.listdir(args.output)))}')
     if results.unreadable:

@@ -60,6 +60,8 @@ def _check_identities(labelled: Mapping[str, Model], identities: Mapping[str, st
     unknown = [label for label in identities if label not in callables]
     if unknown:
         raise ValueError(f'identities must be of callables, {callables or "none"} here, got {unknown}')
+    if len({*identities.values()}) < len(identities):
+        raise ValueError(f'identities must be distinct, got {dict(identities)}')
     missing = [label for label in callables if label not in identities]
     if cached and missing:
         raise ValueError(f'identities must say which weights {", ".join(missing)} has, because `output` caches results')

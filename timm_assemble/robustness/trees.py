@@ -115,7 +115,7 @@ def test_set_tasks(
         files = list_files(folder, parameter=f'test_sets {name}', only=only)
         notes += files.notes
         tasks.append(ErrorTask.of_files(files, preprocessing, group='test_set', name=name, only=only,
-                                        space=space))
+                                        label_space=space))
         if space.mask:
             tasks += _reference(name, clean, space.mask, preprocessing)
     return tasks, notes

@@ -2,7 +2,7 @@
 from itertools import combinations
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from ..statistics.bootstrap import RESAMPLES, Resampled, flatten, intervals
+from ..statistics import bootstrap
 from ..statistics.comparison import mcnemar, per_class, pooled_reliability, reliability, temperature_scaling
 from ..tasks.cache import CachedResult
 from ..tasks.classify import split_halves
@@ -39,7 +39,7 @@ def _of_model(results: Sequence[CachedResult], model_intervals: Dict[str, Any]) 
     for severity in sorted({result.task.severity for result in corrupted}):
         diagrams[f'corruptions at severity {severity}'] = pooled_reliability(
             [result for result in corrupted if result.task.severity == severity])
-    return dict(resamples=RESAMPLES, intervals=model_intervals, temperature=temperature, reliability=diagrams,
+    return dict(resamples=bootstrap.RESAMPLES, intervals=model_intervals, temperature=temperature, reliability=diagrams,
                 per_class={result.task.name: per_class(result) for result in labelled})
 
 
@@ -67,14 +67,14 @@ def add_statistics(
 
     def metrics(each: Sequence[Sequence[CachedResult]]) -> Dict[str, Optional[float]]:
         by_model = reports(each)
-        row = {f'{i}.{path}': value for i, report in enumerate(by_model) for path, value in flatten(report)}
+        row = {f'{i}.{path}': value for i, report in enumerate(by_model) for path, value in bootstrap.flatten(report)}
         for (i, first), (j, second) in combinations(enumerate(map(_compared, by_model)), 2):
             row.update({f'{i}-{j}.{key}': first[key] - second[key] for key in first if key in second})
         return row
 
     each = [results for _, results in measured]
     observed = metrics(each)
-    found = intervals(Resampled(each), metrics, seed)
+    found = bootstrap.intervals(bootstrap.Resampled(each), metrics, seed)
     for i, (report, results) in enumerate(zip(values['models'], each)):
         own = {path.removeprefix(f'{i}.'): interval and [*interval] for path, interval in found.items()
                if path.startswith(f'{i}.') and observed[path] is not None}

@@ -12,13 +12,13 @@ __all__ = ['draw_comparisons', 'draw_reliability']
 PER_ROW = 4
 
 
-def _axes_grid(count: int, side: float) -> Any:
+def _axes_grid(count: int, side: float, columns: int = PER_ROW) -> Any:
     """Return a figure and ``count`` axes of ``side`` inches."""
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
 
-    columns = min(PER_ROW, count)
+    columns = min(columns, count)
     rows = -(-count // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(side * columns, side * rows), layout='constrained',
                                 squeeze=False)
@@ -46,11 +46,11 @@ def _reliability(axes: Any, bins: List[Mapping[str, Any]], title: str) -> None:
         middle, accuracy, confidence = (number + 0.5) * width, entry['accuracy'], entry['confidence']
         axes.bar(middle, accuracy, width, color='tab:blue', edgecolor='white', linewidth=0.5)
         axes.bar(middle, confidence - accuracy, width, bottom=accuracy, color='tab:red', alpha=0.35)
-        axes.text(middle, 1, f'{100 * entry["images"] / total:.0f}', ha='center', fontsize=6, color='black')
+        axes.text(middle, 101, f'{100 * entry["images"] / total:.0f}', ha='center', fontsize=6, color='gray')
     ece = sum(entry['images'] * abs(entry['accuracy'] - entry['confidence']) for entry in bins if entry['images'])
     axes.plot([0, 100], [0, 100], color='black', linewidth=0.8, linestyle='--')
     axes.set(xlim=(0, 100), ylim=(0, 100), aspect='equal', xlabel='confidence, %', ylabel='accuracy, %')
-    axes.set_title(f'{title}\nECE {ece / total:.2f} %, {total} predictions', fontsize=8)
+    axes.set_title(f'{title}\nECE {ece / total:.2f} %, {total} predictions', fontsize=8, pad=12)
 
 
 def draw_reliability(path: Path, results: Mapping[str, Any]) -> bool:
@@ -60,8 +60,8 @@ def draw_reliability(path: Path, results: Mapping[str, Any]) -> bool:
     if not diagrams:
         path.unlink(missing_ok=True)
         return False
-    figure, grid = _axes_grid(len(diagrams), 3.4)
-    figure.suptitle('blue: accuracy; red: gap to the mean confidence; numbers: % of the predictions', fontsize=9)
+    figure, grid = _axes_grid(len(diagrams), 3.0, len(diagrams) // len(results['models']))
+    figure.suptitle('blue: accuracy; red: gap to the mean confidence; above: % of the predictions', fontsize=9)
     for axes, (title, bins) in zip(grid, diagrams):
         _reliability(axes, bins, title)
     return _save(figure, path)

@@ -1,4 +1,5 @@
 """Bootstrap intervals of every metric, from resampled images."""
+import warnings
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
@@ -71,17 +72,16 @@ class Resampled:
 
 def intervals(
         resampled: Resampled, metrics: Callable[[Sequence[Sequence[CachedResult]]], Dict[str, Optional[float]]],
-        seed: int, resamples: int = RESAMPLES,
+        seed: int,
 ) -> Dict[str, Interval]:
-    """Return the percentile bootstrap's 95 % interval of each metric; None where it has none in some resample.
+    """Return the percentile bootstrap's 95 % interval of each metric; None where some resample lacks the metric.
 
     Args:
         resampled: Results of all models.
         metrics: From each model's results to the metrics; None for a missing one.
         seed: Of the resampling.
-        resamples: Their number.
     """
-    from scipy.stats import bootstrap
+    from scipy.stats import DegenerateDataWarning, bootstrap
 
     names = [*metrics(resampled.measured)]
     if any(len(sample) < 2 for sample in resampled.samples):  # one image has no spread
@@ -95,8 +95,10 @@ def intervals(
         return np.array([[np.nan if row.get(name) is None else row[name] for row in values] for name in names],
                         dtype=float)
 
-    result = bootstrap(
-        resampled.samples, statistic, n_resamples=resamples, batch=BATCH, vectorized=True, method='percentile',
-        confidence_level=LEVEL, rng=np.random.default_rng(seed))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', DegenerateDataWarning)  # of metrics that some resamples do not have
+        result = bootstrap(
+            resampled.samples, statistic, n_resamples=RESAMPLES, batch=BATCH, vectorized=True, method='percentile',
+            confidence_level=LEVEL, rng=np.random.default_rng(seed))
     low, high = result.confidence_interval
     return {name: None if np.isnan(a + b) else (float(a), float(b)) for name, a, b in zip(names, low, high)}

@@ -28,18 +28,20 @@ def detection_metrics(
         ``auroc``; ``aupr`` with the others as positives; ``fpr95``, the percent of the others above the threshold that
         keeps 95 % of the images of the classes.
     """
-    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+    from sklearn import config_context
+    from sklearn.metrics import auc, average_precision_score, roc_curve
 
     scores = np.concatenate([inside, outside]).astype(np.float64)
     is_inside = np.arange(len(scores)) < len(inside)
     weights = np.concatenate([
         np.ones(len(part)) if given is None else given
         for part, given in ((inside, inside_weights), (outside, outside_weights))])
-    false, true, _ = roc_curve(is_inside, scores, sample_weight=weights, drop_intermediate=False)
-    return dict(
-        auroc=100 * float(roc_auc_score(is_inside, scores, sample_weight=weights)),
-        aupr=100 * float(average_precision_score(~is_inside, -scores, sample_weight=weights)),
-        fpr95=100 * float(false[np.argmax(true >= 0.95)]))
+    with config_context(assume_finite=True, skip_parameter_validation=True):  # a thousand resamples of small sets
+        false, true, _ = roc_curve(is_inside, scores, sample_weight=weights, drop_intermediate=False)
+        aupr = average_precision_score(~is_inside, -scores, sample_weight=weights)
+    # cumulated weights end a little below or above 1
+    return {name: 100 * min(1.0, float(value)) for name, value in dict(
+        auroc=auc(false, true), aupr=aupr, fpr95=false[np.argmax(true >= 0.95 - 1e-12)]).items()}
 
 
 def detect(inside: Records, outside: Records, *weights: np.ndarray) -> Dict[str, Any]:
