@@ -35,6 +35,8 @@ BATCH_SIZE = 16
 MODELS = {'test_assemble_resnet': 256, 'resnet18': 64}  # the first is nearly free: what is left is the loop
 SIZE = 224
 GENERATED = 256
+SHARED = ('shot_noise', 'motion_blur', 'brightness')  # about as costly as the mean of all
+SHARED_IMAGES = 16
 REFERENCE = 'assemble_resnet50 classifies it'
 
 
@@ -132,6 +134,32 @@ def generation_rows(args: Any) -> List[Dict[str, Any]]:
     return [make_row(group, name, each, None if name == REFERENCE else REFERENCE) for name in each]
 
 
+def sharing_rows(folder: Path, args: Any) -> List[Dict[str, Any]]:
+    """Time generated corruptions for one model and for three, which share each corrupted image."""
+    for i in range(SHARED_IMAGES):
+        path = folder / 'clean' / f'class{i % 4}' / f'{i}.JPEG'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        synthetic_image(GENERATED, i).save(path, quality=85)
+    device = torch.device(args.device)
+    plan = make_plan(Request(generate=folder / 'clean', corruptions=SHARED))
+    [_, *tasks] = plan.tasks
+    models = []
+    for i in range(3):
+        model: Any = timm.create_model('test_assemble_resnet').eval()
+        cfg = model.pretrained_cfg
+        classify = timm_classify(model, cfg['mean'], cfg['std'], plan.size, device)
+        models.append(Classifier(f'model {i}', classify, dict(number=i)))
+
+    def case(count: int) -> Callable[[], None]:
+        def call() -> None:
+            with tempfile.TemporaryDirectory() as cache_folder:
+                run_tasks(tasks, models[:count], TaskCache(Path(cache_folder)), Loading(BATCH_SIZE, 0, device))
+        return call
+    seconds = args.measure({'one model': case(1), 'three models': case(3)})
+    group = f'{SHARED_IMAGES} images of {GENERATED}, {", ".join(SHARED)} at 5 severities, test_assemble_resnet'
+    return [make_row(group, name, seconds, None if name == 'one model' else 'one model') for name in seconds]
+
+
 def main() -> int:
     """Measure, print and write; the exit status says whether the bounds hold."""
     args = parse_args('robustness', QUESTION, rounds=9)
@@ -140,6 +168,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for name, images in list(MODELS.items())[:1 if args.short else None]:
             rows += loop_rows(name, images, Path(folder), validate, args)
+        rows += sharing_rows(Path(folder), args)
     rows += generation_rows(args)
     return finish(args, QUESTION, rows)
 

@@ -17,7 +17,9 @@ from safetensors.torch import save_file
 from timm_assemble.__main__ import main
 from timm_assemble.robustness.metrics import ALEXNET_FLIP_RATE, COMMON, SEVERITIES
 
-from ._samples import CORRUPTIONS, arguments, generate, model_names, read_results, write_video
+from ._samples import (
+    CORRUPTIONS, arguments, cached_records, error_of, generate, model_names, read_results, write_video,
+)
 
 COMMAND = ['-m', 'timm_assemble']
 ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1'}
@@ -175,14 +177,15 @@ def test_finished_runs_are_merged_into_one_table_and_plot(samples, tmp_path, cap
     for model in 'ab':
         assert main(arguments(samples, *options, '--output', tmp_path / model, models=model)) == 0
     capsys.readouterr()
-    assert main(['robustness', '--merge', *(str(tmp_path / model) for model in 'ab'), '--output', str(tmp_path / 'm')]) == 0
+    runs = [str(tmp_path / model) for model in 'ab']
+    assert main(['robustness', '--merge', *runs, '--output', str(tmp_path / 'm')]) == 0
     out = capsys.readouterr().out
     assert sum(line.startswith('test_assemble_resnet=b.safetensors  ') for line in out.splitlines()) == 1
     merged = read_results(tmp_path / 'm')
     parts = {model['label']: model for run in 'ab' for model in read_results(tmp_path / run)['models']}
     assert merged['models'] == [*parts.values()] and len(parts) == 2  # the baseline of both counts once
     assert (tmp_path / 'm' / 'robustness.png').exists()
-    assert main(arguments(samples, *options, '--input-size', 48, '--output', tmp_path / 'c', models='a')) == 0
+    assert main([*arguments(samples, *options, '--output', tmp_path / 'c', models='a'), '--input-size', '48']) == 0
     capsys.readouterr()
     assert 'differ in protocol.text, protocol.input_size' in error_of(
         capsys, 'robustness', '--merge', tmp_path / 'a', tmp_path / 'c', '--output', tmp_path / 'n')

@@ -95,10 +95,11 @@ def test_plot_shows_models_errors_and_mce(results, tmp_path, monkeypatch):
     assert plots.draw(tmp_path / 'plot.png', values)
     monkeypatch.undo()
     [figure] = shown
-    bars, *grids = [axes for axes in figure.axes if axes.get_title() or axes.get_legend()]
+    bars, means, *grids = [axes for axes in figure.axes if axes.get_title() or axes.get_legend()]
     mce = values['models'][0]['mce']
     assert [text.get_text() for text in bars.get_legend().get_texts()] == [f'red: mCE {mce:.1f}', 'blue: mCE 100.0']
-    assert [axes.get_title() for axes in grids] == ['red', 'blue']
+    assert [axes.get_title() for axes in grids] == ['red', 'blue'] and means.get_title() == 'mCE'
+    assert [bar.patches[0].get_height() for bar in means.containers if hasattr(bar, 'patches')] == [mce, 100]
     heights = [bar.get_height() for bar in bars.containers[0]]
     assert heights == [values['models'][0]['corruptions'][name]['ce'] for name in metrics.COMMON]
     snow = grids[0].images[0].get_array()[metrics.COMMON.index('snow')]
@@ -141,7 +142,8 @@ def test_results_that_break_the_schema_are_not_written(results, tmp_path):
 def sets_of(**models):
     """Return results of models with clean images and one test set; top-1 errors by label."""
     def entry(error, **more):
-        return dict(images=10, top1_error=error, top5_error=error / 2, ece=1.0, predicted_among='all 1000 classes', **more)
+        return dict(images=10, top1_error=error, top5_error=error / 2, ece=1.0, predicted_among='all 1000 classes',
+                    **more)
     return dict(
         protocol=dict(name='imagenet-c', images='published', baseline='AlexNet', input_size=224, crop_pct=0.875),
         models=[dict(
