@@ -9,7 +9,8 @@ from timm.models import save_for_hf
 
 from timm_assemble.__main__ import main
 from timm_assemble.robustness import evaluate
-from timm_assemble.robustness.results.schema import check_results
+from timm_assemble.robustness.results.schema import SCHEMA, check_results
+from timm_assemble.robustness.statistics import bootstrap
 
 from ._samples import arguments, counting, model_names, noise, read_results, red_over_half, write_image
 
@@ -87,12 +88,27 @@ def test_wrong_callables_are_reported(two_classes, classify, message):
         evaluate(dict(mine=classify), clean=two_classes, input_size=32)
 
 
-def test_example_of_the_page_runs(tmp_path, monkeypatch):
+def test_examples_of_the_page_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for i in range(2):
         write_image(Path('validation') / 'xy'[i] / f'{i}.png', noise(np.random.RandomState(i), 30, 30))
     save_for_hf(timm.create_model('test_assemble_resnet', num_classes=2), 'trained', safe_serialization=True)
-    [example] = re.findall(r'```python\n(.*?)```', PAGE.read_text(encoding='utf-8'), re.DOTALL)
+    predictions, example = re.findall(r'```python\n(.*?)```', PAGE.read_text(encoding='utf-8'), re.DOTALL)
     names: dict = {}
     exec(example, names)
     assert [*names['results'].summary] == ['mine', 'flipped'] and names['results'].summary['flipped']['mean_error'] >= 0
+    monkeypatch.setattr(bootstrap, 'RESAMPLES', 9)
+    evaluate({'a': red_over_half}, generate='validation', corruptions=['fog'], input_size=32, keep_predictions=True,
+             output='robustness-output', identities=dict(a='1'))
+    capsys.readouterr()
+    exec(predictions, {})
+    assert 'x/0.png' in (out := capsys.readouterr().out) or 'y/1.png' in out or out == '[] []\n'
+
+
+def test_page_has_every_field_of_the_results():
+    page = PAGE.read_text(encoding='utf-8')
+    model = SCHEMA['properties']['models']['items']['properties']
+    statistics = model['statistics']['anyOf'][0]['properties']
+    fields = [*SCHEMA['properties'], *model, *statistics, *SCHEMA['properties']['protocol']['properties'],
+              *SCHEMA['properties']['comparisons']['items']['properties']]
+    assert not [name for name in fields if not re.search(rf'`(\w+\[\]\.)?{name}(\[\])?`', page)]

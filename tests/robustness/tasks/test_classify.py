@@ -9,7 +9,7 @@ from timm_assemble.robustness.tasks.classify import (
     calibration_bins, error_metrics, error_records, error_sums, metrics_of_error_sums,
 )
 
-from .. import _oracles as oracles
+from ... import _oracles as oracles
 
 
 def measure_errors(classify, batches, label_map=None):

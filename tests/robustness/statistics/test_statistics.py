@@ -10,8 +10,8 @@ from timm_assemble.robustness.statistics import bootstrap, comparison
 from timm_assemble.robustness.statistics.detection import detection_metrics
 from timm_assemble.robustness.tasks.calibration import calibrate, fit_temperature
 
-from .. import _oracles as oracles
-from ._samples import red_over_half
+from ... import _oracles as oracles
+from .._samples import red_over_half
 
 SCORES = st.lists(st.integers(0, 8), min_size=1, max_size=15)
 

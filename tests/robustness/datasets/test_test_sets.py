@@ -13,8 +13,8 @@ from timm_assemble.robustness.datasets.test_sets import MAPPINGS, known_test_set
 from timm_assemble.robustness.models import map_folders
 from timm_assemble.robustness.plan import Request, make_plan
 
-from .. import _oracles as oracles
-from ._samples import write_image
+from ... import _oracles as oracles
+from .._samples import write_image
 
 IMAGENET = synsets()
 NUMBER = {name: i for i, name in enumerate(IMAGENET)}

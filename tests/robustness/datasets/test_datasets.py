@@ -17,7 +17,7 @@ from timm_assemble.robustness.datasets.images import read_frames, read_image, tw
 from timm_assemble.robustness.datasets.protocols import Preprocessing
 from timm_assemble.robustness.tasks.measurements import ErrorTask, FlipTask, ShiftTask
 
-from ._samples import write_image, write_video
+from .._samples import write_image, write_video
 
 
 def noise(height, width, seed=0):

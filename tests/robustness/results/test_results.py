@@ -16,7 +16,7 @@ from timm_assemble.robustness.results.report import Results
 from timm_assemble.robustness.results.tables import Table, number
 from timm_assemble.robustness.tasks.cache import CachedResult
 
-from ._samples import WRONG, red_over_half
+from .._samples import WRONG, red_over_half
 
 
 def made_up(factor, clean=10.0):
