@@ -1,7 +1,8 @@
 """How fast is the robustness evaluation, beside timm's validate.py?
 
 ``TIMM_SCRIPTS=FOLDER python -m benchmarks.robustness``, with the folder of timm's scripts. Write JPEGs in ImageNet-C's
-layout, classify them by both with one model and batch size in this process, then time each corruption.
+layout, classify them by both with one model and batch size in this process, then time corruptions for one model and for
+three, and each corruption.
 """
 import copy
 import importlib.util
@@ -36,7 +37,7 @@ MODELS = {'test_assemble_resnet': 256, 'resnet18': 64}  # the first is nearly fr
 SIZE = 224
 GENERATED = 256
 SHARED = ('shot_noise', 'motion_blur', 'brightness')  # about as costly as the mean of all
-SHARED_IMAGES = 16
+SHARED_IMAGES = 8
 REFERENCE = 'assemble_resnet50 classifies it'
 
 
@@ -136,12 +137,13 @@ def generation_rows(args: Any) -> List[Dict[str, Any]]:
 
 def sharing_rows(folder: Path, args: Any) -> List[Dict[str, Any]]:
     """Time generated corruptions for one model and for three, which share each corrupted image."""
-    for i in range(SHARED_IMAGES):
+    images, corruptions = (2, SHARED[:1]) if args.short else (SHARED_IMAGES, SHARED)
+    for i in range(images):
         path = folder / 'clean' / f'class{i % 4}' / f'{i}.JPEG'
         path.parent.mkdir(parents=True, exist_ok=True)
         synthetic_image(GENERATED, i).save(path, quality=85)
     device = torch.device(args.device)
-    plan = make_plan(Request(generate=folder / 'clean', corruptions=SHARED))
+    plan = make_plan(Request(generate=folder / 'clean', corruptions=corruptions))
     [_, *tasks] = plan.tasks
     models = []
     for i in range(3):
@@ -156,7 +158,7 @@ def sharing_rows(folder: Path, args: Any) -> List[Dict[str, Any]]:
                 run_tasks(tasks, models[:count], TaskCache(Path(cache_folder)), Loading(BATCH_SIZE, 0, device))
         return call
     seconds = args.measure({'one model': case(1), 'three models': case(3)})
-    group = f'{SHARED_IMAGES} images of {GENERATED}, {", ".join(SHARED)} at 5 severities, test_assemble_resnet'
+    group = f'{images} images of {GENERATED}, {", ".join(corruptions)} at 5 severities, test_assemble_resnet'
     return [make_row(group, name, seconds, None if name == 'one model' else 'one model') for name in seconds]
 
 
