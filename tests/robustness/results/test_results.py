@@ -130,7 +130,7 @@ def test_schema_names_what_is_wrong(results, damage, message):
 
 def test_results_that_break_the_schema_are_not_written(results, tmp_path):
     assert [path.name for path in results.write(tmp_path)] == [
-        'results.json', 'results.csv', 'results.md', 'results.tex', 'results-imagenet.csv', 'red.json', 'blue.json',
+        'results.json', 'results.csv', 'results.md', 'results.tex', 'results-clean.csv', 'red.json', 'blue.json',
         'robustness.png']
     written = (tmp_path / 'results.json').read_text()
     assert json.loads(written) == json.loads(json.dumps(results.to_dict()))
@@ -147,7 +147,7 @@ def sets_of(**models):
     return dict(
         protocol=dict(name='imagenet-c', images='published', baseline='AlexNet', input_size=224, crop_pct=0.875),
         models=[dict(
-            label=label, architecture='resnet50', parameters=25557032, mean_error=40.0, mce=60.0, references={},
+            label=label, architecture='resnet50', num_classes=1000, parameters=25557032, mean_error=40.0, mce=60.0, references={},
             clean=dict(images=10, top1_error=clean, top5_error=clean / 2, ece=1.0),
             test_sets={'imagenet-sketch': entry(sketch, reference='clean', top1_diff=clean - sketch,
                                                 top5_diff=(clean - sketch) / 2)})

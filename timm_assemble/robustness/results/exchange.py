@@ -64,14 +64,15 @@ def timm_tables(values: Mapping[str, Any]) -> Dict[str, str]:
     Differences are to the clean images that the results name as the set's reference.
     """
     models, protocol = values['models'], values['protocol']
-    sets = {'imagenet': [model['clean'] for model in models]} if models[0]['clean'] else {}
+    own = 'imagenet' if all(model['num_classes'] in (1000, 1001) for model in models) else 'clean'
+    sets = {own: [model['clean'] for model in models]} if models[0]['clean'] else {}
     for group in ('references', 'test_sets'):
         sets.update({name: [model[group][name] for model in models] for name in models[0][group]})
     tables = {}
     for name, errors in sets.items():
         reference = errors[0].get('reference')
         ranked = _ranked(models, errors)
-        before = _ranked(models, sets['imagenet' if reference == 'clean' else reference]) if reference else []
+        before = _ranked(models, sets[own if reference == 'clean' else reference]) if reference else []
         lines = {}
         for model, entry in zip(models, errors):
             rank = ranked.index(model['label'])

@@ -86,8 +86,10 @@ SCHEMA: Dict[str, Any] = dict(
 
 def check_results(results: Any) -> None:
     """Check results against the schema; the ValueError names where they break it."""
-    import jsonschema
-
+    try:
+        import jsonschema
+    except ModuleNotFoundError as e:
+        raise ValueError(f"robustness needs {e.name}: pip install 'timm-assemble[robustness]'") from e
     try:
         jsonschema.validate(results, SCHEMA)
     except jsonschema.ValidationError as e:
