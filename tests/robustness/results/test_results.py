@@ -147,7 +147,8 @@ def sets_of(**models):
     return dict(
         protocol=dict(name='imagenet-c', images='published', baseline='AlexNet', input_size=224, crop_pct=0.875),
         models=[dict(
-            label=label, architecture='resnet50', num_classes=1000, parameters=25557032, mean_error=40.0, mce=60.0, references={},
+            label=label, architecture='resnet50', num_classes=1000, parameters=25557032, mean_error=40.0, mce=60.0,
+            references={},
             clean=dict(images=10, top1_error=clean, top5_error=clean / 2, ece=1.0),
             test_sets={'imagenet-sketch': entry(sketch, reference='clean', top1_diff=clean - sketch,
                                                 top5_diff=(clean - sketch) / 2)})
