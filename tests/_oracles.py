@@ -165,3 +165,36 @@ def calibration_error(confidences, hits, bins: int) -> float:
             accuracy = sum(hits[i] for i in inside) / len(inside)
             total += len(inside) / len(confidences) * abs(confidence - accuracy)
     return total
+
+
+def top5_distance(first, second):
+    """Return the top-5 distance of two rankings of all classes, counted as the paper's double sum."""
+    total = 0
+    for i in range(1, 6):
+        rank = list(second).index(first[i - 1]) + 1
+        for j in range(min(i, rank) + 1, max(i, rank) + 1):
+            total += 1 <= j - 1 <= 5
+    return total
+
+
+def detection(inside, outside):
+    """Return AUROC, AUPR with the others as positives, and FPR at 95 % true positives, in percent, by counting."""
+    auroc = np.mean([1.0 if a > b else 0.5 if a == b else 0.0 for a in inside for b in outside])
+    thresholds = sorted({*inside, *outside}, reverse=True)
+    fpr95 = next(np.mean([b >= t for b in outside]) for t in thresholds if np.mean([a >= t for a in inside]) >= 0.95)
+    precision_sum, before = 0.0, 0.0
+    for t in sorted(thresholds):  # the lowest scores are found first
+        found = sum(b <= t for b in outside)
+        recall = found / len(outside)
+        precision_sum += (recall - before) * found / (found + sum(a <= t for a in inside))
+        before = recall
+    return 100 * float(auroc), 100 * precision_sum, 100 * float(fpr95)
+
+
+def mcnemar(first, second):
+    """Return the exact two-sided p-value: twice the smaller tail of a fair coin."""
+    from math import comb
+    b = sum(x and not y for x, y in zip(first, second))
+    c = sum(y and not x for x, y in zip(first, second))
+    tail = sum(comb(b + c, k) for k in range(min(b, c) + 1)) / 2 ** (b + c)
+    return min(1.0, 2 * tail)

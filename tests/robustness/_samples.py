@@ -86,13 +86,22 @@ def read_results(output):
     return results
 
 
-def error_of(capsys, *args):
-    """Run a command that fails, and return its one line."""
+def cached_records(folder):
+    """Return the arrays of every cached result, without what two runs may differ in."""
+    found = {}
+    for path in folder.glob('[!.]*.npz'):
+        with np.load(path) as file:
+            found[path.name] = {name: file[name].tolist() for name in file.files if name != 'about'}
+    return found
+
+
+def error_of(capsys, *args, printed=False):
+    """Run a command that fails, and return its one line; ``printed`` says whether it printed results before."""
     try:
         status = main([*map(str, args)])
     except SystemExit as e:  # argparse's
         status = e.code
     out, err = capsys.readouterr()
     line = err.replace('\r', '\n').splitlines()[-1]  # after the progress bar, if there was one
-    assert status == 2 and not out and line.startswith('timm-assemble') and 'Traceback' not in err
+    assert status == 2 and bool(out) == printed and line.startswith('timm-assemble') and 'Traceback' not in err
     return line

@@ -1,6 +1,5 @@
 """``timm-assemble robustness``: options, folders, files and models do not fit."""
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from ._samples import arguments, error_of, read_results
 
 
 @pytest.mark.parametrize('options, message', [
-    ((), '--imagenet-c must be given, or --imagenet-p, --generate or --clean'),
+    ((), '--imagenet-c must be given, or --imagenet-p, --generate, --clean or --test-sets'),
     (('--generate', 'clean', '--clean', 'clean'), '--generate corrupts clean images, and takes neither --imagenet-c'),
     (('--imagenet-c', 'c', '--protocol', 'assemble'), '--protocol must be imagenet-c for published images'),
     (('--imagenet-c', 'c', '--corruptions', 'spatter'), 'lacks spatter; --corruptions names those'),
@@ -95,26 +94,32 @@ def test_all_missing_and_differing_folders_are_named(samples, capsys, tmp_path):
     assert read_results(tmp_path / 'o')['models'][0]['mce'] is None
 
 
-def test_unreadable_image_is_named_and_the_rest_is_cached(samples, capsys, tmp_path):
+def test_unreadable_image_is_left_out_of_every_condition(samples, capsys, tmp_path):
     tree = tmp_path / 'c'
     for name in ('frost', 'fog'):
         shutil.copytree(samples / 'c' / name, tree / name)
-    options = ('--corruptions', 'frost', 'fog', '--output', tmp_path / 'o')
+    options = ('--corruptions', 'frost', 'fog', '--output', tmp_path / 'o', '--cache', tmp_path / 'cache')
     a = arguments(samples, '--imagenet-c', tree, *options, models='a')
     path = tree / 'frost' / '2' / 'y' / '0.JPEG'
     content = path.read_bytes()
-    path.write_bytes(b'not an image' * 9)
-    assert f'1 of the files cannot be read, and their folders were skipped: {path} (' in error_of(capsys, *a)
-    times = {f: f.stat().st_mtime_ns for f in (tmp_path / 'o' / 'cache').iterdir()}
-    assert len(times) == 9
+    path.write_bytes(b'x' * len(content))  # of the same size: the fingerprint is the same
+    assert f'1 of the files cannot be read: {path} (' in error_of(capsys, *a, '--strict')
+    assert not [*tmp_path.rglob('*.npz')] and not (tmp_path / 'o' / 'results.json').exists()
+    line = error_of(capsys, *a, printed=True)
+    assert f'1 of the files cannot be read, and are left out of every condition: {path} (' in line
+    results = read_results(tmp_path / 'o')
+    [named] = results['unreadable']
+    assert named['path'] == str(path) and 'cannot identify' in named['reason'] and named['tasks'] == 10
+    assert {entry['images'] for name in ('frost', 'fog') for entry in
+            results['models'][0]['corruptions'][name]['severities'].values()} == {2}
+    times = {f: f.stat().st_mtime_ns for f in (tmp_path / 'cache').iterdir()}
+    assert len(times) == 10
+    error_of(capsys, *a, printed=True)
+    assert {f: f.stat().st_mtime_ns for f in (tmp_path / 'cache').iterdir()} == times
     path.write_bytes(content)
-    for file in times:
-        old = json.loads(file.read_text())
-        file.write_text(json.dumps(dict(old, versions=dict(old['versions'], torch='1.0'))))
-        times[file] = file.stat().st_mtime_ns
     assert main(a) == 0
-    assert {f: f.stat().st_mtime_ns for f in times} == times
-    assert 'some results were cached earlier, with torch 1.0' in read_results(tmp_path / 'o')['notes']
+    assert sum(f.stat().st_mtime_ns != time for f, time in times.items()) == 1
+    assert read_results(tmp_path / 'o')['models'][0]['corruptions']['fog']['severities']['1']['images'] == 3
 
 
 @pytest.mark.parametrize('module', ['torchmetrics', 'imagecorruptions'])

@@ -9,7 +9,8 @@ from timm.models import save_for_hf
 
 from timm_assemble.__main__ import main
 from timm_assemble.robustness import evaluate
-from timm_assemble.robustness.results.schema import check_results
+from timm_assemble.robustness.results.schema import SCHEMA, check_results
+from timm_assemble.robustness.statistics import bootstrap
 
 from ._samples import arguments, counting, model_names, noise, read_results, red_over_half, write_image
 
@@ -47,25 +48,33 @@ def test_without_output_nothing_is_written(two_classes, tmp_path, monkeypatch):
 
 def test_callables_are_cached_under_the_identity_that_is_given(two_classes, tmp_path):
     counts = []
-    options = dict(clean=two_classes, input_size=32, output=tmp_path)
+    options = dict(clean=two_classes, input_size=32, output=tmp_path / 'output')
     with pytest.raises(ValueError, match='identities must say which weights red has, because `output` caches results'):
         evaluate({'red': red_over_half}, **options)
     for identity, batches in (('weights 1', [1, 4]), ('weights 1', [1]), ('weights 2', [1, 4])):
         counts.clear()
+        options.update(output=tmp_path / identity, cache=tmp_path / 'cache')
         results = evaluate({'red': counting(counts)}, identities=dict(red=identity), **options)
         assert counts == batches and results.summary['red']['top1'] == 25
-    assert read_results(tmp_path)['models'][0]['source'] == 'callable weights 2'
-    assert (tmp_path / 'results.csv').read_text() == results.csv()
+    assert read_results(tmp_path / 'weights 2')['models'][0]['source'] == 'callable weights 2'
+    assert (tmp_path / 'weights 2' / 'results.csv').read_text() == results.csv()
+    before = (tmp_path / 'weights 2' / 'results.json').read_bytes()
+    options.update(output=tmp_path / 'weights 2')
+    with pytest.raises(ValueError, match=r'output must not have results of another .* \(protocol imagenet-c, red\)'):
+        evaluate({'red': counting(counts)}, identities=dict(red='weights 3'), **options)
+    assert (tmp_path / 'weights 2' / 'results.json').read_bytes() == before
 
 
 @pytest.mark.parametrize('options, message', [
     (dict(batch_size=0), 'batch_size must be 1 or more, got 0'), (dict(shift=-1), 'shift must be 1 or more, got -1'),
     (dict(identities=dict(blue='1')), r"identities must be of callables, \['red'\] here, got \['blue'\]"),
+    (dict(models=dict(red=red_over_half, blue=red_over_half), identities=dict(red='1', blue='1')),
+     "identities must be distinct, got {'red': '1', 'blue': '1'}"),
     (dict(protocol='mine'), "protocol must be one of .* got 'mine'"), (dict(clean=None), 'imagenet_c must be given'),
 ])
 def test_wrong_arguments_name_the_parameter(two_classes, options, message):
     with pytest.raises(ValueError, match=message):
-        evaluate({'red': red_over_half}, **{**dict(clean=two_classes), **options})
+        evaluate(**{**dict(models={'red': red_over_half}, clean=two_classes), **options})
 
 
 @pytest.mark.parametrize('classify, message', [
@@ -79,12 +88,27 @@ def test_wrong_callables_are_reported(two_classes, classify, message):
         evaluate(dict(mine=classify), clean=two_classes, input_size=32)
 
 
-def test_example_of_the_page_runs(tmp_path, monkeypatch):
+def test_examples_of_the_page_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for i in range(2):
         write_image(Path('validation') / 'xy'[i] / f'{i}.png', noise(np.random.RandomState(i), 30, 30))
     save_for_hf(timm.create_model('test_assemble_resnet', num_classes=2), 'trained', safe_serialization=True)
-    [example] = re.findall(r'```python\n(.*?)```', PAGE.read_text(encoding='utf-8'), re.DOTALL)
+    predictions, example = re.findall(r'```python\n(.*?)```', PAGE.read_text(encoding='utf-8'), re.DOTALL)
     names: dict = {}
     exec(example, names)
     assert [*names['results'].summary] == ['mine', 'flipped'] and names['results'].summary['flipped']['mean_error'] >= 0
+    monkeypatch.setattr(bootstrap, 'RESAMPLES', 9)
+    evaluate({'a': red_over_half}, generate='validation', corruptions=['fog'], input_size=32, keep_predictions=True,
+             output='robustness-output', identities=dict(a='1'))
+    capsys.readouterr()
+    exec(predictions, {})
+    assert 'x/0.png' in (out := capsys.readouterr().out) or 'y/1.png' in out or out == '[] []\n'
+
+
+def test_page_has_every_field_of_the_results():
+    page = PAGE.read_text(encoding='utf-8')
+    model = SCHEMA['properties']['models']['items']['properties']
+    statistics = model['statistics']['anyOf'][0]['properties']
+    fields = [*SCHEMA['properties'], *model, *statistics, *SCHEMA['properties']['protocol']['properties'],
+              *SCHEMA['properties']['comparisons']['items']['properties']]
+    assert not [name for name in fields if not re.search(rf'`(\w+\[\]\.)?{name}(\[\])?`', page)]

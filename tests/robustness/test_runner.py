@@ -2,14 +2,19 @@
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from timm_assemble.robustness.datasets.files import Unreadable
+from timm_assemble.robustness.datasets.test_sets import LabelMap
 from timm_assemble.robustness.metrics import ALEXNET_FLIP_RATE
 from timm_assemble.robustness.plan import Request, make_plan
 from timm_assemble.robustness.runner import Loading, run_tasks
+from timm_assemble.robustness.tasks import measurements
 from timm_assemble.robustness.tasks.cache import TaskCache
+from timm_assemble.robustness.tasks.exclusion import leave_out
 from timm_assemble.robustness.tasks.task import Classifier
 
 from ._samples import counting, red_over_half, write_image, write_video
@@ -35,7 +40,8 @@ def test_sequences_are_batched_without_mixing_their_frames(tmp_path):
         assert counts == batches * 10
         for task, metrics, *_ in cache.collect(plan.tasks, model):
             flips = 1 if task.name in ('gaussian_noise', 'shot_noise') else 2
-            assert metrics == dict(sequences=2, flips=flips, pairs=5)
+            # two classes that swap their ranks are a distance of 2
+            assert metrics == dict(sequences=2, flips=flips, pairs=5, top5_distance=2 * flips)
     (root / 'tilt' / 'b' / '1.mp4').unlink()
     with pytest.raises(ValueError, match=r'same number of videos .* tilt has 1'):
         make_plan(Request(imagenet_p=root))
@@ -47,21 +53,37 @@ def test_finished_tasks_are_cached_for_their_model(tree, tmp_path):
     model = Classifier('red', counting(counts), dict(made_by='red'))
     with pytest.raises(ValueError, match='lacks fog/1'):
         cache.collect(plan.tasks, model)
-    for other, measured in ((model, 5), (model, 0), (replace(model, identity=dict(made_by='green')), 5),
-                            (replace(model, class_map=[1, 0]), 5)):
+    swapped = replace(model, label_map=lambda *_: LabelMap(((1,), (0,))))
+    for other, measured in ((model, 5), (model, 0), (replace(model, identity=dict(made_by='green')), 5), (swapped, 5)):
         counts.clear()
-        assert run_tasks(plan.tasks, [other], cache, LOADING) == [] and counts == [4] * measured
-        assert len(cache.collect(plan.tasks, other)) == 5
+        run_tasks(plan.tasks, [other], cache, LOADING)
+        assert counts == [4] * measured and len(cache.collect(plan.tasks, other)) == 5
 
 
-def test_unreadable_clean_image_skips_all_corruptions_generated_from_it(tmp_path):
-    write_image(tmp_path / 'clean' / 'a' / '0.png', Image.new('RGB', (64, 64)))
+def test_unreadable_clean_image_is_left_out_of_all_corruptions(tmp_path):
+    for i in range(3):
+        write_image(tmp_path / 'clean' / 'a' / f'{i}.png', Image.new('RGB', (64, 64)))
     (tmp_path / 'clean' / 'a' / '1.png').write_bytes(b'not an image')
     plan = make_plan(Request(generate=tmp_path / 'clean', input_size=32))
     assert len(plan.tasks) == 1 + 19 * 5 and plan.complete
-    cache = TaskCache(tmp_path / 'cache')
-    unreadable = run_tasks(plan.tasks, [Classifier('red', red_over_half, {})], cache, LOADING)
-    assert [file.path.name for file in unreadable] == ['1.png'] and not [*cache.folder.iterdir()]
+    cache, model = TaskCache(tmp_path / 'cache'), Classifier('red', red_over_half, {})
+    run_tasks(plan.tasks, [model], cache, LOADING)
+    [(_, results)], files = leave_out([(model, cache.collect(plan.tasks, model))])
+    assert [(file['path'], file['tasks']) for file in files] == [(str(tmp_path / 'clean' / 'a' / '1.png'), 96)]
+    assert all(result.metrics['images'] == 2 and result.records['item'].tolist() == [0, 2] for result in results)
+
+
+def test_corruptions_are_generated_once_for_all_models(tmp_path, monkeypatch):
+    write_image(tmp_path / 'clean' / 'a' / '0.png', Image.new('RGB', (64, 64)))
+    write_image(tmp_path / 'clean' / 'b' / '1.png', Image.new('RGB', (64, 64)))
+    plan = make_plan(Request(generate=tmp_path / 'clean', input_size=32))
+    made = []
+    monkeypatch.setattr(measurements, 'corrupt', lambda image, *args: (made.append(args), image)[1])
+    for models in (1, 3):
+        made.clear()
+        run_tasks(plan.tasks, [Classifier(str(i), red_over_half, dict(i=i, of=models)) for i in range(models)],
+                  TaskCache(tmp_path / 'cache'), LOADING)
+        assert len(made) == len({*made}) == 2 * 19 * 5
 
 
 def test_identity_covers_all_that_decides_the_metrics(tree, tmp_path):
@@ -81,8 +103,7 @@ def test_identity_covers_all_that_decides_the_metrics(tree, tmp_path):
 
 
 @pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
-def test_batches_held_for_the_next_model_hold_no_files_open(tmp_path):
-    """A thousand batches from workers would be two thousand open files."""
+def test_workers_hold_no_files_open(tmp_path):
     for i in range(20):
         write_image(tmp_path / 'clean' / 'a' / f'{i}.png', Image.new('RGB', (256, 256), (12 * i, 0, 0)))
     plan = make_plan(Request(clean=tmp_path / 'clean', input_size=32))
@@ -93,7 +114,7 @@ def test_batches_held_for_the_next_model_hold_no_files_open(tmp_path):
         return red_over_half(images)
     models = [Classifier(name, classify, dict(made_by=name)) for name in ('red', 'same')]
     before, cache = len(os.listdir('/proc/self/fd')), TaskCache(tmp_path / 'cache')
-    assert run_tasks(plan.tasks, models, cache, LOADING._replace(batch_size=1, workers=1)) == []
+    run_tasks(plan.tasks, models, cache, LOADING._replace(batch_size=1, workers=1))
     assert len(opened) == 40 and max(opened) - before < 20
     for model in models:
         [result] = cache.collect(plan.tasks, model)
@@ -111,10 +132,18 @@ def test_too_large_batch_is_reported(tree, tmp_path):
 def test_damaged_cached_result_counts_as_missing(tree, tmp_path):
     [task, *_] = make_plan(Request(imagenet_c=tree)).tasks
     model, cache = Classifier('red', red_over_half, dict(a=(1, 2))), TaskCache(tmp_path)
-    cache.put(task, model, dict(n=1), 0.5)
-    assert cache.get(task, model) == (task, dict(n=1), 0.5, {})
+    records = dict(item=np.array([0, 2]), hit1=np.array([True, False]), hit5=np.array([True, True]),
+                   confidence=np.array([0.5, 0.75], np.float32))
+    cache.put(task, model, records, [Unreadable(task.folder / 'a' / '1.JPEG', 1, 'why')], 0.5)
+    got = cache.get(task, model)
+    assert got.metrics == dict(images=2, wrong_top1=1, wrong_top5=0, ece=pytest.approx(62.5)) and got.seconds == 0.5
+    assert got.unreadable == (Unreadable(task.folder / 'a' / '1.JPEG', 1, 'why'),)
+    assert {name: values.tolist() for name, values in got.records.items()} == {
+        name: values.tolist() for name, values in records.items()}
     [path] = tmp_path.iterdir()
-    whole = path.read_text()
-    for damaged in ('', whole[:-20], '[]', whole.replace('[\n', '[3,\n')):
-        path.write_text(damaged)
+    whole = path.read_bytes()
+    for damaged in (b'', whole[:-20], b'[]', whole[:75] + b'xxxx' + whole[79:]):
+        path.write_bytes(damaged)
         assert cache.get(task, model) is None
+    path.write_bytes(whole)
+    assert cache.get(task, replace(model, identity=dict(a=(1, 3)))) is None and cache.get(task, model)

@@ -4,8 +4,18 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Tuple
 
 from .arguments import non_negative, positive
+
+
+def _folder(text: str) -> Tuple[str, Path]:
+    """Parse ``NAME=DIR``."""
+    name, equals, folder = text.partition('=')
+    if not (name and equals and folder):
+        raise argparse.ArgumentTypeError(f'must be NAME=DIR, got {text!r}')
+    return name, Path(folder)
+
 
 HELP = 'mCE, mFR, calibration and shift consistency of any models of timm'
 PARAMETERS = {'model': 'MODEL'}  # what loading calls one of them
@@ -17,17 +27,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'results.json, results.csv and robustness.png. Finished tasks are cached: the same command continues where it '
         'stopped.')
     add = parser.add_argument
-    add('models', nargs='+', metavar='MODEL',
-        help='name that timm has weights for, hf-hub:USER/NAME, local-dir:FOLDER (LABEL=hf-hub:... gives a label), or '
-             'NAME=CHECKPOINT')
+    add('models', nargs='*', metavar='MODEL',
+        help='name that timm has weights for, hf-hub:USER/NAME, local-dir:FOLDER, or NAME=CHECKPOINT; LABEL= before '
+             'the last three gives a label')
+    add('--merge', nargs='+', default=[], metavar='DIR',
+        help='outputs of finished runs, whose models come into one table and plot; nothing is measured')
     data = parser.add_argument_group('images, one or more')
     data.add_argument('--imagenet-c', type=Path, metavar='DIR', help='corruption/severity/class/*.JPEG, as published')
     data.add_argument('--imagenet-p', type=Path, metavar='DIR', help='perturbation/class/*.mp4, as published')
     data.add_argument('--generate', type=Path, metavar='DIR',
                       help='class/*: clean images, whose corruptions are generated on the fly')
     data.add_argument('--clean', type=Path, metavar='DIR', help='class/*: the clean images of --imagenet-c')
-    add('--protocol', choices=('imagenet-c', 'assemble'),
-        help='15 corruptions at 224, or 19 at 256 (default: imagenet-c; with --generate assemble)')
+    data.add_argument('--test-sets', type=_folder, nargs='+', default=[], metavar='NAME=DIR',
+                      help='other images of the classes: imagenet-a, imagenet-r, imagenet-sketch, '
+                           'imagenetv2-matched-frequency, objectnet, or any name')
+    data.add_argument('--ood', type=_folder, nargs='+', default=[], metavar='NAME=DIR',
+                      help='images of none of the classes, to tell from the clean ones: imagenet-o, or any name')
+    add('--protocol', choices=('imagenet-c', 'assemble', 'imagenet-c-bar', 'imagenet-3dcc'),
+        help='15 corruptions at 224, 19 at 256, or the trees of this name for --imagenet-c (default: imagenet-c; with '
+             '--generate assemble)')
     add('--baseline', metavar='MODEL',
         help='the one of the models, or one more, that errors are relative to (default: AlexNet on ImageNet, else '
              'none)')
@@ -37,6 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('--seed', type=int, help='of generated corruptions and crops (default: 0)')
     add('--output', type=Path, default=Path('robustness-output'), metavar='DIR',
         help='folder for results and the cache (default: robustness-output)')
+    add('--cache', type=Path, metavar='DIR',
+        help='folder of finished tasks, which several outputs may share (default: cache in --output)')
+    add('--keep-predictions', action='store_true',
+        help='write the predictions of every image, intervals of all metrics, comparisons of models, temperature '
+             'scaling and accuracy by class')
+    add('--strict', action='store_true',
+        help='read every file first, and end if one cannot be read (default: leave it out of every condition)')
     add('--batch-size', type=positive, default=64, metavar='N', help='images per batch (default: 64)')
     workers = min(4, os.cpu_count() or 1)
     add('--workers', type=non_negative, default=workers, metavar='N',
@@ -46,11 +71,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..robustness import evaluate
+    from ..robustness import evaluate, merge
     from ..utils.distributed import Ranks
 
-    options = {key: value for key, value in vars(args).items() if key not in ('command', 'options', 'passed')}
-    results = evaluate(**options, progress=True, command=shlex.join(['timm-assemble', *sys.argv[1:]]))
+    command = shlex.join(['timm-assemble', *sys.argv[1:]])
+    if args.merge:
+        if args.models:
+            raise ValueError('merge takes finished runs, and no `models`')
+        merged = merge(args.merge, command)
+        merged.write(args.output)
+        print(f'{merged.tables()}\n\nwritten: {args.output}: {", ".join(sorted(os.listdir(args.output)))}')
+        return
+    if not args.models:
+        raise ValueError('models must be at least one, or `merge` given')
+    options = {key: value for key, value in vars(args).items() if key not in ('command', 'options', 'passed', 'merge')}
+    for name in ('test_sets', 'ood'):
+        if len(dict(options[name])) < len(options[name]):
+            raise ValueError(f'{name} must have distinct names, got {", ".join(name for name, _ in options[name])}')
+        options[name] = dict(options[name])
+    results = evaluate(**options, progress=True, command=command)
     if Ranks().rank == 0:
-        plot = ', robustness.png' if (args.output / 'robustness.png').exists() else ''
-        print(f'{results.tables()}\n\nwritten: {args.output / "results.json"}, results.csv{plot}')
+        print(f'{results.tables()}\n\nwritten: {args.output}: {", ".join(sorted(os.listdir(args.output)))}')
+    if results.unreadable:
+        files = [f'{file["path"]} ({file["reason"]})' for file in results.unreadable]
+        raise ValueError(f'{len(files)} of the files cannot be read, and are left out of every condition: '
+                         f'{", ".join(files[:3])}{", ..." if len(files) > 3 else ""}; the results are of the others')

@@ -1,7 +1,7 @@
 """Load a trained model of any source.
 
 A source is timm's name of a model with pretrained weights, ``hf-hub:USER/NAME``, ``local-dir:FOLDER``, or
-``NAME=CHECKPOINT``. ``LABEL=`` may precede the two in the middle.
+``NAME=CHECKPOINT``. ``LABEL=`` may precede the last three.
 """
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,9 @@ def split_source(model: str) -> Tuple[str, str, str]:
         return model, model, ''
     if not head or not tail:
         raise ValueError(f'model must be a name, hf-hub:, local-dir: or NAME=CHECKPOINT, got {model!r}')
+    name, again, checkpoint = tail.partition('=')
+    if again and checkpoint and timm.is_model(name) and not Path(tail).exists():
+        return head, name, checkpoint
     return (head, tail, '') if tail.startswith(SCHEMES) else (f'{head}={Path(tail).name}', head, tail)
 
 

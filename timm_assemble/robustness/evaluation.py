@@ -1,4 +1,6 @@
 """The library's entry: measure models and return the results."""
+import hashlib
+import json
 import os
 import sys
 import tempfile
@@ -7,19 +9,25 @@ from contextlib import ExitStack
 from datetime import datetime, timezone
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Dict, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Union
 
 import torch
 from timm.data import ImageNetInfo
-from tqdm import tqdm
 
 from ..utils.distributed import Ranks
+from .datasets.files import Unreadable
 from .models import Model, label_models, load_classifier
 from .plan import Plan, Request, make_plan
+from .progress import Progress, image_bar
+from .results.publish import check_output
 from .results.report import Results
-from .results.summary import assemble
-from .runner import Loading, run_tasks
+from .results.statistics import add_statistics
+from .results.summary import assemble, baseline_of
+from .runner import Loading, check_files, run_tasks
+from .statistics.detection import with_detection
 from .tasks.cache import TaskCache
+from .tasks.exclusion import leave_out
+from .tasks.task import Classifier
 
 __all__ = ['evaluate']
 
@@ -52,6 +60,8 @@ def _check_identities(labelled: Mapping[str, Model], identities: Mapping[str, st
     unknown = [label for label in identities if label not in callables]
     if unknown:
         raise ValueError(f'identities must be of callables, {callables or "none"} here, got {unknown}')
+    if len({*identities.values()}) < len(identities):
+        raise ValueError(f'identities must be distinct, got {dict(identities)}')
     missing = [label for label in callables if label not in identities]
     if cached and missing:
         raise ValueError(f'identities must say which weights {", ".join(missing)} has, because `output` caches results')
@@ -60,9 +70,30 @@ def _check_identities(labelled: Mapping[str, Model], identities: Mapping[str, st
 def _versions(plan: Plan) -> Dict[str, str]:
     from .. import __version__
 
-    packages = ['timm', 'torch', 'torchmetrics', 'pillow', *(['av'] if plan.of_group('perturbation') else [])]
+    packages = ['timm', 'torch', 'torchmetrics', 'pillow', *(['av'] if plan.of_group('perturbation') else []),
+                *(['scikit-learn'] if plan.request.ood else []), *(['scipy'] if plan.request.keep_predictions else [])]
     return {'timm_assemble': __version__, 'python': sys.version.split()[0],
             **{name: metadata.version(name) for name in packages}, **plan.libraries}
+
+
+def _unreadable_line(files: Sequence[Mapping[str, Any]]) -> str:
+    listed = ', '.join(f'{file["path"]} ({file["reason"]})' for file in files[:3])
+    return f'{len(files)} of the files cannot be read: {listed}{", ..." if len(files) > 3 else ""}'
+
+
+def _raise_on_unreadable(files: Sequence[Unreadable]) -> None:
+    named = [dict(path=file.path, reason=file.reason) for file in dict.fromkeys(files)]
+    if named:
+        raise ValueError(_unreadable_line(named))
+
+
+def _measurement(plan: Plan, models: Sequence[Classifier], baseline: Optional[str], cache: TaskCache) -> str:
+    """Return a fingerprint of all that decides the results."""
+    digest = hashlib.sha256(json.dumps(baseline).encode())
+    for model in models:
+        for task in plan.tasks:
+            digest.update(json.dumps([model.label, cache.identity(task, model)], sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def evaluate(
@@ -72,13 +103,18 @@ def evaluate(
         imagenet_p: Optional[PathLike] = None,
         generate: Optional[PathLike] = None,
         clean: Optional[PathLike] = None,
+        test_sets: Optional[Mapping[str, PathLike]] = None,
+        ood: Optional[Mapping[str, PathLike]] = None,
         protocol: Optional[str] = None,
         baseline: Optional[str] = None,
         corruptions: Optional[Sequence[str]] = None,
         input_size: Optional[int] = None,
         shift: Optional[int] = None,
         seed: Optional[int] = None,
+        keep_predictions: bool = False,
+        strict: bool = False,
         output: Optional[PathLike] = None,
+        cache: Optional[PathLike] = None,
         identities: Optional[Mapping[str, str]] = None,
         batch_size: int = 64,
         workers: int = 0,
@@ -100,15 +136,25 @@ def evaluate(
         imagenet_p: Folder ``perturbation/class/*.mp4``.
         generate: Folder ``class/*`` of clean images, whose corruptions are generated on the fly.
         clean: Folder ``class/*`` of the clean images of ``imagenet_c``.
-        protocol: ``'imagenet-c'``, 15 corruptions at 224, or ``'assemble'``, 19 at 256, the default with ``generate``.
+        test_sets: Name to folder of other images of the models' classes. ``imagenet-a``, ``imagenet-r``,
+            ``imagenet-sketch``, ``objectnet`` and names that begin with ``imagenetv2`` are measured as published.
+        ood: Name to folder ``any/*`` of images of none of the models' classes, which are told from the clean ones;
+            ``imagenet-o`` is measured as published.
+        protocol: ``'imagenet-c'``, 15 corruptions at 224, ``'assemble'``, 19 at 256, the default with ``generate``, or
+            ``'imagenet-c-bar'`` and ``'imagenet-3dcc'``, whose trees ``imagenet_c`` is.
         baseline: Label or name of the model that errors are relative to, one of ``models`` or one more. The default is
             AlexNet on ImageNet's classes, else none.
         corruptions: Measure only these; then there is no mCE.
         input_size: Side in pixels of the models' input; the protocol's if None.
         shift: Measure shift consistency, of crops at most this many pixels apart.
         seed: Of generated corruptions and crops; 0 if None.
-        output: Folder for results.json, results.csv, robustness.png and the cache. The same call continues where it
-            stopped. Without it nothing is written, and nothing is cached.
+        keep_predictions: Write the predictions of every image, and compute statistics of them: intervals of every
+            metric, comparisons of models, temperature scaling, accuracy by class.
+        strict: Read every file before any work, and raise a ValueError if one cannot be read. Otherwise such a file is
+            left out of every condition alike, and the results name it.
+        output: Folder for the results and the cache. The same call continues where it stopped; results of another
+            measurement are never overwritten. Without it nothing is written, and nothing is cached.
+        cache: Folder of the cache, which several outputs may share; ``cache`` in ``output`` if None.
         identities: Label of a callable to a text that says which weights it has: a checkpoint's checksum, for example.
             ``output`` requires it, because a cached result is reused for the same identity.
         batch_size: Images per batch.
@@ -119,24 +165,28 @@ def evaluate(
         command: What results.json says was called.
 
     Raises:
-        ValueError: An argument is wrong, a folder or model does not fit, a file cannot be read, or a package of the
-            extra ``robustness`` is missing.
+        ValueError: An argument is wrong, a folder or model does not fit, or a package of the extra ``robustness`` is
+            missing.
     """
     for name, value, least in (
             ('input_size', input_size, 1), ('shift', shift, 1), ('batch_size', batch_size, 1), ('workers', workers, 0)):
         if value is not None and value < least:
             raise ValueError(f'{name} must be {least} or more, got {value}')
     _check_packages('torchmetrics', *(['imagecorruptions'] if generate else []), *(['av'] if imagenet_p else []),
+                    *(['sklearn'] if ood else []), *(['scipy'] if keep_predictions else []),
                     *(['matplotlib', 'jsonschema'] if output else []))
     if seed is not None and not (generate or shift):
         warnings.warn('seed has no effect: without `generate` and `shift` nothing is random', stacklevel=2)
     if baseline and not (imagenet_c or imagenet_p or generate):
         warnings.warn('baseline has no effect but being measured too: without `imagenet_c`, `imagenet_p` and '
                       '`generate` nothing is relative to it', stacklevel=2)
+    if cache and not output:
+        raise ValueError('cache needs `output`: without it nothing is cached')
     imagenet_c, imagenet_p, generate, clean = (
         None if folder is None else Path(folder) for folder in (imagenet_c, imagenet_p, generate, clean))
-    plan = make_plan(Request(
-        imagenet_c, imagenet_p, generate, clean, protocol, corruptions, input_size, shift, seed or 0))
+    sets, others = ({name: Path(folder) for name, folder in (folders or {}).items()} for folders in (test_sets, ood))
+    plan = make_plan(Request(imagenet_c, imagenet_p, generate, clean, protocol, corruptions, input_size, shift,
+                             seed or 0, sets, others, keep_predictions))
     labelled, baseline = label_models(models, baseline)
     identities = identities or {}
     _check_identities(labelled, identities, output is not None)
@@ -144,35 +194,40 @@ def evaluate(
     classifiers = [load_classifier(label, model, plan, device, amp, identities.get(label))
                    for label, model in labelled.items()]
     precision = 'float32' if not amp else 'float16' if device.type == 'cuda' else 'bfloat16'
+    loading = Loading(batch_size, workers, device)
     with ExitStack() as stack:
         ranks = stack.enter_context(Ranks())
         folder = Path(output or ranks.from_first(lambda: stack.enter_context(tempfile.TemporaryDirectory())))
-        cache = TaskCache(folder / 'cache', precision, _versions(plan))
-        bar = stack.enter_context(tqdm(
-            total=len(ranks.own(plan.tasks)) * len(classifiers), unit='task', disable=not progress or ranks.rank > 0,
-            dynamic_ncols=True))
-        failed = run_tasks(plan.tasks, classifiers, cache, Loading(batch_size, workers, device), ranks, bar)
-        files = [f'{file.path} ({file.reason})' for file in dict.fromkeys(failed)]
-        if files:
-            raise ValueError(
-                f'{len(files)} of the files cannot be read, and their folders were skipped: '
-                f'{", ".join(files[:3])}{", ..." if len(files) > 3 else ""}; '
-                f'{f"the rest is cached in {folder}" if output else "with `output` the rest is cached"}')
-        measured = [(model, cache.collect(plan.tasks, model)) for model in classifiers]
+        store = TaskCache(Path(cache or folder / 'cache'), precision, _versions(plan))
+        measurement = _measurement(plan, classifiers, baseline, store)
+        ranks.from_first(lambda: check_output(folder, measurement))
+        if strict:
+            _raise_on_unreadable(check_files(plan.tasks, loading, ranks))
+        bar = stack.enter_context(image_bar(disable=not progress or ranks.rank > 0))
+        run_tasks(plan.tasks, classifiers, store, loading, ranks, Progress(workers, bar))
+        ranks.barrier()
+        measured, unreadable = leave_out([(model, store.collect(plan.tasks, model)) for model in classifiers])
+        measured = [(model, [*with_detection(results)]) for model, results in measured]
         ranks.barrier()  # before the temporary folder goes
 
     # sequences need no classes, but flips of models with other classes do not compare with AlexNet's
     imagenet = set(plan.classes) == set(ImageNetInfo('imagenet-1k').label_names()) and all(
         model.details['num_classes'] in (1000, 1001) for model in classifiers)
+    relative_to = baseline_of(baseline, imagenet, measured)
     values = assemble(
-        plan, measured, baseline, imagenet, precision, cache.versions,
+        plan, measured, relative_to, precision, store.versions,
         dict(date=datetime.now(timezone.utc).isoformat(timespec='seconds'), command=command, device=str(device),
              batch_size=batch_size, workers=workers, world_size=ranks.world_size))
-    others = {f'{name} {version}' for _, cached in measured for result in cached
-              for name, version in result.versions.items() if cache.versions.get(name, version) != version}
-    if others:
-        values['notes'].append(f'some results were cached earlier, with {", ".join(sorted(others))}')
-    results = Results(values)
+    values.update(measurement=measurement, unreadable=unreadable)
+    other_versions = {f'{name} {version}' for _, cached in measured for result in cached
+                      for name, version in result.versions.items() if store.versions.get(name, version) != version}
+    if other_versions:
+        values['notes'].append(f'some results were cached earlier, with {", ".join(sorted(other_versions))}')
+    if unreadable:
+        values['notes'].append(f'{_unreadable_line(unreadable)}; they are left out of every condition alike')
+    if keep_predictions:
+        add_statistics(values, measured, relative_to, baseline, plan.complete, seed or 0)
+    results = Results(values, measured if keep_predictions else ())
     if output is not None and ranks.rank == 0:
         results.write(folder)
     return results

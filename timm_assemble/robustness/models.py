@@ -1,4 +1,5 @@
 """Models under test, by name or as callables."""
+import functools
 import hashlib
 import re
 from dataclasses import replace
@@ -7,12 +8,13 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 import torch
 
 from ..models.loading import error_line, load_source, split_source
-from ..utils.accuracy import read_class_map
+from ..utils.accuracy import map_classes
+from .datasets.test_sets import LabelMap, LabelSpace, synsets
 from .plan import Plan
 from .tasks.classify import Classify, LogitsError, compute_logits
 from .tasks.task import Classifier
 
-__all__ = ['Model', 'label_models', 'load_classifier', 'timm_classify']
+__all__ = ['Model', 'label_models', 'load_classifier', 'map_folders', 'timm_classify']
 
 Model = Union[str, Classify]
 
@@ -82,7 +84,30 @@ def _from_name(label: str, name: str, size: int, device: torch.device, amp: bool
     return Classifier(
         label, timm_classify(source.model, source.mean, source.std, size, device, amp),
         dict(shared, structure=hashlib.sha256(structure.encode()).hexdigest()),
-        details=dict(shared, source=name, num_classes=source.num_classes, own_size=own_size))
+        details=dict(shared, source=name, num_classes=source.num_classes, own_size=own_size,
+                     parameters=sum(p.numel() for p in source.model.parameters())))
+
+
+def map_folders(
+        space: LabelSpace, classes: Tuple[str, ...], num_classes: int, argument: str, where: str = '',
+) -> LabelMap:
+    """Return a model's classes of the folders of a test set; ValueError if the model has others."""
+    imagenet = num_classes in (1000, 1001)
+    background = num_classes - 1000  # official checkpoints have class 0 for it
+    if (space.folders not in ('any', 'none') or space.mask) and not imagenet:
+        raise ValueError(f"{argument} must be a model of ImageNet's 1000 classes, got {num_classes}")
+    mask = None
+    if space.mask:
+        numbers = {name: i + background for i, name in enumerate(synsets())}
+        mask = tuple(numbers[name] for name in space.mask)
+    if space.folders == 'none':
+        return LabelMap((), mask)
+    if space.targets is not None:
+        return LabelMap(tuple(tuple(c + background for c in targets) for targets in space.targets))
+    if space.folders == 'numbers':
+        return LabelMap(tuple((int(name) + background,) for name in classes))
+    found = map_classes(classes, num_classes, argument, where)
+    return LabelMap(tuple((found[name],) for name in classes), mask)
 
 
 def load_classifier(
@@ -97,7 +122,7 @@ def load_classifier(
         if isinstance(model, str):
             classifier = _from_name(label, model, size, device, amp)
         else:
-            details = dict.fromkeys(('architecture', 'checksum', 'own_size', 'mean', 'std'))
+            details = dict.fromkeys(('architecture', 'checksum', 'own_size', 'mean', 'std', 'parameters'))
             classifier = Classifier(label, model, dict(callable=identity),
                                     details=dict(details, source=f'callable {identity}'))
         logits = compute_logits(classifier.classify, torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device))
@@ -106,9 +131,15 @@ def load_classifier(
     except LogitsError as e:
         raise ValueError(f'models must return logits, {label} does not: {e}') from e
     num_classes = classifier.details.setdefault('num_classes', logits.shape[1])
-    if plan.labelled is None:
-        return classifier
-    parameter = next(name for name in ('generate', 'clean', 'imagenet_c') if getattr(plan.request, name))
-    found = read_class_map(plan.labelled, num_classes, f'{parameter} for {label}')
-    class_map = [found[name] for name in plan.classes]
-    return replace(classifier, class_map=None if class_map == [*range(num_classes)] else class_map)
+
+    @functools.cache
+    def label_map(space: LabelSpace, classes: Tuple[str, ...]) -> LabelMap:
+        parameter = next((name for name in ('generate', 'clean', 'imagenet_c') if getattr(plan.request, name)), '')
+        task = next(t for t in plan.tasks if t.label_space == space and t.classes == classes)
+        if task.group in ('test_set', 'ood', 'reference'):
+            parameter = f'{"ood" if task.group == "ood" else "test_sets"} {task.name}'
+        return map_folders(space, classes, num_classes, f'{parameter} for {label}', f' in {task.folder}')
+    for task in plan.tasks:
+        if task.labelled:
+            label_map(task.label_space, task.classes)
+    return replace(classifier, label_map=label_map)

@@ -1,22 +1,21 @@
 """Run the tasks that are not cached yet, each cached as soon as it is finished.
 
-Under torchrun each rank takes every ``world_size``-th task. The ranks share the cache's folder.
+Each file is read, and corrupted, once for all models. Under torchrun each rank takes every ``world_size``-th task. The
+ranks share the cache's folder.
 """
 import time
-from pathlib import Path
-from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
+import numpy as np
 import torch
-from tqdm import tqdm
 
 from ..utils.distributed import Ranks
-from .datasets.files import Batch, Unreadable, batches
-from .tasks.cache import TaskCache
-from .tasks.task import Classifier, Task
+from .datasets.files import Batch, FileDataset, Unreadable, batches
+from .progress import Progress
+from .tasks.cache import CachedResult, TaskCache
+from .tasks.task import Classifier, Records, Task
 
-__all__ = ['Loading', 'run_tasks']
-
-MAX_HELD_BYTES = 1 << 30  # pixels kept for the next models, so that small data are read and corrupted once
+__all__ = ['Loading', 'check_files', 'run_tasks']
 
 
 class Loading(NamedTuple):
@@ -27,24 +26,53 @@ class Loading(NamedTuple):
     device: torch.device
 
 
-def _passes(task: Task, count: int, loading: Loading) -> Iterator[Iterable[Batch]]:
-    """Yield the batches of a task ``count`` times, from memory where they fit."""
-    def load() -> Iterator[Batch]:
-        return batches(task.dataset(), max(1, loading.batch_size // task.images_per_item), loading.workers,
-                       loading.device.type == 'cuda')
-    if count > 1 and task.items * task.images_per_item * 3 * task.preprocessing.size ** 2 <= MAX_HELD_BYTES:
-        # a worker's batch is in shared memory, which holds a file open
-        yield from [[b._replace(images=b.images.clone(), classes=b.classes.clone()) for b in load()]] * count
-    else:
-        for _ in range(count):
-            yield load()
+def _can_be_read(task: Task, file: Unreadable) -> bool:
+    try:
+        task.load(file.path)
+    except (OSError, ValueError, SyntaxError):
+        return False
+    return True
 
 
-def _to_device(loaded: Iterable[Batch], device: torch.device, unreadable: List[Unreadable]) -> Iterator[Batch]:
-    for batch in loaded:
+def _is_cached(cached: Optional[CachedResult]) -> bool:
+    """Return whether a result is there, and still lacks only files that cannot be read."""
+    return cached is not None and not any(_can_be_read(cached.task, file) for file in cached.unreadable)
+
+
+def _run(task: Task, models: Sequence[Classifier], cache: TaskCache, loading: Loading, progress: Progress) -> None:
+    """Measure models on the files of a task and cache the results."""
+    parts: Dict[str, List[Records]] = {model.label: [] for model in models}
+    seconds = dict.fromkeys(parts, 0.0)
+    unreadable: List[Unreadable] = []
+    start = time.perf_counter()
+    labels = ', '.join(parts) if len(parts) < 3 else f'{len(parts)} models'
+    for batch in batches(task.dataset(), max(1, loading.batch_size // task.images_per_item), loading.workers,
+                         loading.device.type == 'cuda'):
         unreadable.extend(batch.unreadable)
+        before = sum(seconds.values())
         if len(batch.images):
-            yield batch._replace(images=batch.images.to(device, non_blocking=True))
+            moved: Batch = batch._replace(images=batch.images.to(loading.device, non_blocking=True))
+            for model in models:
+                began = time.perf_counter()
+                try:
+                    records = task.measure(model, moved)
+                except ValueError as e:
+                    raise ValueError(f'models must fit the images; {model.label} on {task.title}: {e}') from e
+                except torch.cuda.OutOfMemoryError as e:
+                    raise ValueError(
+                        f'batch_size must be below {loading.batch_size}: {loading.device} has too little memory for '
+                        f'{model.label} on {task.title}; what is finished is cached') from e
+                parts[model.label].append(dict(records, item=np.array(batch.items, dtype=np.int32)))
+                seconds[model.label] += time.perf_counter() - began
+        progress.update(task, batch, sum(seconds.values()) - before, f'{task.title} {labels}')
+    if not any(parts.values()):
+        raise ValueError(f'files of {task.title} cannot be read, none of {task.items}: {unreadable[0].path} '
+                         f'({unreadable[0].reason})')
+    shared = (time.perf_counter() - start - sum(seconds.values())) / len(models)
+    for model in models:
+        records = {name: np.concatenate([part[name] for part in parts[model.label]])
+                   for name in parts[model.label][0]}
+        cache.put(task, model, task.complete(records), unreadable, shared + seconds[model.label])
 
 
 def run_tasks(
@@ -53,40 +81,36 @@ def run_tasks(
         cache: TaskCache,
         loading: Loading,
         ranks: Optional[Ranks] = None,
-        progress: Optional[Any] = None,
-) -> List[Unreadable]:
-    """Measure what is not cached yet, and cache it, so that a kill loses only the current result.
+        progress: Optional[Progress] = None,
+) -> None:
+    """Measure what is not cached yet, and cache it, so that a kill loses only the current task.
 
-    An unreadable file counts neither as right nor as wrong: the tasks of its folder are skipped, and the files of all
-    ranks are returned. ``progress`` is a tqdm bar of (model, task) pairs.
+    A file that cannot be read is no error: the cached result names it. It is tried again by the next run.
     """
+    progress = progress or Progress(loading.workers)
+    own = (ranks or Ranks()).own(tasks)
+    waiting = {task: [model for model in models if not _is_cached(cache.get(task, model))] for task in own}
+    progress.start([(task, len(models), len(waiting[task])) for task in own])
+    for task in own:
+        if waiting[task]:
+            _run(task, waiting[task], cache, loading, progress)
+
+
+class _Reads(FileDataset):
+    """Read files and drop their pixels."""
+
+    def __getitem__(self, index: int):
+        item = super().__getitem__(index)
+        return item if isinstance(item, Unreadable) else (torch.empty(0, 3, 1, 1, dtype=torch.uint8), *item[1:])
+
+
+def check_files(tasks: Sequence[Task], loading: Loading, ranks: Optional[Ranks] = None) -> List[Unreadable]:
+    """Read all files once and return those that cannot be read, of all ranks."""
+    once = {(task.folder, type(task), task.only): task for task in tasks}
+    found: List[Unreadable] = []
     ranks = ranks or Ranks()
-    bar = tqdm(disable=True) if progress is None else progress
-    failed: List[Unreadable] = []
-    broken: Set[Path] = set()
-    for task in ranks.own(tasks):
-        waiting = [model for model in models if cache.get(task, model) is None]
-        bar.update(len(models) - len(waiting))
-        if task.folder in broken:
-            continue
-        passes = _passes(task, len(waiting), loading)
-        for model in waiting:
-            bar.set_postfix_str(f'{model.label} {task.title}')
-            start = time.perf_counter()
-            unreadable: List[Unreadable] = []
-            try:
-                metrics = task.measure(model, _to_device(next(passes), loading.device, unreadable))
-            except ValueError as e:
-                if not unreadable:
-                    raise ValueError(f'models must fit the images; {model.label} on {task.title}: {e}') from e
-            except torch.cuda.OutOfMemoryError as e:
-                raise ValueError(
-                    f'batch_size must be below {loading.batch_size}: {loading.device} has too little memory for '
-                    f'{model.label} on {task.title}; what is finished is cached') from e
-            if unreadable:
-                failed += unreadable
-                broken.add(task.folder)
-                break
-            cache.put(task, model, metrics, time.perf_counter() - start)
-            bar.update(1)
-    return ranks.gather(failed)
+    for task in ranks.own([*once.values()]):
+        data = _Reads(task.list_files(), task.load, lambda loaded, name: [np.zeros((1, 1, 3), np.uint8)])
+        for batch in batches(data, loading.batch_size, loading.workers):
+            found += batch.unreadable
+    return ranks.gather(found)

@@ -1,12 +1,12 @@
 """Top-1 and top-5 accuracy of any timm model on a folder of images, at the model's test size and crop."""
 from pathlib import Path
-from typing import Any, Dict, NamedTuple
+from typing import Any, Collection, Dict, NamedTuple
 
 import torch
 from timm.data import ImageNetInfo, create_dataset, create_loader, resolve_data_config
 from timm.utils import natural_key
 
-__all__ = ['Accuracy', 'measure_accuracy', 'read_class_map']
+__all__ = ['Accuracy', 'map_classes', 'measure_accuracy', 'read_class_map']
 
 
 class Accuracy(NamedTuple):
@@ -54,15 +54,20 @@ def read_class_map(root: Path, num_classes: int, argument: str = 'root') -> Dict
     """
     if not root.is_dir():
         raise ValueError(f'{argument} must be a folder with one folder per class, got {root}')
-    names = sorted((f.name for f in root.iterdir() if f.is_dir() and not f.name.startswith('.')),
-                   key=lambda name: (natural_key(name), name))
+    return map_classes([f.name for f in root.iterdir() if f.is_dir() and not f.name.startswith('.')], num_classes,
+                       argument, f' in {root}')
+
+
+def map_classes(folders: Collection[str], num_classes: int, argument: str = 'root', where: str = '') -> Dict[str, int]:
+    """Return the class of each of the folders, as :func:`read_class_map` does; ``where`` is for its message."""
+    names = sorted(folders, key=lambda name: (natural_key(name), name))
     synsets = {name: i for i, name in enumerate(ImageNetInfo('imagenet-1k').label_names())}
     if names and num_classes in (1000, 1001) and synsets.keys() >= set(names):
         return {name: synsets[name] + num_classes - 1000 for name in names}
     if len(names) != num_classes:
         raise ValueError(f'{argument} must have one folder for each of the {num_classes} classes'
                          f'{" or folders named by synsets" if num_classes in (1000, 1001) else ""}, '
-                         f'got {len(names)} folders in {root}')
+                         f'got {len(names)} folders{where}')
     return {name: i for i, name in enumerate(names)}
 
 

@@ -1,34 +1,38 @@
 """File lists of folders with one folder per class, and batches of their pixels."""
 import hashlib
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Callable, Collection, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-__all__ = ['Batch', 'FileDataset', 'FileList', 'Unreadable', 'batches', 'class_folders', 'list_files']
+__all__ = ['Batch', 'FileDataset', 'FileList', 'Unreadable', 'batches', 'class_folders', 'list_files', 'some']
 
-IMAGES = ('.jpeg', '.jpg', '.png', '.webp', '.bmp', '.ppm')
+IMAGES = ('.jpeg', '.jpg', '.png', '.webp', '.bmp', '.ppm', '.tif', '.tiff')
 
 
 class Unreadable(NamedTuple):
     """A file that cannot be read, and why."""
 
     path: Path
+    item: int  # its number in the file list
     reason: str
 
 
 class Batch(NamedTuple):
-    """Images of B files: (N, 3, S, S) uint8 RGB, and (B,) class and image counts."""
+    """Images of B files: (N, 3, S, S) uint8 RGB, and (B,) class, image counts and numbers in the file list."""
 
     images: torch.Tensor
     classes: torch.Tensor
     counts: Tuple[int, ...]
+    items: Tuple[int, ...]
     unreadable: Tuple[Unreadable, ...]
+    seconds: Tuple[float, float]  # that reading and finishing took, summed over the files
 
 
 class FileList(NamedTuple):
@@ -38,6 +42,14 @@ class FileList(NamedTuple):
     classes: Tuple[str, ...]
     files: Tuple[Tuple[str, int], ...]  # name relative to the folder, with /, and number of the class
     fingerprint: str
+    names: str  # fingerprint of the names alone: the same images in two folders
+    notes: Tuple[str, ...]  # class folders without images, and files that are not read
+
+
+def some(values: Collection[str], count: int = 5) -> str:
+    """Return the first values as a text, and how many more there are."""
+    first = ', '.join([*values][:count])
+    return first + (f' and {len(values) - count} more' if len(values) > count else '')
 
 
 def class_folders(folder: Path) -> Tuple[str, ...]:
@@ -45,27 +57,45 @@ def class_folders(folder: Path) -> Tuple[str, ...]:
     return tuple(sorted(f.name for f in os.scandir(folder) if f.is_dir() and not f.name.startswith('.')))
 
 
-def list_files(folder: Path, extensions: Sequence[str] = IMAGES, parameter: str = 'folder') -> FileList:
-    """List ``folder/class/file`` without hidden files; errors call the folder ``parameter``."""
+def list_files(
+        folder: Path, extensions: Sequence[str] = IMAGES, parameter: str = 'folder',
+        only: Optional[Collection[str]] = None,
+) -> FileList:
+    """List ``folder/class/file`` without hidden files, of the classes ``only``; errors name the ``parameter``."""
     if not folder.is_dir():
         raise ValueError(f'{parameter} must be a folder with one folder per class, got {folder}')
-    classes = class_folders(folder)
+    classes = tuple(name for name in class_folders(folder) if only is None or name in only)
     files: List[Tuple[str, int]] = []
-    digest = hashlib.sha256()
+    empty, other = [], []
+    digest, names = hashlib.sha256(), hashlib.sha256()
     for i, name in enumerate(classes):
+        before = len(files)
         for file in sorted(os.scandir(folder / name), key=lambda f: f.name):
-            if file.name.lower().endswith(tuple(extensions)) and not file.name.startswith('.'):
-                files.append((f'{name}/{file.name}', i))
-                digest.update(f'{name}/{file.name}\t{file.stat().st_size}\n'.encode())
+            if file.name.startswith('.'):
+                continue
+            if not file.name.lower().endswith(tuple(extensions)):
+                other.append(f'{name}/{file.name}')
+                continue
+            files.append((f'{name}/{file.name}', i))
+            digest.update(f'{name}/{file.name}\t{file.stat().st_size}\n'.encode())
+            names.update(f'{name}/{file.name}\n'.encode())
+        if len(files) == before:
+            empty.append(name)
     if not files:
         raise ValueError(
             f'{parameter} must have one folder per class with {", ".join(extensions)} files, {folder} has none')
-    return FileList(folder, classes, tuple(files), digest.hexdigest())
+    notes = []
+    if empty:
+        notes.append(f'{folder}: {len(empty)} of {len(classes)} class folders have no images: {some(empty)}')
+    if other:
+        notes.append(f'{folder}: {len(other)} files are not read, because their names do not end in '
+                     f'{", ".join(extensions)}: {some(other)}')
+    return FileList(folder, classes, tuple(files), digest.hexdigest(), names.hexdigest(), tuple(notes))
 
 
 @dataclass
 class FileDataset(Dataset):
-    """Pixels (N, 3, S, S) uint8 and class of each file, or :class:`Unreadable`."""
+    """Pixels (N, 3, S, S) uint8, class, number and seconds of each file, or :class:`Unreadable`."""
 
     files: FileList
     load: Callable[[Path], Any]
@@ -74,23 +104,27 @@ class FileDataset(Dataset):
     def __len__(self) -> int:
         return len(self.files.files)
 
-    def __getitem__(self, index: int) -> Union[Tuple[torch.Tensor, int], Unreadable]:
+    def __getitem__(self, index: int) -> Union[Tuple[torch.Tensor, int, int, float, float], Unreadable]:
         name, target = self.files.files[index]
         path = self.files.folder / name
+        start = time.perf_counter()
         try:
             loaded = self.load(path)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:  # Pillow has no single error
-            return Unreadable(path, ' '.join(str(e).split()) or type(e).__name__)
+            return Unreadable(path, index, ' '.join(str(e).split()) or type(e).__name__)
+        read = time.perf_counter()
         pixels = np.stack([np.asarray(image) for image in self.finish(loaded, name)])
-        return torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()), target
+        tensor = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
+        return tensor, target, index, read - start, time.perf_counter() - read
 
 
 def _collate(items: Sequence[Any]) -> Batch:
     read = [item for item in items if not isinstance(item, Unreadable)]
-    images = torch.cat([images for images, _ in read]) if read else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+    images = torch.cat([item[0] for item in read]) if read else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
     return Batch(
-        images, torch.tensor([target for _, target in read], dtype=torch.long),
-        tuple(len(images) for images, _ in read), tuple(item for item in items if isinstance(item, Unreadable)))
+        images, torch.tensor([item[1] for item in read], dtype=torch.long), tuple(len(item[0]) for item in read),
+        tuple(item[2] for item in read), tuple(item for item in items if isinstance(item, Unreadable)),
+        (sum(item[3] for item in read), sum(item[4] for item in read)))
 
 
 def batches(dataset: Dataset, batch_size: int, workers: int = 0, pin_memory: bool = False) -> Iterator[Batch]:

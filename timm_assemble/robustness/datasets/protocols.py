@@ -21,9 +21,18 @@ class Protocol(NamedTuple):
     crop: int
 
 
+# Mintun, Kirillov and Xie, "On Interaction Between Augmentations and Corruptions in Natural Corruption Robustness"
+C_BAR = ('blue_noise_sample', 'brownish_noise', 'caustic_refraction', 'checkerboard_cutout', 'cocentric_sine_waves',
+         'inverse_sparkles', 'perlin_noise', 'plasma_noise', 'single_frequency_greyscale', 'sparkles')
+# Kar et al., "3D Common Corruptions and Data Augmentation", CVPR 2022: the 12 published for ImageNet
+THREE_D = ('near_focus', 'far_focus', 'fog_3d', 'flash', 'color_quant', 'low_light', 'xy_motion_blur', 'z_motion_blur',
+           'iso_noise', 'bit_error', 'h265_abr', 'h265_crf')
+
 PROTOCOLS: Dict[str, Protocol] = {
     'imagenet-c': Protocol('imagenet-c', COMMON, 256, 224),  # Hendrycks and Dietterich, ICLR 2019
     'assemble': Protocol('assemble', COMMON + EXTRA, 292, 256),  # arXiv 2001.06268, its official code
+    'imagenet-c-bar': Protocol('imagenet-c-bar', C_BAR, 256, 224),
+    'imagenet-3dcc': Protocol('imagenet-3dcc', THREE_D, 256, 224),
 }
 
 

@@ -1,89 +1,26 @@
 """The results object, and its files."""
-import csv
-import io
 import json
+import re
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ...utils.atomic import atomic_file
+from ..tasks.cache import CachedResult
+from ..tasks.task import Classifier
+from .exchange import csv_lines, robustbench_entry, timm_tables, to_csv
 from .plots import draw
+from .predictions import write_predictions
+from .publish import check_output
 from .schema import check_results
+from .statistics_plots import draw_comparisons, draw_reliability
+from .tables import headlines, result_tables
 
-__all__ = ['HEADLINES', 'Results', 'headlines']
-
-# title in tables of each headline metric
-HEADLINES = dict(
-    top1='top-1', top5='top-5', ece='ECE', mean_error='mean error', mean_ece='mean ECE', mce='mCE',
-    relative_mce='relative mCE', mean_flip_rate='flip rate', mfr='mFR', consistency='consistency')
-COLUMNS = (
-    'model', 'group', 'name', 'severity', 'items', 'top1_error', 'top5_error', 'ece', 'flip_rate', 'consistency')
+__all__ = ['Results', 'file_name']
 
 
-def headlines(model: Mapping[str, Any]) -> Dict[str, Optional[float]]:
-    """Return a model's headline metrics in percent; None for missing ones."""
-    clean, shifted = model['clean'] or {}, (model['shift'] or {}).get('clean') or {}
-    own = {'top1': 100 - clean['top1_error'] if clean else None, 'top5': 100 - clean['top5_error'] if clean else None,
-           'ece': clean.get('ece'), 'consistency': shifted.get('consistency')}
-    return {key: own[key] if key in own else model[key] for key in HEADLINES}
-
-
-def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Align columns; numbers get two digits, and None is -."""
-    grid = [head, *([v if isinstance(v, str) else '-' if v is None else f'{v:.2f}' for v in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*grid)]
-    lines = ['  '.join([line[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(line[1:], widths[1:]))]).rstrip()
-             for line in grid]
-    return '\n'.join([title, *lines])
-
-
-def _headlines(models: Sequence[Dict[str, Any]], baseline: Optional[str]) -> str:
-    values = {model['label']: headlines(model) for model in models}
-    shown = [key for key in HEADLINES if any(row[key] is not None for row in values.values())]
-    over = f'; mCE and mFR in percent of {baseline}' if baseline else ''
-    return _table(f'percent: top-1, top-5 and ECE on clean images, the rest by the protocol{over}',
-                  ['model', *(HEADLINES[key] for key in shown)],
-                  [[label, *(row[key] for key in shown)] for label, row in values.items()])
-
-
-def _corruptions(model: Dict[str, Any]) -> str:
-    rows = [[name, *(errors['top1_error'] for errors in entry['severities'].values()),
-             entry['mean_error'], entry['ce'], entry['relative_ce']] for name, entry in model['corruptions'].items()]
-    severities = [*next(iter(model['corruptions'].values()))['severities']]
-    return _table(f'{model["label"]}: top-1 error in percent by severity',
-                  ['corruption', *severities, 'mean', 'CE', 'relative CE'], rows)
-
-
-def _perturbations(models: Sequence[Dict[str, Any]]) -> str:
-    head = [part for model in models for part in (model['label'], 'ratio')]
-    rows = [[name, *(model['perturbations'][name][key] for model in models for key in ('flip_rate', 'flip_ratio'))]
-            for name in models[0]['perturbations']]
-    return _table(
-        'flip rate in percent of pairs of frames, and its ratio to the baseline', ['perturbation', *head], rows)
-
-
-def _shift(models: Sequence[Dict[str, Any]]) -> str:
-    rows = []
-    for name in models[0]['shift']['corruptions']:
-        each = [[entry['consistency'] for entry in model['shift']['corruptions'][name].values()] for model in models]
-        rows.append([name, *(sum(values) / len(values) for values in each)])
-    return _table(f'consistency in percent between two crops at most {models[0]["shift"]["pixels"]} pixels apart, '
-                  'mean over severities', ['corruption', *(model['label'] for model in models)], rows)
-
-
-def _lines(model: Dict[str, Any]) -> Iterator[Dict[str, Any]]:
-    """Yield a line of the CSV for each task of a model."""
-    shift = model['shift'] or dict(clean=None, corruptions={})
-    groups = dict(
-        clean=dict(clean={'': model['clean']}),
-        corruption={name: entry['severities'] for name, entry in model['corruptions'].items()},
-        perturbation={name: {'': metrics} for name, metrics in model['perturbations'].items()},
-        shift=dict(clean={'': shift['clean']}, **shift['corruptions']))
-    for group, names in groups.items():
-        for name, severities in names.items():
-            for severity, metrics in severities.items():
-                if metrics:
-                    yield dict(metrics, model=model['label'], group=group, name=name, severity=severity,
-                               items=metrics.get('images', metrics.get('sequences')))
+def file_name(label: str) -> str:
+    """Return a label as the name of a file."""
+    return re.sub(r'[^\w.=-]+', '_', label).strip('.') or '_'
 
 
 class Results:
@@ -91,51 +28,96 @@ class Results:
 
     Args:
         values: In the form of :data:`timm_assemble.robustness.results.schema.SCHEMA`.
+        measured: Each model's records, to write its predictions; none are written without.
     """
 
-    def __init__(self, values: Dict[str, Any]):
+    def __init__(
+            self, values: Dict[str, Any],
+            measured: Sequence[Tuple[Classifier, Sequence[CachedResult]]] = (),
+    ):
         self._values = values
+        self._measured = measured
+
+    @classmethod
+    def load(cls, folder: Any) -> 'Results':
+        """Return the results that a run wrote into a folder; ValueError if there are none."""
+        path = Path(folder) / 'results.json'
+        try:
+            values = json.loads(path.read_text(encoding='utf-8'))
+            check_results(values)
+        except (OSError, ValueError) as e:
+            raise ValueError(f'folder must have results.json of a finished run, got {folder}: {e}') from e
+        return cls(values)
 
     @property
     def summary(self) -> Dict[str, Dict[str, Optional[float]]]:
         """Headline metrics in percent by label; None for what was not measured."""
         return {model['label']: headlines(model) for model in self._values['models']}
 
+    @property
+    def unreadable(self) -> List[Mapping[str, Any]]:
+        """Path and reason of each file that could not be read, and of how many tasks it was left out."""
+        return self._values['unreadable']
+
     def to_dict(self) -> Dict[str, Any]:
         """Return everything, as in results.json."""
         return self._values
 
+    def _protocol(self) -> str:
+        return f'protocol {self._values["protocol"]["name"]}: {self._values["protocol"]["text"]}'
+
     def tables(self) -> str:
         """Return the tables of the terminal, with the protocol above and the notes below."""
-        models, protocol = self._values['models'], self._values['protocol']
-        parts = [f'protocol {protocol["name"]}: {protocol["text"]}', _headlines(models, protocol['baseline'])]
-        parts += [_corruptions(model) for model in models if model['corruptions']]
-        if models[0]['perturbations']:
-            parts.append(_perturbations(models))
-        if models[0]['shift'] and models[0]['shift']['corruptions']:
-            parts.append(_shift(models))
+        parts = [self._protocol(), *(table.text() for table in result_tables(self._values))]
         return '\n\n'.join([*parts, '\n'.join(self._values['notes'])]).rstrip('\n')
 
+    def markdown(self) -> str:
+        """Return the same as Markdown."""
+        parts = [self._protocol(), *(table.markdown() for table in result_tables(self._values))]
+        return '\n\n'.join([*parts, '\n'.join(f'- {note}' for note in self._values['notes'])]).rstrip('\n') + '\n'
+
+    def latex(self) -> str:
+        """Return the tables as LaTeX, for the package booktabs; the protocol is a comment."""
+        return '\n\n'.join([f'% {self._protocol()}', *(t.latex() for t in result_tables(self._values))]) + '\n'
+
     def csv(self) -> str:
-        """Return one line for each model and task with unrounded percents, as in results.csv."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator='\n', extrasaction='ignore')
-        writer.writeheader()
-        for model in self._values['models']:
-            writer.writerows(_lines(model))
-        return text.getvalue()
+        """Return one line for each model, task and mean with unrounded percents, as in results.csv."""
+        return to_csv([line for model in self._values['models'] for line in csv_lines(model)])
 
     __str__ = tables
 
     def write(self, folder: Path) -> List[Path]:
-        """Check and write results.json, results.csv and robustness.png; return their paths.
+        """Check and write all files; return their paths.
 
         Without corruptions and perturbations there is no plot, and an earlier one is removed.
+
+        Raises:
+            ValueError: The results break the schema, or ``folder`` has those of another measurement.
         """
         check_results(self._values)
-        texts = {'results.json': json.dumps(self._values, indent=1, allow_nan=False) + '\n', 'results.csv': self.csv()}
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        check_output(folder, self._values['measurement'])
+        texts = {'results.json': json.dumps(self._values, indent=1, allow_nan=False) + '\n', 'results.csv': self.csv(),
+                 'results.md': self.markdown(), 'results.tex': self.latex()}
+        texts.update({f'timm/{name}': text for name, text in timm_tables(self._values).items()})
+        for model in self._values['models']:
+            entry = robustbench_entry(model, self._values)
+            if entry:
+                texts[f'robustbench/{file_name(model["label"])}.json'] = json.dumps(entry, indent=1) + '\n'
+        written = []
         for name, text in texts.items():
+            (folder / name).parent.mkdir(exist_ok=True)
             with atomic_file(folder / name) as temporary:
                 temporary.write_text(text, encoding='utf-8')
-        plot = folder / 'robustness.png'
-        return [*(folder / name for name in texts), *([plot] if draw(plot, self._values) else [])]
+            written.append(folder / name)
+        for name, plot in (('robustness.png', draw), ('reliability.png', draw_reliability),
+                           ('comparison.png', draw_comparisons)):
+            if plot(folder / name, self._values):
+                written.append(folder / name)
+        for model, results in self._measured:
+            path = folder / 'predictions' / f'{file_name(model.label)}.npz'
+            path.parent.mkdir(exist_ok=True)
+            write_predictions(path, results)
+            written.append(path)
+        return written

@@ -11,17 +11,18 @@ import pytest
 from PIL import Image
 
 from timm_assemble.robustness import evaluate, metrics
-from timm_assemble.robustness.results import plots, schema, summary
+from timm_assemble.robustness.results import exchange, plots, schema, summary
 from timm_assemble.robustness.results.report import Results
+from timm_assemble.robustness.results.tables import Table, number
 from timm_assemble.robustness.tasks.cache import CachedResult
 
-from ._samples import WRONG, red_over_half
+from .._samples import WRONG, red_over_half
 
 
 def made_up(factor, clean=10.0):
     """Results of AlexNet's errors times a factor on all 19 corruptions."""
     def result(group, name, severity, **values):
-        return CachedResult(SimpleNamespace(group=group, name=name, severity=severity), values, 1.0, {})
+        return CachedResult(SimpleNamespace(group=group, name=name, severity=severity), values, 1.0, {}, {}, ())
     return [result('clean', 'clean', 0, images=1000, wrong_top1=int(10 * clean), wrong_top5=5, ece=3.0), *(
         result('corruption', name, severity, images=100000, wrong_top1=round(1000 * error * factor), wrong_top5=7,
                ece=4.0) for name, error in metrics.ALEXNET_ERROR.items() for severity in metrics.SEVERITIES)]
@@ -37,7 +38,8 @@ def test_errors_are_relative_to_alexnet_or_a_baseline():
     assert report['corruptions']['snow']['relative_ce'] == pytest.approx(
         100 * (0.5 * 86.6816 - 10) / (0.8 * 86.6816 - 20), abs=0.01)
     report, notes = summary.summarise(made_up(0.5), summary.Baseline.measured('perfect', made_up(0.0, clean=0.0)))
-    assert report['mce'] is None and 'no mCE: baseline must have an error above 0, got 0' in notes
+    assert report['mce'] is None and any('mCE: baseline must have an error above 0, got 0' in note for note in notes)
+    assert len(notes) == 2 and notes[0].startswith('no CE of gaussian_noise, CE of shot_noise')
     report, notes = summary.summarise(made_up(0.5), summary.ALEXNET, all_corruptions=False)
     assert report['mce'] is None and report['corruptions']['fog']['ce'] == pytest.approx(50, abs=0.01)
     report, notes = summary.summarise(made_up(0.5), None)
@@ -47,7 +49,8 @@ def test_errors_are_relative_to_alexnet_or_a_baseline():
 def test_flip_rates_are_relative_to_alexnets():
     flips = {name: 20 if 'noise' in name else 40 for name in metrics.ALEXNET_FLIP_RATE}
     report, notes = summary.summarise([
-        CachedResult(SimpleNamespace(group='perturbation', name=name), dict(sequences=2, flips=n, pairs=100), 1.0, {})
+        CachedResult(SimpleNamespace(group='perturbation', name=name),
+                     dict(sequences=2, flips=n, pairs=100, top5_distance=50), 1.0, {}, {}, ())
         for name, n in flips.items()], summary.ALEXNET)
     ratios = {name: 100 * n / metrics.ALEXNET_FLIP_RATE[name] for name, n in flips.items()}
     assert report['mfr'] == pytest.approx(sum(ratios.values()) / 10) and not notes
@@ -74,7 +77,11 @@ def test_tables_and_csv_have_every_task(results):
     assert ['snow', '75.00', '0.00', '0.00', '0.00', '50.00', '25.00'] in [line[:7] for line in lines]
     assert ['fog', '100.00', '100.00'] in lines  # consistency of both
     rows = [row for row in csv.DictReader(io.StringIO(results.csv())) if row['model'] == 'red']
+    means = {row['name']: row for row in rows if row['severity'] == 'mean'}
+    rows = [row for row in rows if row['severity'] != 'mean']
     assert len(rows) == 2 * 76 and all(row['consistency'] == '100.0' for row in rows if row['group'] == 'shift')
+    assert len(means) == 16 and float(means['mean']['ce']) == pytest.approx((500 / 95 + 2500 / 75) / 15)
+    assert float(means['fog']['ce']) == pytest.approx(500 / 95) and means['mean']['severity'] == 'mean'
     errors = [row for row in rows if row['group'] == 'corruption']
     assert len(errors) == 75 and all(
         (row['items'], row['flip_rate']) == ('4', '')
@@ -88,10 +95,11 @@ def test_plot_shows_models_errors_and_mce(results, tmp_path, monkeypatch):
     assert plots.draw(tmp_path / 'plot.png', values)
     monkeypatch.undo()
     [figure] = shown
-    bars, *grids = [axes for axes in figure.axes if axes.get_title() or axes.get_legend()]
+    bars, means, *grids = [axes for axes in figure.axes if axes.get_title() or axes.get_legend()]
     mce = values['models'][0]['mce']
     assert [text.get_text() for text in bars.get_legend().get_texts()] == [f'red: mCE {mce:.1f}', 'blue: mCE 100.0']
-    assert [axes.get_title() for axes in grids] == ['red', 'blue']
+    assert [axes.get_title() for axes in grids] == ['red', 'blue'] and means.get_title() == 'mCE'
+    assert [bar.patches[0].get_height() for bar in means.containers if hasattr(bar, 'patches')] == [mce, 100]
     heights = [bar.get_height() for bar in bars.containers[0]]
     assert heights == [values['models'][0]['corruptions'][name]['ce'] for name in metrics.COMMON]
     snow = grids[0].images[0].get_array()[metrics.COMMON.index('snow')]
@@ -121,9 +129,61 @@ def test_schema_names_what_is_wrong(results, damage, message):
 
 
 def test_results_that_break_the_schema_are_not_written(results, tmp_path):
-    assert [path.name for path in results.write(tmp_path)] == ['results.json', 'results.csv', 'robustness.png']
+    assert [path.name for path in results.write(tmp_path)] == [
+        'results.json', 'results.csv', 'results.md', 'results.tex', 'results-clean.csv', 'red.json', 'blue.json',
+        'robustness.png']
     written = (tmp_path / 'results.json').read_text()
     assert json.loads(written) == json.loads(json.dumps(results.to_dict()))
     with pytest.raises(ValueError, match='required'):
         Results({}).write(tmp_path)
     assert (tmp_path / 'results.json').read_text() == written
+
+
+def sets_of(**models):
+    """Return results of models with clean images and one test set; top-1 errors by label."""
+    def entry(error, **more):
+        return dict(images=10, top1_error=error, top5_error=error / 2, ece=1.0, predicted_among='all 1000 classes',
+                    **more)
+    return dict(
+        protocol=dict(name='imagenet-c', images='published', baseline='AlexNet', input_size=224, crop_pct=0.875),
+        models=[dict(
+            label=label, architecture='resnet50', num_classes=1000, parameters=25557032, mean_error=40.0, mce=60.0,
+            references={},
+            clean=dict(images=10, top1_error=clean, top5_error=clean / 2, ece=1.0),
+            test_sets={'imagenet-sketch': entry(sketch, reference='clean', top1_diff=clean - sketch,
+                                                top5_diff=(clean - sketch) / 2)})
+            for label, (clean, sketch) in models.items()])
+
+
+def test_tables_have_timms_columns():
+    tables = exchange.timm_tables(sets_of(a=(20.0, 60.0), b=(24.0, 50.0), c=(22.0, 21.0)))
+    assert tables == {
+        'results-imagenet.csv':
+            'model,top1,top1_err,top5,top5_err,param_count,img_size,crop_pct,interpolation\n'
+            'a,80.000,20.000,90.000,10.000,25.56,224,0.875,bilinear\n'
+            'c,78.000,22.000,89.000,11.000,25.56,224,0.875,bilinear\n'
+            'b,76.000,24.000,88.000,12.000,25.56,224,0.875,bilinear\n',
+        'results-imagenet-sketch.csv':
+            'model,top1,top1_err,top5,top5_err,param_count,img_size,crop_pct,interpolation,top1_diff,top5_diff,rank_diff\n'
+            'c,79.000,21.000,89.500,10.500,25.56,224,0.875,bilinear,+1.000,+0.500,+1\n'
+            'b,50.000,50.000,75.000,25.000,25.56,224,0.875,bilinear,-26.000,-13.000,+1\n'
+            'a,40.000,60.000,70.000,30.000,25.56,224,0.875,bilinear,-40.000,-20.000,-2\n'}
+
+
+def test_robustbench_has_its_names():
+    values = sets_of(a=(20.0, 60.0))
+    entry = exchange.robustbench_entry(values['models'][0], values)
+    assert (entry['corruptions_acc'], entry['corruptions_mce'], entry['clean_acc']) == ('60.00', '60.00', '80.00')
+    assert entry['dataset'] == 'imagenet' and entry['authors'] is None
+    values['protocol'].update(name='imagenet-3dcc')
+    assert exchange.robustbench_entry(values['models'][0], values)['corruptions_mce_3d'] == '60.00'
+    values['protocol'].update(images='generated')
+    assert exchange.robustbench_entry(values['models'][0], values) is None
+
+
+def test_tables_as_text_markdown_and_latex():
+    table = Table('a 50 % title', ['model_1', 'x'], [['a|b_c', -0.001], ['d', None]])
+    assert table.text() == 'a 50 % title\nmodel_1     x\na|b_c    0.00\nd           -'
+    assert table.markdown().splitlines()[2:] == ['| model_1 | x |', '| --- | ---: |', '| a\\|b_c | 0.00 |', '| d | - |']
+    assert r'\caption{a 50 \% title}' in table.latex() and r'a|b\_c & 0.00 \\' in table.latex().splitlines()
+    assert number(-0.004) == '0.00' and number(-0.006) == '-0.01'

@@ -17,7 +17,7 @@ from timm_assemble.robustness.datasets.images import read_frames, read_image, tw
 from timm_assemble.robustness.datasets.protocols import Preprocessing
 from timm_assemble.robustness.tasks.measurements import ErrorTask, FlipTask, ShiftTask
 
-from ._samples import write_image, write_video
+from .._samples import write_image, write_video
 
 
 def noise(height, width, seed=0):
@@ -36,7 +36,7 @@ def dataset(kind, folder, preprocessing, *args):
 def test_published_images_are_cropped_and_never_resized(tmp_path):
     pixels = noise(240, 300)
     write(tmp_path / 'a' / 'x.png', pixels)
-    images, target = dataset(ErrorTask, tmp_path, (0, 224, 224))[0]
+    images, target, *_ = dataset(ErrorTask, tmp_path, (0, 224, 224))[0]
     assert target == 0 and images.dtype == torch.uint8 and images.shape == (1, 3, 224, 224)
     np.testing.assert_array_equal(images[0].permute(1, 2, 0), pixels[8:232, 38:262])
 
@@ -139,7 +139,7 @@ def test_generated_images_depend_neither_on_order_nor_on_the_others(tmp_path):
     for i in range(3):
         write(tmp_path / 'a' / f'{i}.png', noise(80, 70, i))
     generated = ErrorTask, tmp_path, (48, 40, 36), Corruption('gaussian_noise', 3, 0)
-    last, _ = dataset(*generated)[2]
+    last, *_ = dataset(*generated)[2]
     for i in (0, 1):
         (tmp_path / 'a' / f'{i}.png').unlink()
     assert torch.equal(dataset(*generated)[0][0], last)
@@ -172,7 +172,7 @@ def test_frames_are_rgb_and_in_the_order_of_presentation(tmp_path):
     assert [round(frame[0] / 20) for frame in frames] == [level // 20 for level in levels]
     for frame in frames:
         np.testing.assert_allclose(frame, frame[0] * np.array([1, 0.5, 0.25]), atol=6)
-    images, target = dataset(FlipTask, tmp_path, (0, 224, 64))[0]
+    images, target, *_ = dataset(FlipTask, tmp_path, (0, 224, 64))[0]
     assert images.shape == (7, 3, 64, 64) and target == 0
 
 
@@ -214,7 +214,7 @@ def test_positions_of_crops_are_uniform():
 
 def test_shifted_crops_count_pixels_of_the_input(tmp_path):
     write(tmp_path / 'a' / '0.png', noise(300, 400))
-    images, _ = dataset(ShiftTask, tmp_path, (292, 256, 64), 4, 0)[0]
+    images, *_ = dataset(ShiftTask, tmp_path, (292, 256, 64), 4, 0)[0]
     assert images.shape == (2, 3, 64, 64)  # of a image of 73 x 97
     scaled = np.asarray(Image.fromarray(noise(300, 400)).resize((97, 73), Image.Resampling.BILINEAR))
     windows = {scaled[r:r + 64, c:c + 64].tobytes() for r in range(10) for c in range(34)}

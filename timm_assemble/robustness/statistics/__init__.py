@@ -1,0 +1,1 @@
+"""Statistics of per-image records: detection of other images, intervals, comparisons, calibration."""
