@@ -5,7 +5,7 @@ Trainings that are finished lie in ``kd-accuracy/``: a run that was killed goes 
 import json
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from statistics import mean, stdev
@@ -15,7 +15,7 @@ from timm_assemble.utils.atomic import atomic_file
 
 from .harness.cli import finish, parse_args
 from .harness.measure import make_row
-from .kd_training import Arm, Data, Settings, epoch_of, settings_text, storing, train
+from .kd_training import Arm, Data, LargeData, Settings, epoch_of, settings_text, storing, train
 
 QUESTION = "How much of the gain of a teacher in every step do stored views keep, and what do they cost?"
 SETTINGS = Settings()
@@ -25,11 +25,10 @@ UNMIXED, KEPT = 'teacher in each step, rows mixed', f'{QUARTER} stored views'
 ARMS = (
     Arm(NONE),
     Arm(STORED, 'stored'),
-    *(Arm(f'{views} stored view{"s" * (views > 1)}', 'views', views) for views in (1, 2, QUARTER, SETTINGS.epochs)),
+    *(Arm(f'{views} stored view{"s" * (views > 1)}', 'views', views) for views in (1, 2, 5, QUARTER, SETTINGS.epochs)),
     Arm(UNMIXED, 'unmixed'),
     Arm(ONLINE, 'mixed'),
     Arm(f'{KEPT}, no mixup', 'views', QUARTER, mixup=0.0),
-    Arm('teacher in each step, no mixup', 'mixed', mixup=0.0),
     Arm('no distillation, random erasing', erasing=0.25),
     Arm(f'{KEPT}, random erasing', 'views', QUARTER, erasing=0.25),
 )
@@ -110,19 +109,29 @@ def measure_all(args: Any, settings: Settings, arms: Sequence[Arm], root: Path) 
     for seed in range(args.rounds):
         for arm in arms:
             runs[arm.name].append(finished_run(folder, arm, data, seed))
-    text = settings_text(settings)
-    rows = accuracy_rows(runs, f'Accuracy: {text}; time of an epoch of these trainings')
+    rows = accuracy_rows(runs, f'Accuracy: {settings_text(settings)}; time of an epoch of these trainings')
     rows[0]['details']['of the teacher (%)'] = crops
-    by_name = {arm.name: arm for arm in arms}
     args.measure.keywords['rounds'] = max(args.rounds, 10)
-    seconds = args.measure({name: epoch_of(by_name[name], data) for name in TIMED if name in by_name})
+    rows += cost_rows(args, settings, data, arms, 'train', 1)
+    large = replace(settings, labelled=2, batch_size=20, size=96, crops=1)
+    args.measure.keywords.update(rounds=max(2, args.rounds), warmup=1)
+    return rows + cost_rows(
+        args, large, LargeData(root / 'large', large), (Arm(NONE), Arm(KEPT, 'views', QUARTER)), 'few', 10,
+        'assemble_resnet50 as student and teacher, ')
+
+
+def cost_rows(
+        args: Any, settings: Settings, data: Data, arms: Sequence[Arm], split: str, views: int, text: str = '',
+) -> List[Dict[str, Any]]:
+    """Time epochs of some arms and storing, each interleaved."""
     bounds = {name: EPOCH_BOUND for name in (STORED, KEPT)}
-    rows += timed_rows(f'Time of an epoch, interleaved: {text}', seconds, bounds)
+    seconds = args.measure({arm.name: epoch_of(arm, data) for arm in arms if arm.name in TIMED})
+    rows = timed_rows(f'Time of an epoch: {text}{settings_text(settings)}', seconds, bounds)
     with tempfile.TemporaryDirectory() as temporary:
-        seconds = args.measure(storing(data, Path(temporary)))
-    rows += timed_rows(f"Storing: one view of each of the teacher's training images at {settings.size}x{settings.size}",
-                       seconds, {'storing one view': STORING_BOUND})
-    return rows
+        seconds = args.measure(storing(data, split, views, Path(temporary)))
+    return rows + timed_rows(
+        f'Storing: {text}{views} view{"s" * (views > 1)} of {len(data.dataset(split))} images at '
+        f'{settings.size}x{settings.size}', seconds, {'storing views': STORING_BOUND})
 
 
 def main() -> int:

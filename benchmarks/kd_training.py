@@ -27,7 +27,7 @@ from timm_assemble.training import (
 )
 from timm_assemble.utils.atomic import atomic_file
 
-__all__ = ['Arm', 'Data', 'Settings', 'epoch_of', 'settings_text', 'storing', 'train']
+__all__ = ['Arm', 'Data', 'LargeData', 'Settings', 'epoch_of', 'settings_text', 'storing', 'train']
 
 LAYERS = (1, 1, 1, 1)
 
@@ -47,9 +47,9 @@ class Settings:
         crops, crop_scale: Random crops of each held-out image on which accuracy is measured, and their smallest area.
     """
 
-    labelled: int = 24
-    epochs: int = 20
-    batch_size: int = 24
+    labelled: int = 18
+    epochs: int = 40
+    batch_size: int = 30
     teacher_epochs: int = 24
     width: int = 16
     teacher_width: int = 32
@@ -280,30 +280,35 @@ def epoch_of(arm: Arm, data: Data) -> Callable[[], None]:
     return epoch
 
 
-def storing(data: Data, folder: Path) -> Dict[str, Callable[[], Any]]:
-    """Return what to time: a teacher's pass over augmented training images, and storing one view of each."""
-    dataset, augmented, stores = data.dataset('train'), data.dataset('train'), iter(range(10 ** 6))
+def storing(data: Data, split: str, views: int, folder: Path) -> Dict[str, Callable[[], Any]]:
+    """Return what to time: the teacher's passes over augmented images, storing as many views, and the bare passes."""
+    dataset, augmented, stores = data.dataset(split), data.dataset(split), iter(range(10 ** 6))
     augmented.transform = create_transform(is_training=True, use_prefetcher=True, **data.augment)
     loader: Any = PrefetchLoader(  # as create_loader's, but with the last, smaller batch
         DataLoader(augmented, 64, collate_fn=fast_collate), device=torch.device('cpu'), **data.normalize)
-
-    @torch.inference_mode()
-    def teacher_pass() -> None:
-        for images, _ in loader:
-            data.teacher(images)
-
     batches = [images for images, _ in loader]
 
     @torch.inference_mode()
-    def forward() -> None:
-        for images in batches:
-            data.teacher(images)
+    def passes(batches: Any) -> None:
+        for _ in range(views):
+            for images, *_ in batches:
+                data.teacher(images)
 
     def store() -> None:
-        store_teacher_views(data.teacher, 'teacher', dataset, folder / str(next(stores)), data.augment, 1, workers=0,
-                            progress=False)
-    return {'a pass of the teacher over augmented images': teacher_pass, 'storing one view': store,
-            'the forward pass alone, images in memory': forward}
+        store_teacher_views(data.teacher, 'teacher', dataset, folder / str(next(stores)), data.augment, views,
+                            workers=0, progress=False)
+    return {'passes of the teacher over augmented images': lambda: passes(loader), 'storing views': store,
+            'passes of the teacher, images in memory': lambda: passes([(images,) for images in batches])}
+
+
+class LargeData(Data):
+    """Data for timings with an untrained ``assemble_resnet50`` as student and teacher."""
+
+    def network(self, width: int) -> nn.Module:
+        return create_model('assemble_resnet50', num_classes=CLASSES).to(memory_format=torch.channels_last)
+
+    def _trained_teacher(self) -> nn.Module:
+        return self.network(0)
 
 
 def settings_text(settings: Settings) -> str:
