@@ -28,8 +28,10 @@ ARMS = (
     *(Arm(f'{views} stored view{"s" * (views > 1)}', 'views', views) for views in (1, 2, 5, QUARTER, SETTINGS.epochs)),
     Arm(UNMIXED, 'unmixed'),
     Arm(ONLINE, 'mixed'),
+    Arm(f'{NONE}, no mixup', mixup=0.0),
     Arm(f'{KEPT}, no mixup', 'views', QUARTER, mixup=0.0),
-    Arm('no distillation, random erasing', erasing=0.25),
+    Arm('teacher in each step, no mixup', 'mixed', mixup=0.0),
+    Arm(f'{NONE}, random erasing', erasing=0.25),
     Arm(f'{KEPT}, random erasing', 'views', QUARTER, erasing=0.25),
 )
 TIMED = (NONE, STORED, KEPT, UNMIXED, ONLINE)
