@@ -1,4 +1,5 @@
 """What is bound into train.py, with a stand-in of its names and calls; test_train_script runs the script itself."""
+import functools
 import logging
 import types
 from argparse import ArgumentParser, Namespace
@@ -8,6 +9,7 @@ import pytest
 import timm
 import torch
 from timm.data import FastCollateMixup, Mixup, create_loader
+from timm.data.distributed_sampler import RepeatAugSampler
 from timm.loss import SoftTargetCrossEntropy
 from torch._dynamo.testing import CompileCounterWithBackend
 from torchvision.datasets import FakeData
@@ -223,6 +225,18 @@ def test_stored_views_reach_the_loader(views):
     store = loader.dataset.store
     expected = [store.probabilities(i, view).tolist() for i in range(8) for view in range(3)]
     assert sorted(rows) == sorted(expected)
+
+
+def test_repeated_augmentation_has_different_views(views, monkeypatch):
+    monkeypatch.setattr('timm.data.loader.RepeatAugSampler', functools.partial(
+        RepeatAugSampler, num_replicas=1, rank=0, selected_ratio=0.5))
+    script = script_of(kd_model_name='views:views')
+    bind(script)
+    loader = views_loader(script, num_aug_repeats=2, distributed=True)
+    for epoch in range(2):
+        loader.dataset.set_epoch(epoch)
+        rows = [tuple(row) for _, target in loader for row in target[:, 1:].tolist()]
+        assert len(rows) == 16 == len({*rows})
 
 
 @pytest.mark.parametrize('dataset, change, message', [

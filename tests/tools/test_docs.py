@@ -1,4 +1,5 @@
 """The pages: tables are those of now; code, commands and links work. Nothing depends on a page's sentences."""
+import copy
 import importlib.util
 import json
 import re
@@ -124,7 +125,7 @@ def test_code_of_the_training_page_trains(tmp_path, monkeypatch):
                 tmp_path / root / 'train' / str(c) / f'{i}.png')
     dataset = timm.data.create_dataset('', root=root, split='train')
     store_teacher_logits(model, 'teacher', dataset, 'teacher', workers=0, progress=False)
-    exec(code, dict(model=model, step=5, total_steps=10))
+    exec(code, dict(model=model, teacher=copy.deepcopy(model), step=5, total_steps=10))
     assert model.stage4[0].drop2.last_rate == pytest.approx(0.05)
     assert all(p.grad is not None for p in model.parameters())
 

@@ -99,12 +99,12 @@ class ViewDataset(TeacherDataset):
         index = key % len(self)
         return str(self.dataset.filename(index)) if hasattr(self.dataset, 'filename') else f'sample {index}'
 
-    def check_replay(self, samples: int = 16, workers: int = 0) -> None:
+    def check_replay(self, samples: int = 16, workers: int = 1) -> None:
         """Check that some views have the pixels that the teacher saw.
 
         Args:
             samples: Number of images, evenly spaced.
-            workers: 0 to read them in this process, else one worker does: an archive that is open in this process
+            workers: 1 or more to read them in one worker, 0 in this process: an archive that is open in this process
                 cannot be read by workers that are forked later.
 
         Raises:
