@@ -96,9 +96,9 @@ class Data:
             self._write_images()
         config = resolve_data_config({}, model=self.network(settings.width))
         size = (3, settings.size, settings.size)
-        self.normalize = dict(mean=config['mean'], std=config['std'])
-        self.plain = dict(input_size=size, interpolation='bilinear', crop_pct=1.0)
-        self.augment = dict(
+        self.normalize: Dict[str, Any] = dict(mean=config['mean'], std=config['std'])
+        self.plain: Dict[str, Any] = dict(input_size=size, interpolation='bilinear', crop_pct=1.0)
+        self.augment: Dict[str, Any] = dict(
             input_size=size, interpolation='bilinear', scale=(settings.scale, 1.0), ratio=(3 / 4, 4 / 3), hflip=0.0,
             color_jitter=0.0)
         self.mean, self.std = (255 * torch.tensor(self.normalize[key]).view(1, 3, 1, 1) for key in ('mean', 'std'))
