@@ -115,9 +115,9 @@ def measure_all(args: Any, settings: Settings, arms: Sequence[Arm], root: Path) 
     args.measure.keywords['rounds'] = max(args.rounds, 10)
     rows += cost_rows(args, settings, data, arms, 'train', 1)
     large = replace(settings, labelled=2, batch_size=20, size=96, crops=1)
-    args.measure.keywords.update(rounds=max(2, args.rounds), warmup=1)
+    args.measure.keywords.update(rounds=4, warmup=1)
     return rows + cost_rows(
-        args, large, LargeData(root / 'large', large), (Arm(NONE), Arm(KEPT, 'views', QUARTER)), 'few', 10,
+        args, large, LargeData(root / 'large', large), (Arm(NONE), Arm(KEPT, 'views', QUARTER)), 'few', 4,
         'assemble_resnet50 as student and teacher, ')
 
 
