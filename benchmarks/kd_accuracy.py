@@ -31,6 +31,7 @@ ARMS = (
     Arm(f'{NONE}, no mixup', mixup=0.0),
     Arm(f'{KEPT}, no mixup', 'views', QUARTER, mixup=0.0),
     Arm('teacher in each step, no mixup', 'mixed', mixup=0.0),
+    Arm(f'{NONE}, random erasing', erasing=0.25),
     Arm(f'{KEPT}, random erasing', 'views', QUARTER, erasing=0.25),
 )
 TIMED = (NONE, STORED, KEPT, UNMIXED, ONLINE)

@@ -44,16 +44,19 @@ def draw(results: Dict[str, Any], path: Path) -> Any:
         raise ValueError(f'results need the cases {", ".join(missing) or "with stored views"}')
     figure, axes = pyplot.subplots(figsize=(7.2, 4.4), dpi=110)
     xs = sorted(views)
-    for name, color in LEVELS.items():
+    levels, text = sorted(LEVELS.items(), key=lambda level: rows[level[0]][TOP1]), float('-inf')
+    gap = 0.035 * (max(row[TOP1] for row in rows.values()) - min(row[TOP1] for row in rows.values()))
+    for name, color in levels:
         top1, error = rows[name][TOP1], rows[name][ERROR]
+        text = max(top1, text + gap)  # so that names do not overlap
         axes.axhline(top1, color=color, linewidth=1.3)
         axes.axhspan(top1 - error, top1 + error, color=color, alpha=0.13, linewidth=0)
-        axes.annotate(name, (1, top1), (5, 0), xycoords=('axes fraction', 'data'), textcoords='offset points',
+        axes.annotate(name, (1, text), (5, 0), xycoords=('axes fraction', 'data'), textcoords='offset points',
                       color=color, fontsize=8, va='center')
     axes.errorbar(xs, [views[x][TOP1] for x in xs], [views[x][ERROR] for x in xs], color='#d1495b', marker='o',
                   capsize=4, linewidth=1.4, zorder=3)
-    axes.annotate('stored views', (xs[-1], views[xs[-1]][TOP1]), (-4, -14), textcoords='offset points',
-                  color='#d1495b', fontsize=8, ha='right')
+    axes.annotate('stored views', (xs[0], views[xs[0]][TOP1]), (10, 0), textcoords='offset points',
+                  color='#d1495b', fontsize=8, va='center')
     axes.set_xscale('log')
     axes.set_xticks(xs, [str(x) for x in xs])
     axes.minorticks_off()
