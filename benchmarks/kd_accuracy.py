@@ -118,7 +118,7 @@ def measure_all(args: Any, settings: Settings, arms: Sequence[Arm], root: Path) 
     large = replace(settings, labelled=2, batch_size=20, size=96, crops=1)
     args.measure.keywords.update(rounds=4, warmup=1)
     return rows + cost_rows(
-        args, large, LargeData(root / 'large', large), (Arm(NONE), Arm(KEPT, 'views', QUARTER)), 'few', 4,
+        args, large, LargeData(root / 'large', large), (Arm(NONE), Arm(KEPT, 'views', QUARTER)), 'few', 12,
         'assemble_resnet50 as student and teacher, ')
 
 
