@@ -15,7 +15,7 @@ from timm_assemble.utils.atomic import atomic_file
 
 from .harness.cli import finish, parse_args
 from .harness.measure import make_row
-from .kd_training import Arm, Data, LargeData, Settings, epoch_of, settings_text, storing, train
+from .harness.kd_training import Arm, Data, LargeData, Settings, epoch_of, settings_text, storing, train
 
 QUESTION = "How much of the gain of a teacher in every step do stored views keep, and what do they cost?"
 SETTINGS = Settings()

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import kd_accuracy, kd_training
+from benchmarks import kd_accuracy
+from benchmarks.harness import kd_training
 from benchmarks.harness.measure import RESULTS, check_results, environment, read_results
 from benchmarks.kd_accuracy import ARMS, NONE, ONLINE, STORED
 from benchmarks.reports import kd_plot, report
@@ -60,6 +61,8 @@ def test_killed_run_goes_on_with_what_is_missing(tmp_path, monkeypatch):
     assert [(run['arm'], run['seed']) for run in runs] == trained and runs == everything() and len(trained) == 4
 
 
+@pytest.mark.filterwarnings('ignore:unclosed file:ResourceWarning')  # timm's reader leaves files open
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_arms_differ_in_names_and_have_the_teacher_where_they_say(tmp_path, monkeypatch):
     settings = kd_training.Settings(labelled=2, batch_size=10, epochs=1, width=8, teacher_width=8, crops=1)
     monkeypatch.setattr(kd_training.Data, '_trained_teacher', lambda data: data.network(8))
