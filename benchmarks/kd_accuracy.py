@@ -1,95 +1,145 @@
-"""Accuracy and time of a short training with and without distillation: ``python -m benchmarks.kd_accuracy``.
+"""Accuracy and cost of distillation from stored views: ``python -m benchmarks.kd_accuracy``.
 
-It runs the command line and timm's train.py in separate processes, as a user does.
+Trainings that are finished lie in ``kd-accuracy/``: a run that was killed goes on where it was.
 """
-import csv
-import os
-import resource
-import shutil
-import subprocess
+import json
 import sys
+import tempfile
+from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
-from statistics import mean
-from typing import Dict, List, Sequence
+from statistics import mean, stdev
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
+
+from timm_assemble.utils.atomic import atomic_file
 
 from .harness.cli import finish, parse_args
 from .harness.measure import make_row
+from .harness.kd_training import Arm, Data, LargeData, Settings, epoch_of, settings_text, storing, train
 
-QUESTION = 'How much more accurate is a short training with distillation, and how much longer does it take?'
-SEEDS = (0, 1, 2)
-EPOCHS, TEACHER_EPOCHS = 2, 5  # short: the student has room to improve
-STUDENT = ('assemble_resnet50', 'width=16')
-TEACHER = 'local-dir:demo/trained'
-# the demo's settings as train.py's arguments
-TRAINING = (
-    '--data-dir', 'demo/digits', '--num-classes', '10', '--img-size', '64', '--crop-pct', '1', '--batch-size', '64',
-    '--device', 'cpu', '--workers', '0', '--channels-last', '--opt', 'lamb', '--lr', '5e-3', '--weight-decay', '0.02',
-    '--epochs', str(EPOCHS), '--warmup-epochs', '1', '--warmup-lr', '0', '--sched-on-updates',
-    '--scale', '0.7', '1', '--ratio', '0.85', '1.18', '--hflip', '0', '--color-jitter', '0', '--train-interpolation',
-    'bilinear', '--mixup', '0.2', '--mixup-mode', 'elem', '--smoothing', '0.1', '--drop-block', '0.1',
-    '--log-interval', '100', '--checkpoint-hist', '1')
-ARMS: Dict[str, Sequence[str]] = {
-    'without distillation': (),
-    'stored logits': ('--kd-model-name', 'logits:teacher', '--kd-temperature', '1'),
-    "timm's, the teacher run in each step": ('--kd-model-name', TEACHER, '--kd-temperature', '1'),
-}
-
-
-def call(folder: Path, *command: str) -> float:
-    """Run ``timm-assemble`` with one thread and return its processor seconds."""
-    def spent() -> float:
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return usage.ru_utime + usage.ru_stime
-
-    before = spent()
-    done = subprocess.run(
-        [sys.executable, '-m', 'timm_assemble', *command], cwd=folder, text=True, stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL, env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    if done.returncode != 0:
-        sys.exit(f'timm-assemble {" ".join(command)}: {done.stderr[-2000:]}')
-    return spent() - before
+QUESTION = "How much of the gain of a teacher in every step do stored views keep, and what do they cost?"
+SETTINGS = Settings()
+QUARTER = SETTINGS.epochs // 4
+NONE, STORED, ONLINE = 'no distillation', 'stored logits', 'teacher in each step, on mixed images'
+UNMIXED, KEPT = 'teacher in each step, rows mixed', f'{QUARTER} stored views'
+ARMS = (
+    Arm(NONE),
+    Arm(STORED, 'stored'),
+    *(Arm(f'{views} stored view{"s" * (views > 1)}', 'views', views) for views in (1, 2, 5, QUARTER, SETTINGS.epochs)),
+    Arm(UNMIXED, 'unmixed'),
+    Arm(ONLINE, 'mixed'),
+    Arm(f'{NONE}, no mixup', mixup=0.0),
+    Arm(f'{KEPT}, no mixup', 'views', QUARTER, mixup=0.0),
+    Arm('teacher in each step, no mixup', 'mixed', mixup=0.0),
+    Arm(f'{NONE}, random erasing', erasing=0.25),
+    Arm(f'{KEPT}, random erasing', 'views', QUARTER, erasing=0.25),
+)
+TIMED = (NONE, STORED, KEPT, UNMIXED, ONLINE)
+EPOCH_BOUND, STORING_BOUND = 1.05, 1.1
+Runs = Dict[str, List[Dict[str, float]]]  # by arm, in the order of the seeds
 
 
-def top1(folder: Path, experiment: str) -> float:
-    """Return the validation top-1 in percent after the last epoch."""
-    with open(folder / 'output' / experiment / 'summary.csv') as f:
-        return float(list(csv.DictReader(f))[-1]['eval_top1'])
+def standard_error(values: Sequence[float]) -> float:
+    """Return the standard error of the mean of two or more values."""
+    return stdev(values) / len(values) ** 0.5
+
+
+def share_of(gains: Sequence[float], whole: Sequence[float]) -> Tuple[float, float]:
+    """Return the ratio of two means over the same seeds in percent, and its jackknife standard error.
+
+    Args:
+        gains: By seed.
+        whole: Those of the arm that is 100 %, by seed.
+    """
+    n = len(gains)
+    left_out = [(sum(gains) - g) / (sum(whole) - w) for g, w in zip(gains, whole)]
+    error = ((n - 1) / n * sum((value - mean(left_out)) ** 2 for value in left_out)) ** 0.5
+    return 100 * sum(gains) / sum(whole), 100 * error
+
+
+def summary(runs: Runs, name: str) -> Dict[str, Any]:
+    """Return the columns of an arm: accuracy, its gain over none, and the share of the online teacher's gain."""
+    top1 = {arm: [run['top1'] for run in found] for arm, found in runs.items()}
+    columns = {'top-1 on crops (%)': mean(top1[name]), 'standard error': standard_error(top1[name]),
+               'top-1 on whole images (%)': mean(run['clean'] for run in runs[name])}
+    if name != NONE:
+        gains = [own - none for own, none in zip(top1[name], top1[NONE])]
+        whole = [online - none for online, none in zip(top1[ONLINE], top1[NONE])]
+        share, error = share_of(gains, whole)
+        columns.update({'gain': mean(gains), 'standard error of the gain': standard_error(gains),
+                        "share of the online teacher's gain (%)": share, 'standard error of the share': error})
+    return columns
+
+
+def accuracy_rows(runs: Runs, group: str) -> List[Dict[str, Any]]:
+    """Return one row per arm; seconds are of an epoch of the trainings."""
+    seconds = {name: [run['seconds'] for run in found] for name, found in runs.items()}
+    rows = [make_row(group, name, seconds, None if name == NONE else NONE) for name in runs]
+    for row in rows:
+        row['details'] = summary(runs, row['name'])
+    return rows
+
+
+def timed_rows(
+        group: str, seconds: Mapping[str, Sequence[float]], bounds: Mapping[str, float]) -> List[Dict[str, Any]]:
+    """Return one row per case, compared with the first."""
+    reference = next(iter(seconds))
+    return [make_row(group, name, seconds, None if name == reference else reference, bound=bounds.get(name))
+            for name in seconds]
+
+
+def finished_run(folder: Path, arm: Arm, data: Any, seed: int) -> Dict[str, float]:
+    """Train, or read what an earlier call wrote."""
+    key = sha256(repr((asdict(arm), seed)).encode()).hexdigest()[:16]
+    path = folder / f'{key}.json'
+    if not path.exists():
+        run = train(arm, data, seed)
+        with atomic_file(path) as file:
+            file.write_text(json.dumps(dict(run, arm=arm.name, seed=seed)))
+        print(f'{arm.name}, seed {seed}: top-1 {run["top1"]:.2f} %, {run["seconds"]:.2f} s per epoch', flush=True)
+    return json.loads(path.read_text())
+
+
+def measure_all(args: Any, settings: Settings, arms: Sequence[Arm], root: Path) -> List[Dict[str, Any]]:
+    """Train all arms, time epochs and storing, and return the rows."""
+    folder = root / sha256(repr(settings).encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    data = Data(folder, settings)
+    crops, clean = data.accuracy(data.teacher)
+    print(f'teacher: top-1 {crops:.2f} % on crops, {clean:.2f} % on whole images', flush=True)
+    runs: Runs = {arm.name: [] for arm in arms}
+    for seed in range(args.rounds):
+        for arm in arms:
+            runs[arm.name].append(finished_run(folder, arm, data, seed))
+    rows = accuracy_rows(runs, f'Accuracy: {settings_text(settings)}; time of an epoch of these trainings')
+    rows[0]['details']['of the teacher (%)'] = crops
+    args.measure.keywords['rounds'] = max(args.rounds, 10)
+    rows += cost_rows(args, settings, data, arms, 'train', 1)
+    large = replace(settings, labelled=2, batch_size=20, size=96, crops=1)
+    args.measure.keywords.update(rounds=4, warmup=1)
+    return rows + cost_rows(
+        args, large, LargeData(root / 'large', large), (Arm(NONE), Arm(KEPT, 'views', QUARTER)), 'few', 12,
+        'assemble_resnet50 as student and teacher, ')
+
+
+def cost_rows(
+        args: Any, settings: Settings, data: Data, arms: Sequence[Arm], split: str, views: int, text: str = '',
+) -> List[Dict[str, Any]]:
+    """Time epochs of some arms and storing, each interleaved."""
+    bounds = {name: EPOCH_BOUND for name in (STORED, KEPT)}
+    seconds = args.measure({arm.name: epoch_of(arm, data) for arm in arms if arm.name in TIMED})
+    rows = timed_rows(f'Time of an epoch: {text}{settings_text(settings)}', seconds, bounds)
+    with tempfile.TemporaryDirectory() as temporary:
+        seconds = args.measure(storing(data, split, views, Path(temporary)))
+    return rows + timed_rows(
+        f'Storing: {text}{views} view{"s" * (views > 1)} of {len(data.dataset(split))} images at '
+        f'{settings.size}x{settings.size}', seconds, {'storing views': STORING_BOUND})
 
 
 def main() -> int:
     """Train teacher and students, print and write the results."""
-    args = parse_args('kd_accuracy', QUESTION, rounds=len(SEEDS))
-    folder = Path('kd-accuracy')
-    folder.mkdir(exist_ok=True)
-    for name in ('output', 'teacher'):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    if not (folder / 'demo' / 'trained').exists():
-        call(folder, 'demo', '--epochs', str(TEACHER_EPOCHS), '--output', 'demo')
-    stored_s = call(folder, 'teacher-logits', '--model', TEACHER, '--data-dir', 'demo/digits', '--output', 'teacher',
-                    '--workers', '0', '--device', 'cpu')
-    start_s = call(folder, 'train', '--script-help')  # imports, which every run includes
-    seconds: Dict[str, List[float]] = {arm: [] for arm in ARMS}
-    accuracy: Dict[str, List[float]] = {arm: [] for arm in ARMS}
-    for seed in SEEDS:
-        for i, (arm, distillation) in enumerate(ARMS.items()):
-            name = f'{i}-{seed}'
-            spent = call(folder, 'train', '--model', STUDENT[0], '--model-kwargs', STUDENT[1], *TRAINING, *distillation,
-                         '--seed', str(seed), '--output', 'output', '--experiment', name)
-            seconds[arm].append((spent - start_s) / EPOCHS)
-            accuracy[arm].append(top1(folder, name))
-            print(f'{arm}, seed {seed}: top-1 {accuracy[arm][-1]:.2f} %, {seconds[arm][-1]:.1f} s/epoch', flush=True)
-    rows = []
-    for arm in ARMS:
-        row = make_row(
-            f'{" ".join(STUDENT)}, {EPOCHS} epochs on the digits of the demo, its {TEACHER_EPOCHS}-epoch '
-            f'assemble_resnet50 as teacher; time of an epoch with its validation', arm, seconds,
-            None if arm == 'without distillation' else 'without distillation')
-        row['details'] = {'top-1 (%) of each seed': ', '.join(f'{value:.2f}' for value in accuracy[arm]),
-                          'mean': mean(accuracy[arm])}
-        if arm == 'stored logits':
-            row['details']['once, to store (s)'] = stored_s - start_s
-        rows.append(row)
-    return finish(args, QUESTION, rows)
+    args = parse_args('kd_accuracy', QUESTION, rounds=5)
+    return finish(args, QUESTION, measure_all(args, SETTINGS, ARMS, Path('kd-accuracy')))
 
 
 if __name__ == '__main__':
