@@ -70,15 +70,15 @@ def draw_reliability(path: Path, results: Mapping[str, Any]) -> bool:
 def _differences(axes: Any, entry: Mapping[str, Any]) -> None:
     """Draw each metric's difference with its interval."""
     rows: Dict[str, Any] = entry['differences']
-    places = np.arange(len(rows))[::-1]
-    for place, value in zip(places, rows.values()):
+    heights = np.arange(len(rows))[::-1]
+    for height, value in zip(heights, rows.values()):
         if value['interval']:
             low, high = value['interval']
             significant = low > 0 or high < 0
-            axes.plot([low, high], [place, place], color='tab:blue' if significant else 'tab:gray', linewidth=2)
-        axes.plot(value['difference'], place, 'o', color='black', markersize=4)
+            axes.plot([low, high], [height, height], color='tab:blue' if significant else 'tab:gray', linewidth=2)
+        axes.plot(value['difference'], height, 'o', color='black', markersize=4)
     axes.axvline(0, color='black', linewidth=0.8, linestyle='--')
-    axes.set_yticks(places, [HEADLINES.get(key, key) for key in rows], fontsize=8)
+    axes.set_yticks(heights, [HEADLINES.get(key, key) for key in rows], fontsize=8)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(axis='x', alpha=0.3)
     axes.set_xlabel('difference, points')
