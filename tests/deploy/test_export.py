@@ -148,10 +148,12 @@ def test_onnx_of_any_size_names_its_axes_and_rejects_wrong_images(model, files):
     run = load_exported(files['onnx'], 'onnx')
     config = model.pretrained_cfg
     mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ('mean', 'std'))
-    for batch, *size in ((1, 64, 96), (2, 75, 101), (5, 33, 33)):
+    for batch, *size in ((1, 64, 96), (2, 75, 101), (5, 31, 32)):
         x = torch.randint(256, (batch, *size, 3), dtype=torch.uint8)
         with torch.no_grad():
             assert error(run(x), model((x.permute(0, 3, 1, 2) / 255 - mean) / std)) < 1e-4
+    with pytest.raises(Exception, match='Pad reflect requires'):
+        run(x[:, :16, :16])
     for wrong in (x.float(), x[..., :1], x[0], x.permute(0, 3, 1, 2)):
         with pytest.raises(Exception, match='INVALID_ARGUMENT'):
             run(wrong)
