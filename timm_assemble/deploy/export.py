@@ -11,7 +11,6 @@ from torch import nn
 
 from ..utils.atomic import atomic_file
 from .fold import fold_for_inference
-from .winograd import use_winograd
 
 __all__ = ['FORMATS', 'check_output', 'export_model', 'load_exported']
 
@@ -101,8 +100,6 @@ def export_model(
     folded = fold_for_inference(model, example_size, dtype)
     batch = max(2, example_size[0]) if any_batch else example_size[0]  # torch.export takes a size of 1 for a constant
     example = torch.zeros(batch, *example_size[1:], device=next(folded.parameters()).device)
-    if format == 'package':
-        use_winograd(folded, example)
     axes = (0,) * any_batch + (2, 3) * any_size
     with atomic_file(output) as path, torch.no_grad():
         program = torch.export.export(
