@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from timm.models import save_for_hf
 
-from timm_assemble.robustness.models import label_models, load_classifier
+from timm_assemble.evaluation.models import label_models
+from timm_assemble.robustness.models import load_classifier
 from timm_assemble.robustness.plan import Request, make_plan
 
 from ._samples import write_image

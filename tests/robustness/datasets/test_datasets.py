@@ -12,8 +12,8 @@ from PIL import Image
 from timm_assemble.robustness import metrics
 from timm_assemble.robustness.datasets import corruptions
 from timm_assemble.robustness.datasets.corruptions import Corruption
-from timm_assemble.robustness.datasets.files import Unreadable, batches, list_files
-from timm_assemble.robustness.datasets.images import read_frames, read_image, two_crops
+from timm_assemble.evaluation.image_files import Unreadable, batches, list_files, read_image
+from timm_assemble.robustness.datasets.images import read_frames, two_crops
 from timm_assemble.robustness.datasets.protocols import Preprocessing
 from timm_assemble.robustness.tasks.measurements import ErrorTask, FlipTask, ShiftTask
 

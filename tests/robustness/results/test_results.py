@@ -13,7 +13,7 @@ from PIL import Image
 from timm_assemble.robustness import evaluate, metrics
 from timm_assemble.robustness.results import exchange, plots, schema, summary
 from timm_assemble.robustness.results.report import Results
-from timm_assemble.robustness.results.tables import Table, number
+from timm_assemble.evaluation.tables import Table, number
 from timm_assemble.robustness.tasks.cache import CachedResult
 
 from .._samples import WRONG, red_over_half
