@@ -9,9 +9,10 @@ import sys
 import time
 from typing import List, Optional
 
+import numpy as np
 import torch
 
-from timm_assemble.retrieval.metrics import retrieval_metrics, score_neighbours
+from timm_assemble.retrieval.metrics import Scores, retrieval_metrics, score_neighbours
 from timm_assemble.retrieval.search import block_rows, nearest_neighbours, normalize
 
 __all__ = ['main']
@@ -37,8 +38,8 @@ def main(argv: Optional[List[str]] = None) -> int:
         blocks.append(score_neighbours(labels[indices] == labels[start:start + len(indices), None],
                                        relevant[start:start + len(indices)]))
     seconds = time.perf_counter() - began
-    found = blocks[0]._make(torch.cat([torch.from_numpy(part) for part in parts]).numpy() for parts in zip(*blocks))
-    recall = retrieval_metrics(found, relevant.numpy(), [args.neighbours])[f'recall@{args.neighbours}']
+    first, average = (np.concatenate(parts) for parts in zip(*blocks))
+    recall = retrieval_metrics(Scores(first, average), relevant.numpy(), [args.neighbours])[f'recall@{args.neighbours}']
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20  # KiB on Linux
     print(f'{args.images} embeddings of {args.dimensions} numbers, {args.neighbours} neighbours, {args.threads} '
           f'threads: {seconds:.0f} s, peak memory {peak:.2f} GiB, recall@{args.neighbours} {recall:.2f} %')

@@ -8,11 +8,15 @@ import torch
 from ..models.loading import ModelSource, load_source, split_source
 
 __all__ = [
-    'FromPixels', 'Model', 'callable_details', 'check_identities', 'from_pixels', 'label_models', 'load_rgb_source',
-    'model_details', 'model_identity']
+    'FromPixels', 'Model', 'OutputError', 'callable_details', 'check_identities', 'compute_outputs', 'from_pixels',
+    'label_models', 'load_rgb_source', 'model_details', 'model_identity']
 
 FromPixels = Callable[[torch.Tensor], torch.Tensor]
 Model = Union[str, FromPixels]
+
+
+class OutputError(ValueError):
+    """A model returns something else than one finite row for each image."""
 
 
 def _labels(models: Sequence[Model]) -> List[str]:
@@ -83,6 +87,20 @@ def from_pixels(
         with torch.autocast(device.type, dtype=dtype, enabled=amp):
             return forward(images.float().sub_(shift).div_(scale))
     return compute
+
+
+@torch.inference_mode()
+def compute_outputs(compute: FromPixels, images: torch.Tensor, name: str, columns: str) -> torch.Tensor:
+    """Return the outputs of images as float32; OutputError if they are not (N, ``columns``) or not finite."""
+    outputs = compute(images)
+    shape = tuple(getattr(outputs, 'shape', ()))
+    if len(shape) != 2 or shape[0] != len(images):
+        raise OutputError(f'{name} must be ({len(images)}, {columns}), got {shape or type(outputs).__name__}')
+    outputs = outputs.float()
+    wrong = ~outputs.isfinite().all(1)
+    if wrong.any():
+        raise OutputError(f'{name} must be finite, got others for {int(wrong.sum())} of {len(outputs)} images')
+    return outputs
 
 
 def model_identity(source: ModelSource) -> Dict[str, Any]:

@@ -10,7 +10,7 @@ from PIL import Image
 from timm.data import create_transform
 
 from ..evaluation.models import (
-    FromPixels, Model, callable_details, from_pixels, load_rgb_source, model_details, model_identity,
+    FromPixels, Model, callable_details, compute_outputs, from_pixels, load_rgb_source, model_details, model_identity,
 )
 from ..layers.gem_pool import gem_pool_2d
 from ..models.loading import ModelSource, error_line
@@ -45,18 +45,9 @@ class Embedder:
     details: Dict[str, Any] = field(default_factory=dict)  # what the results say of it
 
 
-@torch.inference_mode()
 def compute_embeddings(embed: FromPixels, images: torch.Tensor) -> torch.Tensor:
-    """Return the embeddings of images as float32; ValueError if they are not (N, D) or not finite."""
-    embeddings = embed(images)
-    if not isinstance(embeddings, torch.Tensor) or embeddings.ndim != 2 or len(embeddings) != len(images):
-        raise ValueError(f'embeddings must be ({len(images)}, D), got '
-                         f'{tuple(getattr(embeddings, "shape", ())) or type(embeddings).__name__}')
-    embeddings = embeddings.float()
-    wrong = ~embeddings.isfinite().all(1)
-    if wrong.any():
-        raise ValueError(f'embeddings must be finite, got others for {int(wrong.sum())} of {len(images)} images')
-    return embeddings
+    """Return the embeddings of images as float32; OutputError if they are not (N, D) or not finite."""
+    return compute_outputs(embed, images, 'embeddings', 'D')
 
 
 def _feature_map(model: Any, x: torch.Tensor) -> torch.Tensor:

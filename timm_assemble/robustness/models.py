@@ -6,13 +6,13 @@ from typing import Optional, Tuple
 import torch
 
 from ..evaluation.models import (
-    Model, callable_details, from_pixels, load_rgb_source, model_details, model_identity,
+    Model, OutputError, callable_details, from_pixels, load_rgb_source, model_details, model_identity,
 )
 from ..models.loading import error_line
 from ..utils.accuracy import map_classes
 from .datasets.test_sets import LabelMap, LabelSpace, synsets
 from .plan import Plan
-from .tasks.classify import LogitsError, compute_logits
+from .tasks.classify import compute_logits
 from .tasks.task import Classifier
 
 __all__ = ['load_classifier', 'map_folders']
@@ -65,7 +65,7 @@ def load_classifier(
         logits = compute_logits(classifier.classify, torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device))
     except (AssertionError, RuntimeError) as e:
         raise ValueError(f'models must take images of {size} x {size}, {label} does not: {error_line(e)}') from e
-    except LogitsError as e:
+    except OutputError as e:
         raise ValueError(f'models must return logits, {label} does not: {e}') from e
     num_classes = classifier.details.setdefault('num_classes', logits.shape[1])
 
