@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 
 import timm_assemble  # noqa: F401  registers the models
+from timm_assemble.evaluation.models import from_pixels
 from timm_assemble.robustness.datasets.corruptions import corrupt, warm_up
 from timm_assemble.robustness.metrics import ALEXNET_ERROR, SEVERITIES
-from timm_assemble.robustness.models import timm_classify
 from timm_assemble.robustness.plan import Request, make_plan
 from timm_assemble.robustness.runner import Loading, run_tasks
 from timm_assemble.robustness.tasks.cache import TaskCache
@@ -83,7 +83,7 @@ def loop_rows(name: str, images: int, folder: Path, validate: Any, args: Any) ->
     validate.create_model = lambda *_, **__: model  # made once: its time is not the loop's
     cfg = model.pretrained_cfg
     device = torch.device(args.device)
-    classifier = Classifier(name, timm_classify(model, cfg['mean'], cfg['std'], SIZE, device), {})
+    classifier = Classifier(name, from_pixels(model, cfg['mean'], cfg['std'], SIZE, device), {})
     [task, *_] = make_plan(Request(imagenet_c=folder / name, corruptions=('contrast',))).tasks
     loading = Loading(BATCH_SIZE, 0, device)
     errors: List[float] = []
@@ -149,7 +149,7 @@ def sharing_rows(folder: Path, args: Any) -> List[Dict[str, Any]]:
     for i in range(3):
         model: Any = timm.create_model('test_assemble_resnet').eval()
         cfg = model.pretrained_cfg
-        classify = timm_classify(model, cfg['mean'], cfg['std'], plan.size, device)
+        classify = from_pixels(model, cfg['mean'], cfg['std'], plan.size, device)
         models.append(Classifier(f'model {i}', classify, dict(number=i)))
 
     def case(count: int) -> Callable[[], None]:

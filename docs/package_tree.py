@@ -15,8 +15,8 @@ PAGE = Path(__file__).parent / 'architecture.md'
 BEGIN, END = '<!-- tree:begin -->', '<!-- tree:end -->'
 # in the order of the imports: each folder imports from those below it
 FOLDERS = (
-    'cli', 'convert', 'examples', 'robustness', 'timm_scripts', 'hub', 'training', 'recipes', 'deploy', 'models',
-    'layers', 'utils')
+    'cli', 'convert', 'examples', 'retrieval', 'robustness', 'timm_scripts', 'evaluation', 'hub', 'training', 'recipes',
+    'deploy', 'models', 'layers', 'utils')
 
 
 def _caption(path: Path) -> str:

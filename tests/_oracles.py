@@ -198,3 +198,27 @@ def mcnemar(first, second):
     c = sum(y and not x for x, y in zip(first, second))
     tail = sum(comb(b + c, k) for k in range(min(b, c) + 1)) / 2 ** (b + c)
     return min(1.0, 2 * tail)
+
+
+def neighbours(embeddings, query: int) -> list:
+    """Return the other images by cosine similarity, the most similar first, equally similar ones by their number."""
+    def cosine(a, b):
+        dot = sum(float(x) * float(y) for x, y in zip(a, b))
+        lengths = math.sqrt(sum(float(x) ** 2 for x in a) * sum(float(y) ** 2 for y in b))
+        return dot / lengths if lengths else 0.0
+    others = [i for i in range(len(embeddings)) if i != query]
+    return sorted(others, key=lambda i: (-cosine(embeddings[query], embeddings[i]), i))
+
+
+def retrieval(embeddings, labels, recall_at) -> dict:
+    """Return recall@k and MAP@R in percent, over the queries that are not alone in their class."""
+    recalls, averages = {k: [] for k in recall_at}, []
+    for query, label in enumerate(labels):
+        right = [labels[i] == label for i in neighbours(embeddings, query)]
+        relevant = sum(right)
+        if relevant:
+            for k in recall_at:
+                recalls[k].append(any(right[:k]))
+            averages.append(sum(right[i] * sum(right[:i + 1]) / (i + 1) for i in range(relevant)) / relevant)
+    return {**{f'recall@{k}': 100 * sum(hits) / len(hits) for k, hits in recalls.items()},
+            'map@r': 100 * sum(averages) / len(averages)}

@@ -107,11 +107,12 @@ def test_console_script_passes_its_arguments_and_the_exit_status_on():
 
 
 def test_import_loads_no_other_package_and_leaves_interrupts_alone():
-    """The robustness library loads none of its optional packages either."""
+    """The libraries of evaluations load none of their optional packages either."""
     script = ('import signal, sys, timm; before = set(sys.modules); import timm_assemble; '
               'print(sorted({m.split(".")[0] for m in set(sys.modules) - before}), '
               'signal.getsignal(signal.SIGINT) is signal.default_int_handler, sys.excepthook is sys.__excepthook__); '
-              'import timm_assemble.robustness; '
-              'print({"torchmetrics", "matplotlib", "imagecorruptions", "cv2", "av", "jsonschema"} & set(sys.modules))')
+              'import timm_assemble.retrieval, timm_assemble.robustness; '
+              'print({"torchmetrics", "matplotlib", "imagecorruptions", "cv2", "av", "jsonschema", '
+              '"pytorch_metric_learning"} & set(sys.modules))')
     with running([sys.executable, '-c', script]) as process:
         assert process.communicate(timeout=60)[0].splitlines() == ["['timm_assemble'] True True", 'set()']

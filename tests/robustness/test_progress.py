@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from timm_assemble.robustness.datasets.corruptions import MILLISECONDS, Corruption
-from timm_assemble.robustness.datasets.files import Batch
+from timm_assemble.evaluation.image_files import Batch
 from timm_assemble.robustness.datasets.protocols import Preprocessing
 from timm_assemble.robustness.metrics import ALEXNET_ERROR, SEVERITIES
 from timm_assemble.robustness.progress import Progress

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from timm_assemble.robustness.datasets.files import Unreadable
+from timm_assemble.evaluation.image_files import Unreadable
 from timm_assemble.robustness.datasets.test_sets import LabelMap
 from timm_assemble.robustness.metrics import ALEXNET_FLIP_RATE
 from timm_assemble.robustness.plan import Request, make_plan

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.profiles import retrieval
 from benchmarks.profiles.inference import PARTS, REST, profile_call
 from benchmarks.profiles.shares import part_of, shares_table
 
@@ -25,3 +26,8 @@ def test_shares_are_percentages_of_their_column():
     columns = {'a': {'x': 3., 'y': 1.}, 'b': {'x': 1., 'y': 0.}}
     assert shares_table('call', columns, digits=1).splitlines() == [
         '| share of a call (%) | a | b |', '|---|--:|--:|', '| x | 75.0 | 100.0 |', '| y | 25.0 | 0.0 |']
+
+
+def test_search_prints_its_seconds_and_peak_memory(capsys):
+    assert retrieval.main(['--images', '100', '--dimensions', '8', '--neighbours', '99', '--threads', '1']) == 0
+    assert 'recall@99 100.00 %' in capsys.readouterr().out

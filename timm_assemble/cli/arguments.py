@@ -6,7 +6,12 @@ from functools import partial
 from itertools import islice
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
-__all__ = ['integer', 'key_value', 'name_options', 'non_negative', 'option_names', 'positive', 'take_options']
+__all__ = [
+    'MODEL_HELP', 'integer', 'key_value', 'name_options', 'non_negative', 'option_names', 'positive',
+    'take_options']
+
+MODEL_HELP = ('name that timm has weights for, hf-hub:USER/NAME, local-dir:FOLDER, or NAME=CHECKPOINT; LABEL= before '
+              'the last three gives a label')
 
 
 def integer(minimum: int, text: str) -> int:

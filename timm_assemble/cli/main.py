@@ -9,14 +9,14 @@ import warnings
 from typing import Any, List, NoReturn, Optional
 
 from ..utils.interrupt import raise_on_interrupt
-from . import convert, demo, export, push, recipes, robustness, run, teacher_logits, train
+from . import convert, demo, export, push, recipes, retrieval, robustness, run, teacher_logits, train
 from .arguments import name_options, option_names
 
 __all__ = ['main']
 
 COMMANDS = {
     'demo': demo, 'recipes': recipes, 'teacher-logits': teacher_logits, 'train': train, 'run': run, 'convert': convert,
-    'push': push, 'robustness': robustness, 'export': export}
+    'push': push, 'robustness': robustness, 'retrieval': retrieval, 'export': export}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Tuple
 
-from .arguments import non_negative, positive
+from .arguments import MODEL_HELP, non_negative, positive
 
 
 def _folder(text: str) -> Tuple[str, Path]:
@@ -27,9 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'results.json, results.csv and robustness.png. Finished tasks are cached: the same command continues where it '
         'stopped.')
     add = parser.add_argument
-    add('models', nargs='*', metavar='MODEL',
-        help='name that timm has weights for, hf-hub:USER/NAME, local-dir:FOLDER, or NAME=CHECKPOINT; LABEL= before '
-             'the last three gives a label')
+    add('models', nargs='*', metavar='MODEL', help=MODEL_HELP)
     add('--merge', nargs='+', default=[], metavar='DIR',
         help='outputs of finished runs, whose models come into one table and plot; nothing is measured')
     data = parser.add_argument_group('images, one or more')
@@ -71,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from ..evaluation.image_files import unreadable_line
     from ..robustness import evaluate, merge
     from ..utils.distributed import Ranks
 
@@ -93,6 +92,5 @@ def run(args: argparse.Namespace) -> None:
     if Ranks().rank == 0:
         print(f'{results.tables()}\n\nwritten: {args.output}: {", ".join(sorted(os.listdir(args.output)))}')
     if results.unreadable:
-        files = [f'{file["path"]} ({file["reason"]})' for file in results.unreadable]
-        raise ValueError(f'{len(files)} of the files cannot be read, and are left out of every condition: '
-                         f'{", ".join(files[:3])}{", ..." if len(files) > 3 else ""}; the results are of the others')
+        raise ValueError(f'{unreadable_line(results.unreadable, ", and are left out of every condition")}; the results '
+                         f'are of the others')

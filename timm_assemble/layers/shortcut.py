@@ -1,5 +1,5 @@
 """The projection shortcut of a residual block: pooling and a 1x1 convolution."""
-from typing import Optional
+from typing import Any, Dict, Optional
 
 import torch
 import torch.nn.functional as F
@@ -69,6 +69,15 @@ def shortcut_pool(
     return [pool] if kind == 'big_little' and strided else []
 
 
+def _move_convolution(shortcut: nn.Sequential, state: Dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
+    """Let weights of a network of another ``last_stride`` load: the number of layers before the convolution differs."""
+    own = len(shortcut) - 1
+    for i in {0, 1, 2} - {own}:
+        if f'{prefix}{i}.conv.weight' in state:
+            for key in [key for key in state if key.startswith(f'{prefix}{i}.')]:
+                state[f'{prefix}{own}.{key.removeprefix(f"{prefix}{i}.")}'] = state.pop(key)
+
+
 class ProjectionShortcut(nn.Sequential):
     """Pooling, see :func:`shortcut_pool`, then 1x1 convolution and normalisation.
 
@@ -115,3 +124,4 @@ class ProjectionShortcut(nn.Sequential):
             dtype=dtype,
         )
         super().__init__(*pools, conv)
+        self.register_load_state_dict_pre_hook(_move_convolution)

@@ -5,7 +5,7 @@ A source is timm's name of a model with pretrained weights, ``hf-hub:USER/NAME``
 """
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Tuple
+from typing import Any, Dict, Tuple
 
 import timm
 from timm.data import resolve_data_config
@@ -63,14 +63,14 @@ def split_source(model: str) -> Tuple[str, str, str]:
     return (head, tail, '') if tail.startswith(SCHEMES) else (f'{head}={Path(tail).name}', head, tail)
 
 
-def _from_checkpoint(name: str, path: Path) -> Any:
+def _from_checkpoint(name: str, path: Path, model_args: Dict[str, Any]) -> Any:
     """Load a model of timm with a checkpoint of train.py, built by its arguments, or with only weights."""
     if not timm.is_model(name):
         raise ValueError(f'NAME of NAME=CHECKPOINT must be a model name that timm knows, got {name!r}')
     if not path.is_file():
         raise ValueError(f'CHECKPOINT of {name}=CHECKPOINT must be a file, got {path}')
     try:
-        trained = read_train_checkpoint(path)
+        trained = read_train_checkpoint(path, **model_args)
         if trained.args['model'] != name:
             raise ValueError(f'{path} must hold a {name}, but its arguments name {trained.args["model"]}')
         return trained.model
@@ -85,16 +85,17 @@ def _from_checkpoint(name: str, path: Path) -> Any:
     weight = state.get(f'{first}.weight')
     if weight is None:
         raise ValueError(f'{path} must have the weights of {name}, but those of its classifier {first!r} are missing')
-    model = timm.create_model(name, num_classes=len(weight))
+    model = timm.create_model(name, num_classes=len(weight), **model_args)
     model.load_state_dict(state)
     return model
 
 
-def load_source(model: str) -> ModelSource:
+def load_source(model: str, **model_args: Any) -> ModelSource:
     """Load a model.
 
     Args:
         model: Source, as above.
+        model_args: Arguments of the model that replace its own, and change no weight's shape.
 
     Raises:
         ValueError: The model does not exist, has no weights, or its files do not fit.
@@ -103,7 +104,8 @@ def load_source(model: str) -> ModelSource:
     if not checkpoint:
         check_model_source(name)
     try:
-        loaded = _from_checkpoint(name, Path(checkpoint)) if checkpoint else timm.create_model(name, pretrained=True)
+        loaded = (_from_checkpoint(name, Path(checkpoint), model_args) if checkpoint else
+                  timm.create_model(name, pretrained=True, **model_args))
         check_weights(loaded.state_dict(), 'weights')
         config = resolve_data_config({}, model=loaded, use_test_size=True)
     except Exception as e:  # timm, torch, pickle and safetensors raise any kind for a file that is not theirs

@@ -128,12 +128,13 @@ def _overlay(args: Dict[str, Any], cfg: Dict[str, Any], model_args: Dict[str, An
     return {**given, **input_channels({**cfg, **given}, channels)}
 
 
-def read_train_checkpoint(path: Path) -> TrainedModel:
+def read_train_checkpoint(path: Path, **overrides: Any) -> TrainedModel:
     """Build the model that was trained and load the checkpoint's weights, the EMA if it has one.
 
     Args:
         path: ``model_best.pth.tar``, ``last.pth.tar`` or another of train.py's, with its arguments within or args.yaml
             beside it.
+        overrides: Arguments of the model that replace its own.
 
     Raises:
         NotTrainCheckpointError: train.py did not write the file.
@@ -143,7 +144,7 @@ def read_train_checkpoint(path: Path) -> TrainedModel:
     args, file = _read_args(path, checkpoint)
     try:
         architecture, cfg, base_args = _base(args['model'])
-        model_args = _constructor_args(args, base_args)
+        model_args = {**_constructor_args(args, base_args), **overrides}
         check_model_args(architecture, model_args)
         model: Any = timm.create_model(
             architecture, pretrained_cfg=dict(cfg, architecture=architecture),

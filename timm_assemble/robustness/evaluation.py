@@ -1,25 +1,26 @@
 """The library's entry: measure models and return the results."""
 import hashlib
 import json
-import os
 import sys
 import tempfile
 import warnings
 from contextlib import ExitStack
 from datetime import datetime, timezone
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence, Union
+from typing import Dict, Mapping, Optional, Sequence, Union
 
 import torch
 from timm.data import ImageNetInfo
 
+from ..evaluation.image_files import Unreadable, unreadable_line
+from ..evaluation.models import Model, check_identities, label_models
+from ..evaluation.requirements import check_packages, find_device
+from ..evaluation.results import check_output
 from ..utils.distributed import Ranks
-from .datasets.files import Unreadable
-from .models import Model, label_models, load_classifier
+from .models import load_classifier
 from .plan import Plan, Request, make_plan
 from .progress import Progress, image_bar
-from .results.publish import check_output
 from .results.report import Results
 from .results.statistics import add_statistics
 from .results.summary import assemble, baseline_of
@@ -34,39 +35,6 @@ __all__ = ['evaluate']
 PathLike = Union[str, Path]
 
 
-def _check_packages(*packages: str) -> None:
-    for package in packages:
-        try:
-            import_module(package)
-        except ModuleNotFoundError as e:
-            raise ValueError(f"robustness needs {e.name}: pip install 'timm-assemble[robustness]'") from e
-        except ImportError as e:  # OpenCV without a system's graphics library, say
-            raise ValueError(f'robustness cannot import {package}: {" ".join(str(e).split())}') from e
-
-
-def _device(name: Union[str, torch.device, None]) -> torch.device:
-    try:
-        device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
-        if device.type == 'cuda' and device.index is None:
-            device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as e:
-        raise ValueError(f'device must be one that torch has here, got {name!r}: {str(e).splitlines()[0]}') from e
-    return device
-
-
-def _check_identities(labelled: Mapping[str, Model], identities: Mapping[str, str], cached: bool) -> None:
-    callables = [label for label, model in labelled.items() if not isinstance(model, str)]
-    unknown = [label for label in identities if label not in callables]
-    if unknown:
-        raise ValueError(f'identities must be of callables, {callables or "none"} here, got {unknown}')
-    if len({*identities.values()}) < len(identities):
-        raise ValueError(f'identities must be distinct, got {dict(identities)}')
-    missing = [label for label in callables if label not in identities]
-    if cached and missing:
-        raise ValueError(f'identities must say which weights {", ".join(missing)} has, because `output` caches results')
-
-
 def _versions(plan: Plan) -> Dict[str, str]:
     from .. import __version__
 
@@ -76,15 +44,10 @@ def _versions(plan: Plan) -> Dict[str, str]:
             **{name: metadata.version(name) for name in packages}, **plan.libraries}
 
 
-def _unreadable_line(files: Sequence[Mapping[str, Any]]) -> str:
-    listed = ', '.join(f'{file["path"]} ({file["reason"]})' for file in files[:3])
-    return f'{len(files)} of the files cannot be read: {listed}{", ..." if len(files) > 3 else ""}'
-
-
 def _raise_on_unreadable(files: Sequence[Unreadable]) -> None:
     named = [dict(path=file.path, reason=file.reason) for file in dict.fromkeys(files)]
     if named:
-        raise ValueError(_unreadable_line(named))
+        raise ValueError(unreadable_line(named))
 
 
 def _measurement(plan: Plan, models: Sequence[Classifier], baseline: Optional[str], cache: TaskCache) -> str:
@@ -172,9 +135,9 @@ def evaluate(
             ('input_size', input_size, 1), ('shift', shift, 1), ('batch_size', batch_size, 1), ('workers', workers, 0)):
         if value is not None and value < least:
             raise ValueError(f'{name} must be {least} or more, got {value}')
-    _check_packages('torchmetrics', *(['imagecorruptions'] if generate else []), *(['av'] if imagenet_p else []),
-                    *(['sklearn'] if ood else []), *(['scipy'] if keep_predictions else []),
-                    *(['matplotlib', 'jsonschema'] if output else []))
+    check_packages('robustness', 'torchmetrics', *(['imagecorruptions'] if generate else []),
+                   *(['av'] if imagenet_p else []), *(['sklearn'] if ood else []),
+                   *(['scipy'] if keep_predictions else []), *(['matplotlib', 'jsonschema'] if output else []))
     if seed is not None and not (generate or shift):
         warnings.warn('seed has no effect: without `generate` and `shift` nothing is random', stacklevel=2)
     if baseline and not (imagenet_c or imagenet_p or generate):
@@ -189,8 +152,8 @@ def evaluate(
                              seed or 0, sets, others, keep_predictions))
     labelled, baseline = label_models(models, baseline)
     identities = identities or {}
-    _check_identities(labelled, identities, output is not None)
-    device = _device(device)
+    check_identities(labelled, identities, output is not None)
+    device = find_device(device)
     classifiers = [load_classifier(label, model, plan, device, amp, identities.get(label))
                    for label, model in labelled.items()]
     precision = 'float32' if not amp else 'float16' if device.type == 'cuda' else 'bfloat16'
@@ -224,7 +187,7 @@ def evaluate(
     if other_versions:
         values['notes'].append(f'some results were cached earlier, with {", ".join(sorted(other_versions))}')
     if unreadable:
-        values['notes'].append(f'{_unreadable_line(unreadable)}; they are left out of every condition alike')
+        values['notes'].append(f'{unreadable_line(unreadable)}; they are left out of every condition alike')
     if keep_predictions:
         add_statistics(values, measured, relative_to, baseline, plan.complete, seed or 0)
     results = Results(values, measured if keep_predictions else ())

@@ -5,8 +5,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from ..evaluation.image_files import class_folders, list_files
 from .datasets.corruptions import library_versions
-from .datasets.files import class_folders, list_files
 from .datasets.protocols import PROTOCOLS, Preprocessing, Protocol
 from .metrics import ALEXNET_ERROR
 from .tasks.measurements import ErrorTask, ShiftTask

@@ -9,8 +9,8 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from tqdm import tqdm
 
+from ..evaluation.image_files import Batch
 from .datasets.corruptions import MILLISECONDS
-from .datasets.files import Batch
 from .tasks.measurements import ErrorTask
 from .tasks.task import Task
 

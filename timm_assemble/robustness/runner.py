@@ -9,8 +9,8 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 import numpy as np
 import torch
 
+from ..evaluation.image_files import Batch, FileDataset, Unreadable, batches, can_be_read
 from ..utils.distributed import Ranks
-from .datasets.files import Batch, FileDataset, Unreadable, batches
 from .progress import Progress
 from .tasks.cache import CachedResult, TaskCache
 from .tasks.task import Classifier, Records, Task
@@ -26,17 +26,9 @@ class Loading(NamedTuple):
     device: torch.device
 
 
-def _can_be_read(task: Task, file: Unreadable) -> bool:
-    try:
-        task.load(file.path)
-    except (OSError, ValueError, SyntaxError):
-        return False
-    return True
-
-
 def _is_cached(cached: Optional[CachedResult]) -> bool:
     """Return whether a result is there, and still lacks only files that cannot be read."""
-    return cached is not None and not any(_can_be_read(cached.task, file) for file in cached.unreadable)
+    return cached is not None and not any(can_be_read(cached.task.load, file.path) for file in cached.unreadable)
 
 
 def _run(task: Task, models: Sequence[Classifier], cache: TaskCache, loading: Loading, progress: Progress) -> None:

@@ -5,8 +5,8 @@ Trees are ``corruption/severity/class/*.JPEG``, as in ImageNet-C, and ``perturba
 from pathlib import Path
 from typing import List, Mapping, Optional, Sequence, Tuple
 
+from ..evaluation.image_files import FileList, class_folders, list_files, some
 from .datasets.corruptions import Corruption, library_versions
-from .datasets.files import FileList, class_folders, list_files, some
 from .datasets.protocols import Preprocessing
 from .datasets.test_sets import OBJECTNET, LabelSpace, check_folders, known_test_set, objectnet_classes, synsets
 from .metrics import ALEXNET_FLIP_RATE, SEVERITIES

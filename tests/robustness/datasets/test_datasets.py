@@ -1,6 +1,5 @@
 """From files to the model's input: decoding, crops, corruptions, sequences."""
 import re
-import shutil
 
 import av
 import numpy as np
@@ -12,8 +11,8 @@ from PIL import Image
 from timm_assemble.robustness import metrics
 from timm_assemble.robustness.datasets import corruptions
 from timm_assemble.robustness.datasets.corruptions import Corruption
-from timm_assemble.robustness.datasets.files import Unreadable, batches, list_files
-from timm_assemble.robustness.datasets.images import read_frames, read_image, two_crops
+from timm_assemble.evaluation.image_files import Unreadable, batches, list_files
+from timm_assemble.robustness.datasets.images import read_frames, two_crops
 from timm_assemble.robustness.datasets.protocols import Preprocessing
 from timm_assemble.robustness.tasks.measurements import ErrorTask, FlipTask, ShiftTask
 
@@ -39,35 +38,6 @@ def test_published_images_are_cropped_and_never_resized(tmp_path):
     images, target, *_ = dataset(ErrorTask, tmp_path, (0, 224, 224))[0]
     assert target == 0 and images.dtype == torch.uint8 and images.shape == (1, 3, 224, 224)
     np.testing.assert_array_equal(images[0].permute(1, 2, 0), pixels[8:232, 38:262])
-
-
-def test_pixels_are_rgb_whatever_the_file_has(tmp_path):
-    red = np.zeros((32, 32, 3), np.uint8)
-    red[..., 0] = 255
-    for name, image in (('rgb.png', Image.fromarray(red)), ('palette.png', Image.fromarray(red).convert('P')),
-                          ('alpha.png', Image.fromarray(red).convert('RGBA'))):
-        image.save(tmp_path / name)
-        np.testing.assert_array_equal(np.asarray(read_image(tmp_path / name)), red)
-    Image.fromarray(red[..., 0]).save(tmp_path / 'grey.png')
-    assert (np.asarray(read_image(tmp_path / 'grey.png')) == 255).all()
-
-
-def test_file_list_is_sorted_and_covers_names_and_sizes(tmp_path):
-    for name in ('b/2.png', 'b/1.JPEG', 'a/9.jpg', 'b/.hidden.png', 'b/notes.txt', '.git/1.png'):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b'x')
-    (tmp_path / 'c').mkdir()
-    files = list_files(tmp_path)
-    assert files.classes == ('a', 'b', 'c')
-    assert files.files == (('a/9.jpg', 0), ('b/1.JPEG', 1), ('b/2.png', 1))
-    same = list_files(shutil.copytree(tmp_path, tmp_path.with_name('copy')))
-    assert same.fingerprint == files.fingerprint
-    for change in (lambda: (tmp_path / 'a/9.jpg').write_bytes(b'xx'), lambda: (tmp_path / 'b/2.png').unlink()):
-        before = list_files(tmp_path).fingerprint
-        change()
-        assert list_files(tmp_path).fingerprint != before
-    with pytest.raises(ValueError, match='has none'):
-        list_files(tmp_path / 'b')
 
 
 @pytest.mark.parametrize('content', [b'', b'not an image', 'half', 'small'])

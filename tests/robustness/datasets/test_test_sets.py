@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from timm_assemble.robustness import evaluate
-from timm_assemble.robustness.datasets.images import read_image
+from timm_assemble.evaluation.image_files import read_image
 from timm_assemble.robustness.datasets.protocols import C_BAR, THREE_D
 from timm_assemble.robustness.datasets.test_sets import MAPPINGS, known_test_set, synsets
 from timm_assemble.robustness.models import map_folders

@@ -13,7 +13,6 @@ from PIL import Image
 from timm_assemble.robustness import evaluate, metrics
 from timm_assemble.robustness.results import exchange, plots, schema, summary
 from timm_assemble.robustness.results.report import Results
-from timm_assemble.robustness.results.tables import Table, number
 from timm_assemble.robustness.tasks.cache import CachedResult
 
 from .._samples import WRONG, red_over_half
@@ -179,11 +178,3 @@ def test_robustbench_has_its_names():
     assert exchange.robustbench_entry(values['models'][0], values)['corruptions_mce_3d'] == '60.00'
     values['protocol'].update(images='generated')
     assert exchange.robustbench_entry(values['models'][0], values) is None
-
-
-def test_tables_as_text_markdown_and_latex():
-    table = Table('a 50 % title', ['model_1', 'x'], [['a|b_c', -0.001], ['d', None]])
-    assert table.text() == 'a 50 % title\nmodel_1     x\na|b_c    0.00\nd           -'
-    assert table.markdown().splitlines()[2:] == ['| model_1 | x |', '| --- | ---: |', '| a\\|b_c | 0.00 |', '| d | - |']
-    assert r'\caption{a 50 \% title}' in table.latex() and r'a|b\_c & 0.00 \\' in table.latex().splitlines()
-    assert number(-0.004) == '0.00' and number(-0.006) == '-0.01'

@@ -1,30 +1,11 @@
-"""Pixels of files: images, clean, corrupted or shifted, and sequences."""
+"""Pixels of shifted crops and of sequences."""
 from pathlib import Path
 from typing import List
 
 import numpy as np
 from PIL import Image
 
-__all__ = ['read_frames', 'read_image', 'two_crops']
-
-
-def read_image(path: Path) -> Image.Image:
-    """Decode an image as RGB with 8 bits, as it is stored: the EXIF rotation is not applied.
-
-    16 bits are scaled to 8: Pillow would cut everything above 255. Other integers and floats have no known range and
-    are a ValueError.
-    """
-    with Image.open(path) as image:
-        if image.mode.startswith('I;16') or image.mode == 'I':
-            values = np.asarray(image).astype(np.int64)
-            if image.mode == 'I' and image.format != 'PNG':  # older Pillow's mode of a PNG with 16 bits
-                raise ValueError('it has 32 bits per pixel, whose range is unknown')
-            return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert('RGB')
-        if image.mode == 'F':
-            raise ValueError('it has floats as pixels, whose range is unknown')
-        if image.mode == 'P' and 'transparency' in image.info:
-            return image.convert('RGBA').convert('RGB')  # the same pixels, without Pillow's warning
-        return image.convert('RGB')
+__all__ = ['read_frames', 'two_crops']
 
 
 def two_crops(image: np.ndarray, size: int, shift: int, seed: int) -> List[np.ndarray]:

@@ -6,7 +6,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from timm.data import ImageNetInfo
 
-from .files import class_folders, some
+from ...evaluation.image_files import class_folders, some
 
 __all__ = [
     'ANY', 'IMAGENET', 'OBJECTNET', 'LabelMap', 'LabelSpace', 'check_folders', 'known_test_set', 'objectnet_classes',

@@ -1,9 +1,9 @@
 """Results as other projects have them: CSV, the columns of timm's results, the names of RobustBench."""
-import csv
-import io
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
-__all__ = ['csv_lines', 'robustbench_entry', 'timm_tables', 'to_csv']
+from ...evaluation.tables import to_csv
+
+__all__ = ['COLUMNS', 'csv_lines', 'robustbench_entry', 'timm_tables']
 
 COLUMNS = ('model', 'group', 'name', 'severity', 'items', 'top1_error', 'top5_error', 'ece', 'ce', 'relative_ce',
            'flip_rate', 'flip_ratio', 'top5_distance', 'top5_ratio', 'consistency')
@@ -38,15 +38,6 @@ def csv_lines(model: Mapping[str, Any]) -> Iterator[Dict[str, Any]]:
                 if metrics:
                     yield dict(metrics, model=model['label'], group=group, name=name, severity=severity,
                                items=metrics.get('images', metrics.get('sequences')))
-
-
-def to_csv(lines: Sequence[Mapping[str, Any]], columns: Sequence[str] = COLUMNS) -> str:
-    """Return lines as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator='\n', extrasaction='ignore')
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
 
 
 def _signed(value: Optional[float], form: str) -> str:

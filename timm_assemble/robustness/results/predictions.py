@@ -4,7 +4,8 @@ from typing import Dict, Sequence
 
 import numpy as np
 
-from ..tasks.cache import CachedResult, write_arrays
+from ...evaluation.cache import write_arrays
+from ..tasks.cache import CachedResult
 
 __all__ = ['write_predictions']
 

@@ -1,9 +1,9 @@
 """Tables of results, as aligned text, Markdown or LaTeX."""
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
-__all__ = ['HEADLINES', 'Table', 'headlines', 'number', 'result_tables']
+from ...evaluation.tables import Cell, Table, number
 
-Cell = Union[str, float, None]
+__all__ = ['HEADLINES', 'headlines', 'result_tables']
 
 # title in tables of each headline metric
 HEADLINES = dict(
@@ -11,13 +11,6 @@ HEADLINES = dict(
     relative_mce='relative mCE', mean_flip_rate='flip rate', mfr='mFR', mt5d='mT5D', consistency='consistency')
 # where a headline metric has its interval, if that is not its own name; accuracies are 100 minus errors
 PATHS = dict(top1='clean.top1_error', top5='clean.top5_error', ece='clean.ece', consistency='shift.clean.consistency')
-LATEX = str.maketrans({'_': r'\_', '%': r'\%', '&': r'\&', '#': r'\#', '$': r'\$', '{': r'\{', '}': r'\}',
-                       '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '\\': r'\textbackslash{}'})
-
-
-def number(value: Cell) -> str:
-    """Return a number with two digits, without a negative zero; None is -, a text itself."""
-    return value if isinstance(value, str) else '-' if value is None else f'{round(value, 2) + 0.0:.2f}'
 
 
 def headlines(model: Mapping[str, Any]) -> Dict[str, Optional[float]]:
@@ -26,38 +19,6 @@ def headlines(model: Mapping[str, Any]) -> Dict[str, Optional[float]]:
     own = {'top1': 100 - clean['top1_error'] if clean else None, 'top5': 100 - clean['top5_error'] if clean else None,
            'ece': clean.get('ece'), 'consistency': shifted.get('consistency')}
     return {key: own[key] if key in own else model.get(key) for key in HEADLINES}
-
-
-class Table(NamedTuple):
-    """A title, titles of columns and rows; the first column has names."""
-
-    title: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-
-    def text(self) -> str:
-        """Return aligned text."""
-        grid = [[*self.head], *([number(cell) for cell in row] for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*grid)]
-        lines = ['  '.join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:]))])
-                 for line in grid]
-        return '\n'.join([self.title, *(line.rstrip() for line in lines)])
-
-    def markdown(self) -> str:
-        """Return a Markdown table below its title."""
-        lines = [self.head, ['---', *['---:'] * (len(self.head) - 1)], *([number(c) for c in row] for row in self.rows)]
-        return '\n'.join([f'**{self.title}**', '', *(
-            f'| {" | ".join(cell.replace("|", chr(92) + "|") for cell in line)} |' for line in lines)])
-
-    def latex(self) -> str:
-        """Return a LaTeX table for the package booktabs."""
-        def line(cells: Iterable[str]) -> str:
-            return ' & '.join(cell.translate(LATEX) for cell in cells) + r' \\'
-        return '\n'.join([
-            r'\begin{table}', rf'\caption{{{self.title.translate(LATEX)}}}',
-            rf'\begin{{tabular}}{{l{"r" * (len(self.head) - 1)}}}', r'\toprule', line(self.head), r'\midrule',
-            *(line(number(cell) for cell in row) for row in self.rows), r'\bottomrule', r'\end{tabular}',
-            r'\end{table}'])
 
 
 def _with_interval(model: Mapping[str, Any], path: str, value: Optional[float], reverse: bool = False) -> Cell:

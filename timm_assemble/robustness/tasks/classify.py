@@ -2,38 +2,27 @@
 
 The callable takes (N, 3, S, S) uint8 RGB images on their device, normalizes them and returns (N, C) logits.
 """
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 import torch
 
+from ...evaluation.models import FromPixels, compute_outputs
 from ..datasets.test_sets import LabelMap
 
 __all__ = [
-    'CALIBRATION_BINS', 'Classify', 'LogitsError', 'calibration_bins', 'calibration_error', 'compute_logits',
+    'CALIBRATION_BINS', 'Classify', 'calibration_bins', 'calibration_error', 'compute_logits',
     'error_metrics', 'error_records', 'error_sums', 'metrics_of_error_sums', 'predict', 'split_halves',
 ]
 
-Classify = Callable[[torch.Tensor], torch.Tensor]
+Classify = FromPixels
 BELOW_1 = 1 - 2 ** -24  # the next float32
 CALIBRATION_BINS = 15  # Guo et al., "On Calibration of Modern Neural Networks", ICML 2017
 
 
-class LogitsError(ValueError):
-    """A callable returns something else than finite logits."""
-
-
-@torch.inference_mode()
 def compute_logits(classify: Classify, images: torch.Tensor) -> torch.Tensor:
-    """Return the logits of images as float32; LogitsError if they are not (N, C) or not finite."""
-    logits = classify(images)
-    if logits.ndim != 2 or len(logits) != len(images):
-        raise LogitsError(f'logits must be ({len(images)}, classes), got {tuple(logits.shape)}')
-    logits = logits.float()
-    wrong = ~logits.isfinite().all(1)
-    if wrong.any():
-        raise LogitsError(f'logits must be finite, got others for {int(wrong.sum())} of {len(logits)} images')
-    return logits
+    """Return the logits of images as float32; OutputError if they are not (N, C) or not finite."""
+    return compute_outputs(classify, images, 'logits', 'classes')
 
 
 def predict(classify: Classify, images: torch.Tensor) -> torch.Tensor:

@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Dict, List, Optional
 import numpy as np
 from PIL import Image
 
+from ...evaluation.image_files import Batch, FileDataset, read_image
 from ..datasets.corruptions import Corruption, corrupt, image_seed, warm_up
-from ..datasets.files import Batch, FileDataset
-from ..datasets.images import read_frames, read_image, two_crops
+from ..datasets.images import read_frames, two_crops
 from ..datasets.protocols import resize_short_side
 from ..metrics import compares_with_first, count_flips, top5_distances
 from . import classify

@@ -6,7 +6,7 @@ from typing import Any, Callable, ClassVar, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
-from ..datasets.files import IMAGES, Batch, FileDataset, FileList, list_files
+from ...evaluation.image_files import IMAGES, Batch, FileDataset, FileList, list_files
 from ..datasets.protocols import Preprocessing
 from ..datasets.test_sets import ANY, LabelMap, LabelSpace
 from .classify import Classify

@@ -1,19 +1,22 @@
-"""File lists of folders with one folder per class, and batches of their pixels."""
+"""Image files: lists of folders with one folder per class, and batches of their pixels."""
 import hashlib
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Collection, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Collection, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-__all__ = ['Batch', 'FileDataset', 'FileList', 'Unreadable', 'batches', 'class_folders', 'list_files', 'some']
+__all__ = [
+    'IMAGES', 'Batch', 'FileDataset', 'FileList', 'Unreadable', 'batches', 'can_be_read', 'class_folders',
+    'list_files', 'make_file_list', 'read_image', 'some', 'unreadable_line']
 
 IMAGES = ('.jpeg', '.jpg', '.png', '.webp', '.bmp', '.ppm', '.tif', '.tiff')
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # Pillow has no single error
 
 
 class Unreadable(NamedTuple):
@@ -52,9 +55,26 @@ def some(values: Collection[str], count: int = 5) -> str:
     return first + (f' and {len(values) - count} more' if len(values) > count else '')
 
 
+def unreadable_line(files: Sequence[Mapping[str, Any]], consequence: str = '') -> str:
+    """Return a text on files that cannot be read, which have a ``path`` and a ``reason``."""
+    listed = ', '.join(f'{file["path"]} ({file["reason"]})' for file in files[:3])
+    return f'{len(files)} of the files cannot be read{consequence}: {listed}{", ..." if len(files) > 3 else ""}'
+
+
 def class_folders(folder: Path) -> Tuple[str, ...]:
     """Return the names of the folders in a folder, sorted, without hidden ones."""
     return tuple(sorted(f.name for f in os.scandir(folder) if f.is_dir() and not f.name.startswith('.')))
+
+
+def make_file_list(
+        folder: Path, classes: Tuple[str, ...], files: Sequence[Tuple[str, int]], notes: Sequence[str],
+) -> FileList:
+    """Return the list of files, with its fingerprints."""
+    digest, names = hashlib.sha256(), hashlib.sha256()
+    for name, _ in files:
+        digest.update(f'{name}\t{os.stat(folder / name).st_size}\n'.encode())
+        names.update(f'{name}\n'.encode())
+    return FileList(folder, classes, tuple(files), digest.hexdigest(), names.hexdigest(), tuple(notes))
 
 
 def list_files(
@@ -67,18 +87,15 @@ def list_files(
     classes = tuple(name for name in class_folders(folder) if only is None or name in only)
     files: List[Tuple[str, int]] = []
     empty, other = [], []
-    digest, names = hashlib.sha256(), hashlib.sha256()
     for i, name in enumerate(classes):
         before = len(files)
-        for file in sorted(os.scandir(folder / name), key=lambda f: f.name):
-            if file.name.startswith('.'):
+        for file in sorted(f.name for f in os.scandir(folder / name)):
+            if file.startswith('.'):
                 continue
-            if not file.name.lower().endswith(tuple(extensions)):
-                other.append(f'{name}/{file.name}')
-                continue
-            files.append((f'{name}/{file.name}', i))
-            digest.update(f'{name}/{file.name}\t{file.stat().st_size}\n'.encode())
-            names.update(f'{name}/{file.name}\n'.encode())
+            if file.lower().endswith(tuple(extensions)):
+                files.append((f'{name}/{file}', i))
+            else:
+                other.append(f'{name}/{file}')
         if len(files) == before:
             empty.append(name)
     if not files:
@@ -90,7 +107,26 @@ def list_files(
     if other:
         notes.append(f'{folder}: {len(other)} files are not read, because their names do not end in '
                      f'{", ".join(extensions)}: {some(other)}')
-    return FileList(folder, classes, tuple(files), digest.hexdigest(), names.hexdigest(), tuple(notes))
+    return make_file_list(folder, classes, files, notes)
+
+
+def read_image(path: Path) -> Image.Image:
+    """Decode an image as RGB with 8 bits, as it is stored: the EXIF rotation is not applied.
+
+    16 bits are scaled to 8: Pillow would cut everything above 255. Other integers and floats have no known range and
+    are a ValueError.
+    """
+    with Image.open(path) as image:
+        if image.mode.startswith('I;16') or image.mode == 'I':
+            values = np.asarray(image).astype(np.int64)
+            if image.mode == 'I' and image.format != 'PNG':  # older Pillow's mode of a PNG with 16 bits
+                raise ValueError('it has 32 bits per pixel, whose range is unknown')
+            return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert('RGB')
+        if image.mode == 'F':
+            raise ValueError('it has floats as pixels, whose range is unknown')
+        if image.mode == 'P' and 'transparency' in image.info:
+            return image.convert('RGBA').convert('RGB')  # the same pixels, without Pillow's warning
+        return image.convert('RGB')
 
 
 @dataclass
@@ -110,12 +146,21 @@ class FileDataset(Dataset):
         start = time.perf_counter()
         try:
             loaded = self.load(path)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:  # Pillow has no single error
+        except UNREADABLE as e:
             return Unreadable(path, index, ' '.join(str(e).split()) or type(e).__name__)
         read = time.perf_counter()
         pixels = np.stack([np.asarray(image) for image in self.finish(loaded, name)])
         tensor = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
         return tensor, target, index, read - start, time.perf_counter() - read
+
+
+def can_be_read(load: Callable[[Path], Any], path: Path) -> bool:
+    """Return whether a file can be read."""
+    try:
+        load(path)
+    except UNREADABLE:
+        return False
+    return True
 
 
 def _collate(items: Sequence[Any]) -> Batch:
@@ -127,7 +172,10 @@ def _collate(items: Sequence[Any]) -> Batch:
         (sum(item[3] for item in read), sum(item[4] for item in read)))
 
 
-def batches(dataset: Dataset, batch_size: int, workers: int = 0, pin_memory: bool = False) -> Iterator[Batch]:
-    """Return all files once, in order, whatever the number of workers."""
-    return iter(DataLoader(
-        dataset, batch_size=batch_size, num_workers=workers, collate_fn=_collate, pin_memory=pin_memory))
+def batches(
+        dataset: Dataset, batch_size: int, workers: int = 0, pin_memory: bool = False,
+        only: Optional[Sequence[Sequence[int]]] = None,
+) -> Iterator[Batch]:
+    """Return all files once, in order, or the batches of ``only`` these numbers, whatever the number of workers."""
+    size: Any = dict(batch_size=batch_size) if only is None else dict(batch_sampler=only)
+    return iter(DataLoader(dataset, num_workers=workers, collate_fn=_collate, pin_memory=pin_memory, **size))

@@ -1,0 +1,50 @@
+"""Seconds and peak memory of searching embeddings: ``python -m benchmarks.profiles.retrieval``.
+
+The embeddings are drawn, and searched as ``timm-assemble retrieval`` does it, all of them among all others. The peak is
+that of this process, with Python, torch and the embeddings.
+"""
+import argparse
+import resource
+import sys
+import time
+from typing import List, Optional
+
+import numpy as np
+import torch
+
+from timm_assemble.retrieval.metrics import Scores, retrieval_metrics, score_neighbours
+from timm_assemble.retrieval.search import block_rows, nearest_neighbours, normalize
+
+__all__ = ['main']
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Search and print."""
+    parser = argparse.ArgumentParser(
+        prog='python -m benchmarks.profiles.retrieval', description='Seconds and peak memory of searching embeddings.')
+    parser.add_argument('--images', type=int, default=60_000)
+    parser.add_argument('--dimensions', type=int, default=2048)
+    parser.add_argument('--neighbours', type=int, default=1000)
+    parser.add_argument('--threads', type=int, default=2)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    generator = torch.Generator().manual_seed(0)
+    embeddings = normalize(torch.randn(args.images, args.dimensions, generator=generator))
+    labels = torch.arange(args.images) // 5  # as in Stanford Online Products, about
+    relevant = torch.bincount(labels)[labels] - 1
+    began, blocks = time.perf_counter(), []
+    for start in range(0, args.images, block_rows(args.images)):
+        indices = nearest_neighbours(embeddings, args.neighbours, start).indices
+        blocks.append(score_neighbours(labels[indices] == labels[start:start + len(indices), None],
+                                       relevant[start:start + len(indices)]))
+    seconds = time.perf_counter() - began
+    first, average = (np.concatenate(parts) for parts in zip(*blocks))
+    recall = retrieval_metrics(Scores(first, average), relevant.numpy(), [args.neighbours])[f'recall@{args.neighbours}']
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20  # KiB on Linux
+    print(f'{args.images} embeddings of {args.dimensions} numbers, {args.neighbours} neighbours, {args.threads} '
+          f'threads: {seconds:.0f} s, peak memory {peak:.2f} GiB, recall@{args.neighbours} {recall:.2f} %')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""The library entry: callables, the choice of head, and published data sets."""
+import pytest
+import timm
+import torch
+
+from tests import _oracles
+from timm_assemble.evaluation.image_files import list_files, read_image
+from timm_assemble.layers import GeMPool2d
+from timm_assemble.retrieval import evaluate
+from timm_assemble.retrieval.embedders import HEADS, load_embedder
+
+CPU = torch.device('cpu')
+
+
+def mean_colours(images):
+    """Return 3 x 2 x 2 means as the embedding."""
+    return torch.nn.functional.adaptive_avg_pool2d(images.float(), 2).flatten(1)
+
+
+def test_callable_gives_what_a_loop_over_the_images_gives(samples):
+    results = evaluate(mean_colours, samples / 'images', input_size=16, crop_pct=1.0, recall_at=[1, 3])
+    files = list_files(samples / 'images')
+    transform = timm.data.create_transform(16, interpolation='bilinear', crop_pct=1.0, use_prefetcher=True)
+    pixels = torch.stack([torch.as_tensor(transform(read_image(files.folder / name))) for name, _ in files.files])
+    expected = _oracles.retrieval(mean_colours(pixels).tolist(), [label for _, label in files.files], [1, 3])
+    assert results.summary['mean_colours'] == pytest.approx(expected)
+    assert not results.unreadable and str(results) == results.tables()
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (dict(), 'input_size must be given for a callable'),
+    (dict(input_size=16, head='gem'), 'head and `last_stride` are for models by name'),
+    (dict(input_size=16, output='o'), 'identities must say which weights mean_colours has'),
+    (dict(input_size=16, cache='c'), 'cache needs `output`'),
+    (dict(input_size=16, last_stride=3), 'last_stride must be 1 or 2, got 3'),
+    (dict(input_size=16, batch_size=0), 'batch_size must be 1 or more, got 0'),
+    (dict(input_size=16, head='mean'), 'head must be one of model, avg, gem, flat, embedding'),
+])
+def test_bad_arguments_are_named(samples, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        evaluate(mean_colours, samples / 'images', **arguments)
+
+
+@pytest.mark.parametrize('returned, message', [
+    (lambda x: x.float(), r'embeddings must be \(1, D\), got \(1, 3, 16, 16\)'),
+    (lambda x: None, r'embeddings must be \(1, D\), got NoneType'),
+    (lambda x: torch.full((len(x), 2), torch.nan), 'embeddings must be finite, got others for 1 of 1 images'),
+])
+def test_callables_that_return_no_embeddings_are_rejected(samples, returned, message):
+    with pytest.raises(ValueError, match=f'models must return embeddings .* m does not: {message}'):
+        evaluate({'m': returned}, samples / 'images', input_size=16)
+
+
+def make(folder, name, **kwargs):
+    """Write a model in Hugging Face format and return it with its source."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=3, **kwargs).eval()
+    timm.models.save_for_hf(model, folder, model_args=kwargs, safe_serialization=True)
+    return model, f'local-dir:{folder}'
+
+
+def embed(source, images, **options):
+    embedder = load_embedder('m', source, CPU, input_size=images.shape[-1], **options)
+    with torch.inference_mode():
+        found = embedder.embed(images)
+    assert embedder.details['dimensions'] == found.shape[1]
+    return found
+
+
+def test_heads_of_the_network_are_those_that_its_arguments_make(tmp_path):
+    """Pooling, embedding and last stride by arguments of the network, and by options of the evaluation."""
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    model, source = make(tmp_path / 'a', 'test_assemble_resnet', embedding_size=5)
+    mean, std = (torch.tensor(model.pretrained_cfg[key]).view(1, 3, 1, 1) * 255 for key in ('mean', 'std'))
+    with torch.no_grad():
+        x = (images.float() - mean) / std
+        feature_map = model.forward_features(x)
+        torch.testing.assert_close(embed(source, images), model.forward_head(feature_map, pre_logits=True))
+        assert embed(source, images, head='embedding').shape == (2, 5)
+        torch.testing.assert_close(embed(source, images, head='avg'), feature_map.mean((2, 3)))
+        torch.testing.assert_close(embed(source, images, head='gem'), GeMPool2d()(feature_map).flatten(1))
+        torch.testing.assert_close(embed(source, images, head='flat'), feature_map.flatten(1))
+        wider = timm.create_model('test_assemble_resnet', num_classes=3, embedding_size=5, last_stride=1).eval()
+        wider.load_state_dict(model.state_dict())
+        found = embed(source, images, head='flat', last_stride=1)
+        assert found.shape[1] == 4 * feature_map[0].numel()
+        torch.testing.assert_close(found, wider.forward_features(x).flatten(1))
+
+
+@pytest.mark.parametrize('name, kwargs, size, channels', [
+    ('resnet10t', {}, 64, 512),  # (B, C, H, W)
+    ('test_vit', dict(img_size=64), 64, 64),  # tokens, the first of the class
+    ('test_convnext', {}, 64, 64),
+    ('swin_tiny_patch4_window7_224', dict(img_size=56, depths=(1, 1), embed_dim=24, num_heads=(2, 2)), 56, 48),
+])
+def test_heads_of_other_models_pool_their_feature_map(tmp_path, name, kwargs, size, channels):
+    images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
+    model, source = make(tmp_path / 'm', name, **kwargs)
+    shapes = {head: embed(source, images, head=head).shape[1] for head in HEADS if head != 'embedding'}
+    assert shapes['avg'] == shapes['gem'] == channels == model.num_features
+    assert shapes['flat'] % channels == 0 and shapes['flat'] > channels
+    for options, message in ((dict(head='embedding'), 'head embedding needs a layer between pooling and classifier'),
+                             (dict(last_stride=1), "last_stride must not be given .* this package's models alone")):
+        with pytest.raises(ValueError, match=message):
+            embed(source, images, **options)
+
+
+def write_published(root, dataset, image):
+    """Write the published layout with two images of each of four classes, the last two for tests."""
+    lines = {}
+    if dataset == 'cub':
+        names = [f'{c:03d}.Bird/{i}.jpg' for c in (1, 100, 101, 200) for i in range(2)]
+        lines['CUB_200_2011/images.txt'] = [f'{i} {name}' for i, name in enumerate(names, 1)]
+        lines['CUB_200_2011/image_class_labels.txt'] = [f'{i} {int(n[:3])}' for i, n in enumerate(names, 1)]
+        paths = [f'CUB_200_2011/images/{name}' for name in names]
+    elif dataset == 'cars196':
+        lines['names.csv'] = [f'Car {c}/S' for c in range(1, 197)]
+        for split in ('train', 'test'):
+            lines[f'anno_{split}.csv'] = [f'{c}.jpg,1,2,3,4,{c}' for c in (1, 98, 99, 196)]
+        paths = [f'car_data/car_data/{split}/Car {c}-S/{c}.jpg'
+                 for split in ('train', 'test') for c in (1, 98, 99, 196)]
+    else:
+        for split, classes in (('train', (1, 2)), ('test', (11319, 11320))):
+            names = [f'bicycle_final/{c}_{i}.JPG' for c in classes for i in range(2)]
+            lines[f'Stanford_Online_Products/Ebay_{split}.txt'] = ['image_id class_id super_class_id path'] + [
+                f'{i} {name.split("/")[1].split("_")[0]} 1 {name}' for i, name in enumerate(names, 1)]
+        paths = [f'Stanford_Online_Products/bicycle_final/{c}_{i}.JPG' for c in (1, 2, 11319, 11320) for i in range(2)]
+    for name, rows in lines.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text('\n'.join(rows) + '\n')
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(image)
+    return [path for path in paths if '99' in path or '196' in path] if dataset == 'cars196' else paths[4:]
+
+
+@pytest.mark.parametrize('dataset, images, recalls', [
+    ('cub', '5924', [1, 2]), ('cars196', '8131', [1, 2]), ('sop', '60502', [1])])
+def test_published_data_sets_are_searched_among_their_test_classes(samples, tmp_path, dataset, images, recalls):
+    pytest.importorskip('pytorch_metric_learning')
+    image = next((samples / 'images' / 'x').iterdir()).read_bytes()
+    tests = write_published(tmp_path, dataset, image)
+    values = evaluate(mean_colours, tmp_path, dataset=dataset, input_size=16).to_dict()
+    assert values['data'][dataset]['items'] == 4 == len(tests) and values['data'][dataset]['classes'] == 2
+    assert values['protocol']['recall_at'] == recalls and values['protocol']['name'] == dataset
+    assert f'{images} test images as published, 4 here' in values['notes'][0]
+    (tmp_path / tests[0]).unlink()
+    with pytest.raises(ValueError, match=f'data_dir must have the images .* lacks 1 of 4: {tests[0]}'):
+        evaluate(mean_colours, tmp_path, dataset=dataset, input_size=16)
+    with pytest.raises(ValueError, match=r'data_dir must hold .* as published, .* `download` fetches it'):
+        evaluate(mean_colours, tmp_path / 'missing', dataset=dataset, input_size=16)

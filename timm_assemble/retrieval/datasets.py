@@ -1,0 +1,59 @@
+"""Images to search: a folder per class, or the published test split of CUB-200-2011, Cars196 or SOP."""
+import os
+from pathlib import Path
+from typing import Dict, NamedTuple, Optional, Tuple
+
+from ..evaluation.image_files import FileList, list_files, make_file_list
+from ..models.loading import error_line
+
+__all__ = ['DATASETS', 'Published', 'find_images']
+
+
+class Published(NamedTuple):
+    """A published test split: its class in pytorch-metric-learning, the number of images, and the usual recalls."""
+
+    title: str
+    kind: str
+    images: int
+    recall_at: Tuple[int, ...]
+
+
+DATASETS: Dict[Optional[str], Published] = {
+    'cub': Published('CUB-200-2011', 'CUB', 5924, (1, 2, 4, 8)),
+    'cars196': Published('Cars196', 'Cars196', 8131, (1, 2, 4, 8)),
+    'sop': Published('Stanford Online Products', 'StanfordOnlineProducts', 60502, (1, 10, 100, 1000)),
+}
+
+
+def _published_split(root: Path, dataset: str, download: bool) -> FileList:
+    from pytorch_metric_learning import datasets
+
+    published = DATASETS[dataset]
+    try:
+        data = getattr(datasets, published.kind)(str(root), split='test', download=download)
+    except (OSError, ValueError, IndexError) as e:
+        hint = '' if download else '; `download` fetches it into a new or empty folder'
+        raise ValueError(f'data_dir must hold {published.title} as published, {root} does not: {error_line(e)}'
+                         f'{hint}') from e
+    classes = sorted({*data.labels})
+    number = {label: i for i, label in enumerate(classes)}
+    files = [(Path(os.path.relpath(path, root)).as_posix(), number[label])
+             for path, label in zip(data.paths, data.labels)]
+    missing = [name for name, _ in files if not (root / name).is_file()]
+    if missing or not files:
+        raise ValueError(f'data_dir must have the images that its lists name, {root} lacks {len(missing)} of '
+                         f'{len(files)}{f": {missing[0]}" if missing else ""}')
+    notes = [] if len(files) == published.images else [
+        f'{root}: {published.title} has {published.images} test images as published, {len(files)} here']
+    return make_file_list(root, tuple(map(str, classes)), files, notes)
+
+
+def find_images(data_dir: Path, dataset: Optional[str] = None, download: bool = False) -> FileList:
+    """List the images to search, each with its class; a published data set's are those of its test classes."""
+    if dataset is None:
+        if download:
+            raise ValueError('download needs `dataset`: a folder of classes is not fetched')
+        return list_files(data_dir, parameter='data_dir')
+    if dataset not in DATASETS:
+        raise ValueError(f'dataset must be one of {", ".join(map(str, DATASETS))}, got {dataset!r}')
+    return _published_split(data_dir, dataset, download)
