@@ -26,7 +26,8 @@ GROUPS = {
     'Guides': ['docs/walkthrough', 'docs/demo', 'docs/training', 'docs/finetuning', 'docs/convert', 'docs/hub',
                'docs/robustness', 'docs/retrieval', 'docs/deployment', 'docs/ecosystem'],
     'Measurements': ['benchmarks/README', 'docs/training_step'],
-    'Reference': ['docs/api/*'],
+    'Reference': [f'docs/api/{name}' for name in ('timm_assemble', 'layers', 'models', 'training', 'deploy', 'robustness')] + [
+        'docs/api/*'],
     'Project': ['docs/architecture', 'CHANGELOG'],
 }
 
@@ -74,10 +75,11 @@ myst_fence_as_directive = {'mermaid'}
 nb_execution_mode = 'force'
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
-nb_merge_streams = True
+nb_output_stderr = 'remove'  # progress bars
 
 # docstrings
 autodoc_default_options = {'members': True, 'member-order': 'bysource'}
+autodoc_inherit_docstrings = False  # torch's text for every `forward`
 autodoc_typehints = 'description'
 autodoc_typehints_description_target = 'documented'
 napoleon_use_rtype = False
@@ -91,7 +93,8 @@ if os.environ.get('INTERSPHINX'):
         'python': ('https://docs.python.org/3', None), 'torch': ('https://docs.pytorch.org/docs/stable', None),
         'timm': ('https://huggingface.co/docs/timm', None)}
 nitpicky = True
-nitpick_ignore_regex: list = []
+nitpick_ignore_regex = [('py:.*', r'(torch|timm|numpy|pathlib)\..*')] * ('INTERSPHINX' not in os.environ) + [
+    ('py:class', r'timm_assemble\.robustness\.tasks\..*')]  # records that Results holds, and nobody makes
 
 # HTML
 html_theme = 'furo'
