@@ -24,6 +24,7 @@ myst_fence_as_directive = {'mermaid'}
 nb_execution_mode = 'force'
 nb_execution_timeout = 1800  # of a cell; two minutes for all of them on an idle core
 nb_execution_raise_on_error = True
+nb_merge_streams = True
 nb_output_stderr = 'remove'  # progress bars
 
 autodoc_default_options = {'members': True, 'member-order': 'bysource'}
