@@ -10,7 +10,8 @@ GROUPS = {
                'docs/robustness', 'docs/retrieval', 'docs/deployment', 'docs/ecosystem'],
     'Measurements': ['benchmarks/README', 'docs/training_step'],
     'Reference': [f'docs/api/{name}' for name in (
-        'timm_assemble', 'layers', 'models', 'training', 'deploy', 'robustness', 'convert', 'hub', 'recipes')],
+        'timm_assemble', 'layers', 'models', 'training', 'deploy', 'robustness', 'retrieval', 'convert', 'hub',
+        'recipes')],
     'Project': ['docs/architecture', 'CHANGELOG'],
 }
 
