@@ -2,14 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test conformance ecosystem bench clean
+.PHONY: demo test docs linkcheck conformance ecosystem bench clean
 
 %/bin/python:
 	$(PYTHON) -m venv $*
 	$@ -m pip install --quiet --upgrade pip
 
 .SECONDEXPANSION:  # the stamp of an extra lies in its environment
-.venv/demo .venv/test .venv-ecosystem/ecosystem: pyproject.toml | $$(@D)/bin/python
+.venv/demo .venv/test .venv/docs .venv-ecosystem/ecosystem: pyproject.toml | $$(@D)/bin/python
 	$(@D)/bin/python -m pip install --quiet --editable '.[$(@F)]'
 	touch $@
 
@@ -23,6 +23,12 @@ test: .venv/test
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
+docs: .venv/docs  ## the documentation, with its notebook run, into build/site
+	$(BIN)/sphinx-build -W --keep-going -c docs/site -d build/doctrees . build/site
+
+linkcheck: .venv/docs  ## links of the documentation to other sites
+	$(BIN)/sphinx-build -c docs/site -d build/linkcheck/doctrees -b linkcheck -D nb_execution_mode=off . build/linkcheck
+
 conformance: .venv/test  ## timm's own model tests on these models, with the oldest supported timm and the newest
 	$(BIN)/python -m tests.conformance.run
 
@@ -34,4 +40,4 @@ bench: .venv/test  ## the short form of every benchmark, into bench-output/
 	$(BIN)/python -m benchmarks.all --short
 
 clean:
-	rm -rf .venv .venv-ecosystem .conformance
+	rm -rf .venv .venv-ecosystem .conformance build

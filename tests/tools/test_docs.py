@@ -2,6 +2,7 @@
 import copy
 import importlib.util
 import json
+import pkgutil
 import re
 import shlex
 from functools import cache
@@ -11,6 +12,7 @@ import pytest
 
 from docs import draw_network, ecosystem, package_tree, recipe_table, robustness_table, training_tables, variants
 from docs.generated_block import markdown_table, rewrite_block
+from docs.site import contents
 from timm_assemble.cli import main as command_line
 from timm_assemble.robustness.results.schema import check_results
 
@@ -27,12 +29,24 @@ GENERATED = {
     'ecosystem': (ecosystem.PAGE, lambda text: rewrite_block(text, ecosystem.BEGIN, ecosystem.END, ecosystem.block())),
     'package_tree': (package_tree.PAGE, lambda text: package_tree.page()),
     'draw_network': (draw_network.DRAWING, lambda text: draw_network.drawing())}
-PAGES = [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md')), *sorted(ROOT.glob('benchmarks/**/*.md'))]
+PAGES = [*(ROOT / name for name in ('README.md', 'CHANGELOG.md')),
+         *sorted([*ROOT.glob('docs/**/*.md'), *ROOT.glob('benchmarks/**/*.md')])]
 
 
 def code_blocks(path: Path, language: str = '') -> list:
     return [code for tag, code in re.findall(r'^```(\w*)\n(.*?)^```', path.read_text('utf-8'), re.DOTALL | re.MULTILINE)
             if tag == language]
+
+
+def anchors(path: Path) -> set:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r'^```.*?^```', '', path.read_text('utf-8'), flags=re.DOTALL | re.MULTILINE)
+    found: list = []
+    for heading in re.findall(r'^#+ (.*)', text, re.MULTILINE):
+        words = re.sub(r'\[(.*?)\]\(.*?\)', r'\1', heading).strip().lower()
+        anchor = re.sub(r'[^\w\- ]', '', words).replace(' ', '-')
+        found.append(f'{anchor}-{found.count(anchor)}' if anchor in found else anchor)
+    return {*found}
 
 
 def commands(path: Path) -> list:
@@ -58,6 +72,10 @@ def test_generated_text_is_that_of_now(command):
 def test_page_has_links_to_files_and_code_and_commands_that_exist(path, capsys):
     links = re.findall(r'\]\(([^)#\s]+)[^)]*\)', path.read_text('utf-8'))
     assert not [link for link in links if '://' not in link and not (path.parent / link).exists()]
+    for link, anchor in re.findall(r'\]\(([^)#\s]*)#([^)\s]+)\)', path.read_text('utf-8')):
+        if '://' not in link:
+            target = path.parent / link if link else path
+            assert anchor in anchors(target), f'{path.name}: {target.name} has no heading {anchor}'
     for code in code_blocks(path, 'python'):
         compile(code, str(path), 'exec')
     for words in commands(path):
@@ -74,6 +92,29 @@ def test_page_has_links_to_files_and_code_and_commands_that_exist(path, capsys):
                 command_line._parser().parse_args(argv)
             except SystemExit as e:
                 assert e.code == 0, f'{path.name}: {" ".join(words)}: {capsys.readouterr().err}'
+
+
+def test_site_has_every_page_once_and_every_public_package():
+    pages = [page for group in contents.groups().values() for page in group]
+    assert len({*pages}) == len(pages) and not [page for page in pages if not [*ROOT.glob(f'{page}.*')]]
+    tracked = {str(path.relative_to(ROOT).with_suffix('')) for path in PAGES}
+    assert tracked - {*pages} == {'README', *(name for name in tracked if name.startswith('benchmarks/pages/'))}
+    packages = {path.parent.name for path in ROOT.glob('timm_assemble/*/__init__.py') if '__all__' in path.read_text()}
+    assert packages and not [name for name in packages if not (ROOT / f'docs/api/{name}.md').exists()]
+
+
+def test_every_object_of_the_reference_exists():
+    for path in ROOT.glob('docs/api/*.md'):
+        names = re.findall(r'auto\w+:: (\S+)', path.read_text('utf-8'))
+        assert names and [pkgutil.resolve_name(name) for name in names]
+
+
+def test_notebook_is_stored_without_outputs_and_compiles():
+    cells = json.loads((ROOT / 'docs/walkthrough.ipynb').read_text('utf-8'))['cells']
+    codes = [cell for cell in cells if cell['cell_type'] == 'code']
+    assert codes and not any(cell['outputs'] for cell in codes)
+    for cell in codes:
+        compile(''.join(cell['source']), 'walkthrough.ipynb', 'exec')
 
 
 def test_table_of_models_has_the_official_sizes_and_known_multiply_adds():

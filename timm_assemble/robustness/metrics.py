@@ -93,7 +93,7 @@ def mean_corruption_error(errors: Mapping[str, Sequence[float]], baseline: Mappi
 
     Args:
         errors: Corruption to top-1 errors in percent, one per severity. The protocol says which corruptions:
-            :data:`COMMON` for ImageNet-C.
+            ``COMMON`` for ImageNet-C.
         baseline: Corruption to the baseline's errors.
 
     Raises:

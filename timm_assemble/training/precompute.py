@@ -284,7 +284,7 @@ def store_teacher_views(
         dataset: Map-style data set of timm or torchvision. Its transform is replaced.
         output: Folder of the store.
         transform: The training's arguments of timm's ``create_loader`` that decide the pixels, such as ``input_size``,
-            ``scale`` and ``auto_augment``; see :func:`~.view_transform.describe_transform`.
+            ``scale`` and ``auto_augment``; see :func:`.describe_transform`.
         views: Number of views per image, V.
         top_k: Number of largest logits to store per view; 0 stores all. By default 10, or all of at most 10 classes.
         seed: Seed of the views.

@@ -62,7 +62,7 @@ class StoreInfo:
 
     @property
     def num_units(self) -> int:
-        """Number of units: what is written at once and marked as finished."""
+        """Number of units; a unit is written at once and marked as finished."""
         return self.num_chunks
 
     def keys(self, unit: int) -> Sequence[Any]:

@@ -31,7 +31,7 @@ class ViewInfo(StoreInfo):
     A run resumes a store, or adds views to it, only if all but ``views`` is equal.
 
     Attributes:
-        transform: Training transform, see :func:`~.view_transform.describe_transform`.
+        transform: Training transform, see :func:`.describe_transform`.
         versions: Versions of the packages that decide the pixels.
         seed: Seed from which the views' seeds are derived.
         views: Number of views per image, V.
@@ -114,7 +114,7 @@ class TeacherViews:
         Args:
             samples: Fingerprint of the training data set.
             num_classes: Classes of the student.
-            transform: Description of the transform, see :func:`~.view_transform.describe_transform`.
+            transform: Description of the transform, see :func:`.describe_transform`.
 
         Raises:
             ValueError: They do not; the message says how they differ.

@@ -1,0 +1,1 @@
+"""The documentation site, which `make docs` builds with Sphinx."""
