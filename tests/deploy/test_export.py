@@ -73,6 +73,16 @@ def test_files_without_this_package_equal_the_model(folder, tmp_path, capsys):
                 assert error(logits, model(x)) < (0.1 if kind == 'package' else 1e-4), kind
 
 
+@pytest.mark.parametrize('kind', ['program', 'onnx'])
+def test_exported_mobilenet_equals_the_model(kind, tmp_path):
+    """Its blocks are timm's, without ConvNormAct."""
+    model, path = make('assemble_mobilenet_se2', width=8, num_classes=7, drop_block_rate=0.1), tmp_path / 'exported'
+    export_model(model, path, (1, 3, 64, 64), kind)
+    run, x = load_exported(path, kind), torch.randn(5, 3, 64, 64)
+    with torch.no_grad():
+        assert error(run(x), model(x)) < 1e-4
+
+
 def test_program_has_its_metadata_and_a_fixed_batch_size(folder, tmp_path):
     path = tmp_path / 'a.pt2'
     assert export(folder, path, '--batch-size', 2) == 0
