@@ -18,7 +18,7 @@ from .harness.cli import finish, parse_args
 from .harness.machine import MATRIX_PRODUCT, limit_cases, limit_details, share_of_limit
 from .harness.measure import make_row, write_results
 from .harness.networks import (
-    DTYPES, FORMS, MODES, REFERENCE, SIZES, Network, Setting, compile_separately, describe, prepare, split,
+    DTYPES, FORMS, MOBILE, MODES, REFERENCE, SIZES, Network, Setting, compile_separately, describe, prepare, split,
 )
 from .reports.published import published
 
@@ -27,7 +27,8 @@ EVERY, BATCH_SIZE = 'all', 4
 # Networks of the optimized forms by default: a compilation takes minutes.
 _MAIN = (
     'resnet50d', 'seresnet50', 'skresnet50d', 'resnetaa50d', 'assemble_resnet50_d', 'assemble_resnet50_bl_sk',
-    'assemble_resnet50', 'assemble_resnet152', 'resnet152', 'tf_efficientnet_b4', 'tf_efficientnet_b6', 'convnext_tiny')
+    'assemble_resnet50', 'assemble_resnet152', 'resnet152', 'tf_efficientnet_b4', 'tf_efficientnet_b6', 'convnext_tiny',
+    *MOBILE)
 DEFAULTS = {
     ('inference', 'eager'): tuple(SIZES),
     ('inference', 'optimized'): _MAIN,

@@ -1,17 +1,20 @@
-"""Put the table of recipes into docs/recipes.md: ``python -m docs.recipe_table``."""
+"""Put the tables of recipes into docs/recipes.md: ``python -m docs.recipe_table``."""
 import sys
 from pathlib import Path
 from typing import List
 
 from docs.generated_block import markdown_table, rewrite_block
 from timm_assemble.recipes import read_recipe, recipe_names
+from timm_assemble.recipes.paper import MOBILENETS, ROWS
 
-__all__ = ['PAGE', 'page', 'table']
+__all__ = ['PAGE', 'mobilenet_table', 'page', 'table']
 
 PAGE = Path(__file__).parent / 'recipes.md'
 BEGIN, END = '<!-- recipes:begin -->', '<!-- recipes:end -->'
+MOBILE_BEGIN, MOBILE_END = '<!-- mobilenet recipes:begin -->', '<!-- mobilenet recipes:end -->'
 TITLES = ('recipe', 'row', 'model', 'what it is', 'epochs', 'top-1 (%)', 'mCE', 'images/s', 'at')
 NUMBERS = TITLES[4:]
+MOBILE_TITLES = (*TITLES[:7], 'mFR', 'images/s', 'quantized')
 
 
 def _cells(name: str) -> List[str]:
@@ -22,15 +25,28 @@ def _cells(name: str) -> List[str]:
 
 
 def table() -> str:
-    """Return one line per recipe: its description and the paper's numbers."""
-    return markdown_table(TITLES, [_cells(name) for name in recipe_names()], NUMBERS)
+    """Return one line per recipe but MobileNet's: its description and the paper's numbers."""
+    names = [name for name in recipe_names() if read_recipe(name).model not in MOBILENETS]
+    return markdown_table(TITLES, [_cells(name) for name in names], NUMBERS)
+
+
+def mobilenet_table() -> str:
+    """Return one line per recipe of MobileNet, with the columns of the paper's table."""
+    lines = []
+    for name in recipe_names():
+        row = ROWS.get(read_recipe(name).row)
+        if row and row.model in MOBILENETS:
+            speeds = [f'{speed:.2f}' for speed in row.pixel3] if row.pixel3 else ['-', '-']
+            lines.append([*_cells(name)[:7], f'{row.mfr:.2f}', *speeds])
+    return markdown_table(MOBILE_TITLES, lines, MOBILE_TITLES[4:])
 
 
 def page() -> str:
-    """Return docs/recipes.md with the current table."""
-    return rewrite_block(PAGE.read_text(encoding='utf-8'), BEGIN, END, table())
+    """Return docs/recipes.md with the current tables."""
+    text = rewrite_block(PAGE.read_text(encoding='utf-8'), BEGIN, END, table())
+    return rewrite_block(text, MOBILE_BEGIN, MOBILE_END, mobilenet_table())
 
 
 if __name__ == '__main__':
     PAGE.write_text(page(), encoding='utf-8')
-    sys.stdout.write(table() + '\n')
+    sys.stdout.write(f'{table()}\n\n{mobilenet_table()}\n')

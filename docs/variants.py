@@ -11,7 +11,8 @@ import timm
 import timm_assemble  # noqa: F401  registers the models
 from benchmarks.harness.networks import multiply_adds
 from docs.generated_block import markdown_table, rewrite_block
-from timm_assemble.recipes.paper import TECHNIQUES, rows_of, span
+from timm_assemble.models.family import registered_models
+from timm_assemble.recipes.paper import MOBILENETS, TECHNIQUES, Row, rows_of, span
 
 __all__ = ['PAGE', 'page', 'table']
 
@@ -23,15 +24,22 @@ TITLES = (
 NUMBERS = ('params (M)', 'GMACs', 'test size', 'top-1 (%)', 'mCE', 'images/s')
 
 
+def _names(rows: List[Row]) -> str:
+    """Return the names of rows, as a range where they are consecutive."""
+    names = [row.name for row in rows]
+    consecutive = int(names[-1][1:]) - int(names[0][1:]) < len(names) if names else True
+    return span(names) if consecutive else ', '.join(names)
+
+
 def _row(name: str) -> List[str]:
     model: Any = timm.create_model(name, device='meta').eval()
     size = (model.pretrained_cfg.get('test_input_size') or model.pretrained_cfg['input_size'])[-1]
     rows = rows_of(name)
     cells = [
-        f'`{name}`', span([row.name for row in rows]), TECHNIQUES[name],
+        f'`{name}`', _names(rows), {**TECHNIQUES, **MOBILENETS}[name],
         f'{sum(p.numel() for p in model.parameters()) / 1e6:.2f}', f'{multiply_adds(model, size) / 1e9:.2f}', str(size),
         span([f'{row.top1:.2f}' for row in rows]), span([f'{row.mce:.2f}' for row in rows]),
-        span([str(row.images_per_s) for row in rows])]
+        span([str(row.images_per_s) for row in rows if row.images_per_s])]
     return [cell or '-' for cell in cells]
 
 
@@ -41,10 +49,10 @@ def table() -> str:
     Raises:
         ValueError: The paper's table and the registry have different models.
     """
-    registered = set(timm.list_models(module='assemble_resnet')) - {FOR_TESTS}
-    if registered != set(TECHNIQUES):
-        raise ValueError(f'TECHNIQUES and the registry differ in {sorted(registered ^ set(TECHNIQUES))}')
-    return markdown_table(TITLES, [_row(name) for name in TECHNIQUES], NUMBERS)
+    registered, listed = set(registered_models()) - {FOR_TESTS}, [*TECHNIQUES, *MOBILENETS]
+    if registered != set(listed):
+        raise ValueError(f'TECHNIQUES, MOBILENETS and the registry differ in {sorted(registered ^ set(listed))}')
+    return markdown_table(TITLES, [_row(name) for name in listed], NUMBERS)
 
 
 def page() -> str:

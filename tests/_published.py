@@ -33,6 +33,9 @@ OTHERS = {
     'assemble_resnet50_bl_sk': dict(width=8, num_classes=9, deep_stem=True, shortcut='d', in_chans=2),
     'assemble_resnet101': dict(width=8, aa_size=7, last_stride=1),
     'assemble_resnet152': dict(width=8, num_classes=0, aa_size=0, global_pool='gem', embedding_size=24),
+    'assemble_mobilenet': dict(width=8, num_classes=4, in_chans=1, bn_eps=1e-3),
+    'assemble_mobilenet_se16': dict(width=16, num_classes=3, output_stride=8),
+    'assemble_mobilenet_se2': dict(width=8, num_classes=6, se_reduction=3, global_pool='catavgmax', in_chans=4),
 }
 MODELS = {**VARIANTS, **{name: (name, args) for name, args in OTHERS.items()}}
 PULL = """

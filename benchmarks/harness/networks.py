@@ -19,22 +19,25 @@ except ImportError:  # its name until torch 2.8
     from torch._inductor.utils import fresh_inductor_cache as fresh_cache
 
 __all__ = [
-    'DTYPES', 'FORMS', 'LARGE', 'MODES', 'OURS', 'REFERENCE', 'SIZES', 'Network', 'Prepared', 'Setting',
+    'DTYPES', 'FORMS', 'LARGE', 'MOBILE', 'MODES', 'OURS', 'REFERENCE', 'SIZES', 'Network', 'Prepared', 'Setting',
     'compile_separately', 'describe', 'multiply_adds', 'prepare', 'split']
 
 MODES, FORMS = ('inference', 'training'), ('eager', 'optimized')
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 REFERENCE = 'resnet50'
-# Image sizes, those of the published top-1. ResNets of about 50 layers are all at 224, where timm publishes all of
-# them; the others where they are best.
+# Image sizes, those of the published top-1. ResNets of about 50 layers and MobileNets are all at 224, where timm
+# publishes all of them; the others where they are best.
 OURS = {
     'assemble_resnet50_d': 224, 'assemble_resnet50_bl_sk': 256, 'assemble_resnet50': 256, 'assemble_resnet101': 256,
-    'assemble_resnet152': 256,
+    'assemble_resnet152': 256, 'assemble_mobilenet': 224, 'assemble_mobilenet_se16': 224, 'assemble_mobilenet_se2': 224,
 }
+MOBILE = (  # networks under 1 GMAC, which the front page leaves to the benchmark's page
+    'assemble_mobilenet', 'assemble_mobilenet_se16', 'assemble_mobilenet_se2', 'mobilenetv1_100', 'mobilenetv1_125',
+    'mobilenetv3_large_100', 'efficientnet_lite0')
 SIZES = {
     'resnet50': 224, 'resnet50d': 224, 'seresnet50': 224, 'skresnet50d': 224, 'resnetaa50d': 224, **OURS,
     'resnet152': 224, 'resnetrs152': 320, 'tf_efficientnet_b4': 380, 'tf_efficientnet_b6': 528,
-    'tf_efficientnet_b7': 600, 'convnext_tiny': 224,
+    'tf_efficientnet_b7': 600, 'convnext_tiny': 224, **dict.fromkeys(MOBILE, 224),
 }
 # Large networks form groups of their own, in fewer rounds: they take seconds per call, and not all fit into memory.
 LARGE_MACS, LARGE = 10e9, 'networks of 10 GMACs and more'

@@ -1,7 +1,7 @@
 """Published top-1 on ImageNet-1k with its source; nothing of it is measured here."""
 from typing import Dict, NamedTuple, Tuple
 
-from timm_assemble.recipes.paper import TECHNIQUES, rows_of
+from timm_assemble.recipes.paper import MOBILENETS, TECHNIQUES, rows_of
 
 __all__ = ['PAPER_SOURCE', 'TIMM_SOURCE', 'Published', 'published']
 
@@ -34,6 +34,11 @@ _TIMM: Dict[str, Tuple[Tuple[str, float, str], ...]] = {
     'tf_efficientnet_b7': (
         ('ap_in1k', 85.132, ''), ('aa_in1k', 84.424, ''), ('ns_jft_in1k', 86.850, 'JFT-300M')),
     'convnext_tiny': (('fb_in1k', 82.066, ''), ('in12k_ft_in1k', 84.192, 'ImageNet-12k')),
+    'mobilenetv1_100': (('ra4_e3600_r224_in1k', 75.388, ''),),
+    'mobilenetv1_125': (('ra4_e3600_r224_in1k', 76.920, ''),),
+    'mobilenetv3_large_100': (
+        ('ra4_e3600_r224_in1k', 76.310, ''), ('miil_in21k_ft_in1k', 77.920, 'ImageNet-21k')),
+    'efficientnet_lite0': (('ra_in1k', 75.488, ''),),
 }
 
 
@@ -42,7 +47,7 @@ def published(name: str) -> Tuple[Published, ...]:
 
     Best first, empty where nothing is published. Of ours it is the paper's best row.
     """
-    if name in TECHNIQUES:
+    if name in TECHNIQUES or name in MOBILENETS:
         rows = sorted(rows_of(name), key=lambda row: row.top1)[-1:]
         return tuple(Published(row.top1, f'row {row.name}') for row in rows)
     return tuple(Published(top1, tag, extra) for tag, top1, extra in _TIMM.get(name, ()))

@@ -7,7 +7,7 @@ from docs.generated_block import markdown_table
 from timm_assemble.recipes.paper import EFFICIENTNET_B6_IMAGES_PER_S, ROWS
 
 from ..harness.measure import read_results
-from ..harness.networks import LARGE, OURS, REFERENCE, Setting
+from ..harness.networks import LARGE, MOBILE, OURS, REFERENCE, Setting
 from ..harness.table import quartiles
 from .published import PAPER_SOURCE, TIMM_SOURCE, published
 from .report import provenance
@@ -80,7 +80,8 @@ def models_table(path: Path) -> str:
     speeds = read_speeds(results)
     settings = [s for s in dict.fromkeys(speed.setting for speed in speeds) if (s.form, s.dtype) in COLUMNS]
     measured = {(speed.setting, speed.name) for speed in speeds}
-    speeds = [speed for speed in speeds if all((setting, speed.name) in measured for setting in settings)]
+    speeds = [speed for speed in speeds if speed.name not in MOBILE
+              and all((setting, speed.name) in measured for setting in settings)]
     return '\n\n'.join([_table(speeds, settings), (
         f'Last columns: images/s at batch size {speeds[0].setting.batch_size} and, in brackets, the ratio to '
         f'`{REFERENCE}`, measured by {provenance(results)} Top-1 is published, not measured: ours (bold) by the paper '
@@ -92,7 +93,7 @@ def overview(path: Path) -> str:
     speeds = read_speeds(read_results(path))
     everything = _table(speeds, list(dict.fromkeys(speed.setting for speed in speeds)))
     title = f'**images/s at batch size {speeds[0].setting.batch_size} and the ratio to `{REFERENCE}`**'
-    return '\n\n'.join([title, everything, efficientnet_table(path), losses(path)])
+    return '\n\n'.join([title, everything, efficientnet_table(path), losses(path, mobile=True)])
 
 
 def efficientnet_table(path: Path) -> str:
@@ -115,15 +116,15 @@ def efficientnet_table(path: Path) -> str:
                           quartiles(c, 2)])
     if not lines:
         raise ValueError(f'{path.name} has no pair of networks beside each other')
-    paper, peer = ROWS['E12'].images_per_s, EFFICIENTNET_B6_IMAGES_PER_S
+    paper, peer = ROWS['E12'].images_per_s or 0, EFFICIENTNET_B6_IMAGES_PER_S
     lines.append(['the paper, Tesla P40', str(paper), str(peer), f'{paper / peer:.1f}'])
     return markdown_table(
         ['images/s', *(f'`{name}`' for name in pair), 'ratio (quartiles)'], lines,
         [f'`{name}`' for name in pair])
 
 
-def losses(path: Path) -> str:
-    """Return the list of models that are faster than one of ours.
+def losses(path: Path, mobile: bool = False) -> str:
+    """Return the list of models that are faster than one of ours, of our MobileNets too or not.
 
     Their published top-1 is that of ours or more, and they are faster in at least one form.
     """
@@ -145,7 +146,7 @@ def losses(path: Path) -> str:
         return ', '.join(found)
 
     lines = []
-    for mine in (name for name in OURS if name in ratios and published(name)):
+    for mine in (name for name in OURS if name in ratios and published(name) and (mobile or name not in MOBILE)):
         plain, extra = faster(mine, lambda data: not data), faster(mine, bool)
         lines.append(f'- `{mine}` ({published(mine)[0].top1:.2f}): {plain or "none on ImageNet-1k alone"}'
                      + (f'; trained with more data: {extra}' if extra else ''))

@@ -11,15 +11,14 @@ from typing import Any, Dict, List, Set
 import pytest
 import timm
 
-import timm_assemble  # noqa: F401, registers the models
+from timm_assemble.models.family import FAMILIES, registered_models
 
-MODULE = 'assemble_resnet'  # timm's name of the family
 _report: Dict[str, Any] = dict(kinds=[], results={})  # tests every model must have; outcomes by pytest's node id
 
 
 def model_names(pattern: str) -> List[str]:
     """Return this package's models whose name matches a shell pattern."""
-    return [name for name in timm.list_models(module=MODULE) if fnmatchcase(name, pattern)]
+    return [name for name in registered_models() if fnmatchcase(name, pattern)]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,13 +32,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if timm.__version__ != config.getoption('assemble_timm') or site not in Path(timm.__file__).parents:
         raise pytest.UsageError(f'the imported timm must be the one in {site}, got {timm.__version__}')
 
-    # Some tests cover the models of a list of timm's modules. Ours has the interface of ResNet and belongs wherever
+    # Some tests cover the models of a list of timm's modules. Ours have the interface of ResNet and belong wherever
     # ResNet is. The test file calls timm's list_models in its decorators: wrapped before collection, it runs unchanged.
     list_models = timm.list_models
 
     def list_models_with_ours(filter: Any = '', module: Any = '', **kwargs: Any) -> List[str]:
         if not isinstance(module, str) and 'resnet' in module:
-            module = [*module, MODULE]
+            module = [*module, *FAMILIES]
         return list_models(filter, module, **kwargs)
 
     timm.list_models = list_models_with_ours

@@ -207,6 +207,16 @@ def test_class_names_without_configuration_are_imagenets():
     assert names(1001)[0] == ['background', *synsets]
 
 
+@pytest.mark.parametrize('kind', ['program', 'onnx'])
+def test_exported_mobilenet_equals_the_model(kind, tmp_path):
+    """Its blocks are timm's, without ConvNormAct."""
+    model, path = make('assemble_mobilenet_se2', width=8, num_classes=7, drop_block_rate=0.1), tmp_path / 'exported'
+    export_model(model, path, (1, 3, 64, 64), kind)
+    run, x = load_exported(path, kind), torch.randn(5, 3, 64, 64)
+    with torch.no_grad():
+        assert error(run(x), model(x)) < 1e-4
+
+
 def test_fixed_batch_size(folder, tmp_path):
     path = tmp_path / 'a.pt2'
     assert export(folder, path, '--batch-size', 2) == 0

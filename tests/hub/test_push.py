@@ -5,9 +5,10 @@ import time
 from types import SimpleNamespace
 
 import pytest
-import timm
 import torch
 from huggingface_hub import ModelCard
+
+from timm_assemble.models.family import registered_models
 
 from .._hub_server import running_hub
 from .._published import (
@@ -59,7 +60,7 @@ def test_pulled_logits_are_equal(published):
     for kind, model in published.models.items():
         assert torch.equal(published.pulled[kind], logits(model)) and published.pulled[kind].isfinite().all(), kind
     names = {model.pretrained_cfg['architecture'] for model in published.models.values()}
-    assert names == set(timm.list_models(module='assemble_resnet'))
+    assert names == set(registered_models())
 
 
 def test_push_again_with_a_change_and_to_a_branch(hub, published):

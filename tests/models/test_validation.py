@@ -7,6 +7,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from timm_assemble.models.family import registered_models
 from timm_assemble.models.loading import load_source, split_source
 from timm_assemble.models.validation import check_pretrained_cfg, check_weights
 from timm_assemble.utils.checksum import weights_sha256
@@ -127,7 +128,7 @@ def test_weights_that_cannot_be_meant_are_rejected(folder, name, index, value, m
 
 
 def test_configuration_of_every_registered_model_passes():
-    for name in timm.list_models(module='assemble_resnet'):
+    for name in registered_models():
         check_pretrained_cfg(timm.get_pretrained_cfg(name).to_dict())
 
 

@@ -28,6 +28,10 @@ RECIPES = {
     'e07_resnet50_d_sk_kd': ('E7', E5 | {KD}), 'e08_resnet50_d_sk_kd_600': ('E8', E5 | {KD}),
     'e09_resnet50_bl_sk': ('E9', E5 | {KD}), 'e10_assemble_resnet50': ('E10', E5 | {KD}),
     'assemble_resnet50': ('E11', E5 | {KD, AA}), 'assemble_resnet152': ('E12', E5 | {KD, AA}),
+    'm0_mobilenet': ('M0', set()), 'm1_mobilenet_se16': ('M1', set()), 'm2_mobilenet_smoothing': ('M2', {LS}),
+    'm3_mobilenet_mixup': ('M3', {LS, MIXUP}), 'm4_mobilenet_kd': ('M4', {LS, MIXUP, KD}),
+    'm5_mobilenet_kd_360': ('M5', {LS, MIXUP, KD}), 'm6_mobilenet_se16_kd': ('M6', {LS, MIXUP, KD}),
+    'm7_mobilenet_se2_kd': ('M7', {LS, MIXUP, KD}), 'assemble_mobilenet_se2': ('M8', E5 | {KD}),
     'assemble_resnet50_views': ('E11 with views', E5 | {KD, AA}),
     'assemble_resnet152_views': ('E12 with views', E5 | {KD, AA}),
     'assemble_resnet50_food101': ('Food-101', E5),
@@ -48,6 +52,7 @@ def test_every_row_of_the_paper_has_its_recipe():
 
 def test_recipe_has_the_papers_numbers_as_text():
     assert read_recipe('e03_resnet50_d_mixup')[5:] == ('79.10', '68.19', '493', '224')
+    assert read_recipe('assemble_mobilenet_se2')[4:] == (900, '77.30', '68.12', '', '224')
     assert read_recipe(FOOD) == (FOOD, 'Food-101', 'Fine-tuning of Assemble-ResNet-50, without distillation',
                                  'assemble_resnet50', 100, '92.5', '', '', '')
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from timm_assemble.__main__ import main
-from timm_assemble.models.assemble_resnet import AssembleResNet
+from timm_assemble.models.family import DropBlockRate
 from timm_assemble.timm_scripts import HOOK
 from timm_assemble.training import TeacherViews, drop_block_schedule
 
@@ -88,9 +88,9 @@ def root(tmp_path_factory):
 def rates(root, monkeypatch):
     """The DropBlock rates in the order in which they are set."""
     monkeypatch.chdir(root)
-    rates, original = [], AssembleResNet.set_drop_block_rate
+    rates, original = [], DropBlockRate.set_drop_block_rate
     recording = torch.jit.ignore(lambda self, x: (rates.append(x), original(self, x)))  # as the original
-    monkeypatch.setattr(AssembleResNet, 'set_drop_block_rate', recording)
+    monkeypatch.setattr(DropBlockRate, 'set_drop_block_rate', recording)
     return rates
 
 
@@ -212,6 +212,17 @@ def test_two_ranks_have_the_losses_and_rates_of_one_with_twice_the_batch(root):
     assert one[1, 0] < one[0, 0]
     expected, *others = (Path(f'{name}.rates').read_text() for name in ('one', 0, 1))
     assert others == [expected, expected] and expected.count('\n') == 10
+
+
+def test_mobilenet_trains_with_its_recipe_and_with_stored_views(rates, views, seen_views):
+    """M8's recipe, shortened: the DropBlock schedule, mixup and distillation."""
+    model = ('--model', 'assemble_mobilenet_se2', '--model-kwargs', 'width=8')
+    command('train', '--script', 'train.py', '-c', 'assemble_mobilenet_se2', *RECIPE, *model, '--amp-dtype', 'bfloat16',
+            '--epochs', 1, '--warmup-epochs', 0, '--experiment', 'mobilenet', *STORED)
+    assert rates == pytest.approx([drop_block_schedule(i, 8, 0.0, 0.1) for i in range(9)])
+    train('mobilenet-views', *model, '--epochs', 1, *VIEWS)
+    assert len(seen_views) == CLASSES * PER_CLASS
+    assert np.isfinite([losses('mobilenet'), losses('mobilenet-views')]).all()
 
 
 @pytest.mark.parametrize('name, options', [

@@ -121,13 +121,14 @@ def test_table_of_models_has_the_official_sizes_and_known_multiply_adds():
     # the official networks at 1001 classes less one class, and the multiply-adds everyone counts for ResNet-50
     rows = {cells[1].strip(' `'): [cell.strip() for cell in cells] for cells in
             (line.split('|') for line in table_of_models().splitlines()[2:])}
-    assert len(rows) == 9
+    assert len(rows) == 12
     for name, official in (
             ('assemble_resnet50_base', 25_559_081), ('assemble_resnet50_d', 25_578_313),
             ('assemble_resnet50', 41_848_489), ('assemble_resnet152', 117_006_249)):
         assert rows[name][4] == f'{(official - 2049) / 1e6:.2f}'
     assert rows['assemble_resnet50_base'][5:7] == ['4.09', '224']
     assert rows['assemble_resnet50'][6] == '256'
+    assert rows['assemble_mobilenet'][2] == 'M0, M2, M3, M4, M5' and rows['assemble_mobilenet'][4:6] == ['4.23', '0.57']
 
 
 def test_model_without_an_entry_is_rejected(monkeypatch):

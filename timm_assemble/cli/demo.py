@@ -16,9 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    import timm
+    from ..models.family import registered_models
 
-    names = timm.list_models(module='assemble_resnet')
+    names = registered_models()
     if args.model not in names:
         raise ValueError(f'model must be one of {", ".join(names)}, got {args.model!r}')
     try:

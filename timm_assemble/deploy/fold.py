@@ -1,9 +1,11 @@
 """Folding: batch norms into their convolutions, weights channels-last and in the dtype they run in."""
 import copy
-from typing import Any, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch
 from timm.layers import ConvNormAct
+from timm.models._efficientnet_blocks import DepthwiseSeparableConv
+from timm.models.efficientnet import EfficientNet
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._pytree import tree_map_only
@@ -13,25 +15,32 @@ from .winograd import remove_winograd
 __all__ = ['fold_batch_norms', 'FoldedModel', 'check_size', 'fold_for_inference']
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# Convolutions of timm's modules and the batch norms that follow them. MobileNets have no ConvNormAct.
+PAIRS: Dict[type, Sequence[Tuple[str, str]]] = {
+    ConvNormAct: [('conv', 'bn')],
+    EfficientNet: [('conv_stem', 'bn1'), ('conv_head', 'bn2')],
+    DepthwiseSeparableConv: [('conv_dw', 'bn1'), ('conv_pw', 'bn2')],
+}
 TIMM_ATTRIBUTES = ('pretrained_cfg', 'default_cfg', 'num_classes', 'num_features', 'feature_info')
 
 
-def _fold(layer: ConvNormAct) -> None:
-    if getattr(layer.bn, 'running_var', None) is None:
+def _fold(layer: nn.Module, conv_name: str, norm_name: str) -> None:
+    conv, norm = getattr(layer, conv_name), getattr(layer, norm_name)
+    if getattr(norm, 'running_var', None) is None:
         return  # already folded, or no constant statistics
-    dtype = layer.conv.weight.dtype
-    layer.conv = fuse_conv_bn_eval(layer.conv.double(), layer.bn.double()).to(dtype)
-    layer.bn = layer.bn.act  # DropBlock, which comes between them, is the identity in eval mode
+    dtype = conv.weight.dtype
+    setattr(layer, conv_name, fuse_conv_bn_eval(conv.double(), norm.double()).to(dtype))
+    setattr(layer, norm_name, norm.act)  # DropBlock, which comes between them, is the identity in eval mode
 
 
 def fold_batch_norms(model: nn.Module) -> nn.Module:
-    r"""Fold the batch norms of all ``ConvNormAct`` layers into their convolutions, in place.
+    r"""Fold the batch norms of timm's ``ConvNormAct`` layers and MobileNet blocks into their convolutions, in place.
 
     .. math:: w' = w\,\frac{\gamma}{\sqrt{\sigma^2 + \epsilon}}, \qquad
         b' = \beta + (b - \mu)\,\frac{\gamma}{\sqrt{\sigma^2 + \epsilon}}
 
-    is computed in float64 and rounded to the weights' dtype once. These layers hold every batch norm of this package's
-    models: also those of selective kernels, little branches, shortcuts and the head's embedding.
+    is computed in float64 and rounded to the weights' dtype once. These hold every batch norm of this package's models:
+    also those of selective kernels, little branches, shortcuts and the head's embedding.
 
     Args:
         model: In eval mode. Its convolutions get biases, and activations replace its norms.
@@ -48,8 +57,9 @@ def fold_batch_norms(model: nn.Module) -> nn.Module:
                          f'{" and more" if len(training) > 3 else ""}.')
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(module, ConvNormAct):
-                _fold(module)
+            for kind, pairs in PAIRS.items():
+                for names in pairs if isinstance(module, kind) else ():
+                    _fold(module, *names)
     return model
 
 

@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
-import timm
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from torch import nn
+
+from ..models.family import registered_models
 
 __all__ = ['Result', 'fold', 'from_pretrained', 'is_registered_here', 'model_card']
 
@@ -46,7 +47,7 @@ class Result(NamedTuple):
 
 def is_registered_here(architecture: str) -> bool:
     """Return whether this package registers the architecture, so that timm needs ``import timm_assemble``."""
-    return architecture in timm.list_models(module='assemble_resnet')
+    return architecture in registered_models()
 
 
 def from_pretrained(source: str) -> str:

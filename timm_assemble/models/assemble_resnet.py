@@ -11,18 +11,19 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from timm.layers import LayerType, calculate_drop_path_rates, get_device_dtype
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import nn
 
-from ..layers import AssembleHead, Bottleneck, fill_constant_buffers, init_weights_official, set_drop_block_rate
+from ..layers import AssembleHead, Bottleneck, fill_constant_buffers, init_weights_official
 from .arguments import check, resolve_aa_size, resolve_act_layer, resolve_norm_layer
+from .family import DropBlockRate, base_cfg, check_has_weights
 from .stages import make_stages, make_stem, make_stem_pool
 
 __all__ = ['AssembleResNet']  # register_model adds the entry points
 
 
-class AssembleResNet(nn.Module):
+class AssembleResNet(DropBlockRate, nn.Module):
     """Bottleneck ResNet with the assembled techniques, each switched by an argument.
 
     Input ``(B, in_chans, H, W)`` of any H and W, output ``(B, num_classes)``. Stem and stages give the feature pyramid
@@ -145,16 +146,6 @@ class AssembleResNet(nn.Module):
         fill_constant_buffers(self)
 
     @torch.jit.ignore
-    def set_drop_block_rate(self, rate: float) -> None:
-        """Set the DropBlock rate, 1 - keep_prob, of stage 4; stage 3 has a quarter.
-
-        The rate is from 0 to 1. No recompilation or device sync follows. A model without DropBlock warns.
-        """
-        check(0 <= rate <= 1, 'rate', rate, 'from 0 to 1')
-        if not set_drop_block_rate(self, rate):
-            warnings.warn('set_drop_block_rate has no effect: the model was made with drop_block_rate=0.', stacklevel=2)
-
-    @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Store only the blocks' inputs for the backward pass and recompute the rest."""
         for m in self.modules():
@@ -235,24 +226,14 @@ class AssembleResNet(nn.Module):
 def _create(variant: str, pretrained: bool, overrides: Dict[str, Any], **model_args) -> AssembleResNet:
     kwargs = dict(model_args, **overrides)
     if pretrained:
-        cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay'))
-        if not (cfg.has_weights or cfg.state_dict):
-            raise ValueError(
-                f"pretrained must be False, since {variant} comes without weights of its own. Load a model from the "
-                f"Hugging Face Hub with create_model('hf-hub:user/name', pretrained=True), or convert an official "
-                f"TensorFlow checkpoint with timm-assemble convert.")
+        check_has_weights(
+            variant, kwargs, ', or convert an official TensorFlow checkpoint with timm-assemble convert')
     return build_model_with_cfg(AssembleResNet, variant, pretrained, **kwargs)
 
 
 def _cfg(**kwargs) -> Dict[str, Any]:
-    return {
-        'num_classes': 1000, 'input_size': (3, 224, 224), 'pool_size': (7, 7), 'crop_pct': 0.875,
-        'interpolation': 'bilinear', 'first_conv': 'stem.0.conv', 'classifier': 'head.fc',
-        # the official input is 0 to 255 minus the mean, not divided by a deviation
-        'mean': (123.68 / 255, 116.78 / 255, 103.94 / 255), 'std': (1 / 255, 1 / 255, 1 / 255),
-        'license': 'apache-2.0', 'paper_ids': 'arXiv:2001.06268',
-        'origin_url': 'https://github.com/clovaai/assembled-cnn', **kwargs,
-    }
+    return base_cfg(
+        first_conv='stem.0.conv', classifier='head.fc', origin_url='https://github.com/clovaai/assembled-cnn', **kwargs)
 
 
 _test_256 = dict(test_input_size=(3, 256, 256), test_pool_size=(8, 8))  # the paper's test size with Big-Little

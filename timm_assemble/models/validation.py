@@ -16,12 +16,14 @@ import torch
 from timm.models import PretrainedCfg, is_model_in_modules, model_entrypoint
 from timm.models._hub import download_from_hf
 
+from .assemble_mobilenet import AssembleMobileNet
 from .assemble_resnet import AssembleResNet
 
 __all__ = [
     'check_model_args', 'check_model_config', 'check_model_source', 'check_pretrained_cfg', 'check_weights',
     'error_line']
 
+NETWORKS = dict(assemble_resnet=AssembleResNet, assemble_mobilenet=AssembleMobileNet)
 # Far above any real network: a larger value is a broken file, which would take minutes or all memory to build.
 LIMITS = {
     'layers': 500, 'depth': 500, 'depths': 500, 'width': 512, 'in_chans': 1024, 'num_classes': 1_000_000,
@@ -103,8 +105,8 @@ def check_model_args(architecture: Any, args: Any) -> None:
         value = args.get(key)
         numbers = [v for v in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(v, int)]
         _check(max(sum(numbers), len(numbers)) <= limit, key, value, f'at most {limit} in total')
-    if is_model_in_modules(architecture, ['assemble_resnet']):
-        parameters = inspect.signature(AssembleResNet).parameters
+    for network in (network for module, network in NETWORKS.items() if is_model_in_modules(architecture, [module])):
+        parameters = inspect.signature(network).parameters
         _check_keys(args, [name for name in parameters if name not in ('device', 'dtype')], architecture)
         for key, value in args.items():  # what would build a model too: a string as a bool, a number that is not finite
             kind = type(parameters[key].default)

@@ -22,7 +22,7 @@ class Recipe(NamedTuple):
 
     Attributes:
         name: Name of the recipe.
-        row: Row of the paper's ablation, a variation of one, or the data set of a fine-tuning.
+        row: Row of the paper, a variation of one, or the data set of a fine-tuning.
         description: What it is.
         model, epochs, top1, mce, images_per_s, test_size: As in :class:`.paper.Row`.
     """
@@ -89,7 +89,7 @@ def read_recipe(name: str) -> Recipe:
     epochs = config['epochs'] + (config['warmup_epochs'] if config['warmup_prefix'] else 0)
     row, description = _header(path)
     numbers = (str(FINE_TUNING_TOP1.get(row, '')), '', '', '') if row not in ROWS else (
-        f'{ROWS[row].top1:.2f}', f'{ROWS[row].mce:.2f}', str(ROWS[row].images_per_s), str(ROWS[row].test_size))
+        f'{ROWS[row].top1:.2f}', f'{ROWS[row].mce:.2f}', str(ROWS[row].images_per_s or ''), str(ROWS[row].test_size))
     return Recipe(path.stem, row, description, config['model'], epochs, *numbers)
 
 

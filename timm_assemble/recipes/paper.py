@@ -1,27 +1,36 @@
 """What the paper publishes, once: recipes, tables and the converter read it here.
 
-Source: arXiv 2001.06268, ablation on ImageNet-1k (rows E0 to E12) and fine-grained classification. Throughput is in
-images/s on one Tesla P40. mCE is over 19 corruptions generated at 256 x 256.
+Source: arXiv 2001.06268, on ImageNet-1k the ablation (rows E0 to E12) and MobileNet (rows M0 to M8), and fine-grained
+classification. Throughput is in images/s on one Tesla P40. mCE is over 19 corruptions generated at 256 x 256.
 """
 from typing import Dict, List, NamedTuple, Optional
 
 __all__ = [
-    'EFFICIENTNET_B6_IMAGES_PER_S', 'FINE_TUNING_TOP1', 'ROWS', 'TECHNIQUES', 'UNPUBLISHED', 'Row', 'published_top1',
-    'rows_of', 'span',
+    'EFFICIENTNET_B6_IMAGES_PER_S', 'FINE_TUNING_TOP1', 'MOBILENETS', 'ROWS', 'TECHNIQUES', 'UNPUBLISHED', 'Pixel3',
+    'Row', 'published_top1', 'rows_of', 'span',
 ]
 
 
+class Pixel3(NamedTuple):
+    """Images/s on one large core of a Pixel 3 with TFLite, batch size 1."""
+
+    float32: float
+    quantized: float
+
+
 class Row(NamedTuple):
-    """One row of the ablation.
+    """One row of the paper.
 
     Attributes:
-        name: ``'E0'`` to ``'E12'``.
+        name: ``'E0'`` to ``'E12'``, or ``'M0'`` to ``'M8'``.
         model: Registered name of the network.
         epochs: Epochs of the training, warm-up included.
         test_size: Height and width of the test images.
         top1: ImageNet-1k validation top-1 in percent.
         mce: Mean corruption error in percent of AlexNet's.
-        images_per_s: Throughput.
+        images_per_s: Throughput; None for MobileNets.
+        mfr: Mean flip rate in percent of AlexNet's; None for ResNets, which have it for two rows only.
+        pixel3: Throughput of MobileNets on a telephone, None where the table has none.
     """
 
     name: str
@@ -30,7 +39,9 @@ class Row(NamedTuple):
     test_size: int
     top1: float
     mce: float
-    images_per_s: int
+    images_per_s: Optional[int]
+    mfr: Optional[float] = None
+    pixel3: Optional[Pixel3] = None
 
 
 ROWS: Dict[str, Row] = {row.name: row for row in (
@@ -47,11 +58,20 @@ ROWS: Dict[str, Row] = {row.name: row for row in (
     Row('E10', 'assemble_resnet50', 600, 256, 82.69, 54.12, 312),
     Row('E11', 'assemble_resnet50', 600, 256, 82.78, 48.89, 312),
     Row('E12', 'assemble_resnet152', 600, 256, 84.19, 43.27, 143),
+    Row('M0', 'assemble_mobilenet', 120, 224, 72.59, 83.85, None, 74.29, Pixel3(12.98, 22.49)),
+    Row('M1', 'assemble_mobilenet_se16', 360, 224, 74.28, 78.86, None, 69.98, Pixel3(10.33, 19.71)),
+    Row('M2', 'assemble_mobilenet', 120, 224, 72.66, 83.05, None, 71.89, Pixel3(12.98, 22.49)),
+    Row('M3', 'assemble_mobilenet', 200, 224, 73.54, 78.56, None, 65.78),
+    Row('M4', 'assemble_mobilenet', 200, 224, 74.18, 77.51, None, 64.41),
+    Row('M5', 'assemble_mobilenet', 360, 224, 74.37, 76.39, None, 65.02),
+    Row('M6', 'assemble_mobilenet_se16', 360, 224, 76.42, 71.67, None, 56.73, Pixel3(10.33, 19.71)),
+    Row('M7', 'assemble_mobilenet_se2', 360, 224, 76.82, 70.67, None, 55.76, Pixel3(9.9, 19.32)),
+    Row('M8', 'assemble_mobilenet_se2', 900, 224, 77.30, 68.12, None, 49.99, Pixel3(9.9, 19.32)),
 )}
 FINE_TUNING_TOP1 = {'Food-101': 92.5}
 UNPUBLISHED = ('E11 with views', 'E12 with views')  # trainings of recipes that are not in the paper
 EFFICIENTNET_B6_IMAGES_PER_S = 28  # with AutoAugment, 84.2 % top-1, in the same table
-# Networks in the paper's order; the two that are in no row are in the official code. Its "R50-D, BL" rows have
+# ResNets in the paper's order; the two that are in no row are in the official code. Its "R50-D, BL" rows have
 # Big-Little's stem and shortcut, as the official code builds them.
 TECHNIQUES: Dict[str, str] = {
     'assemble_resnet50_base': 'plain ResNet-50',
@@ -63,6 +83,11 @@ TECHNIQUES: Dict[str, str] = {
     'assemble_resnet50': 'Big-Little (2, 4), SK, AA',
     'assemble_resnet101': 'Big-Little (2, 4), SK, AA',
     'assemble_resnet152': 'Big-Little (1, 2), SK, AA',
+}
+MOBILENETS: Dict[str, str] = {  # their techniques, in the same order
+    'assemble_mobilenet': 'MobileNet-V1',
+    'assemble_mobilenet_se16': 'MobileNet-V1, SE (1/16)',
+    'assemble_mobilenet_se2': 'MobileNet-V1, SE (1/2)',
 }
 
 
