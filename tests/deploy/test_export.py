@@ -257,14 +257,16 @@ def spoiled(path, format):
 
 
 def broken(path, format):
-    raise RuntimeError('no such\noperator')
+    def run(x):
+        raise RuntimeError('no such\noperator')
+    return run
 
 
 @pytest.mark.parametrize('load, message', [
     (spoiled, r"OUTPUT must give the model's logits within 0\.001 of their standard deviation, got a difference of "
               r'\d\.\de-02 for images of \(1, 3, 32, 32\); nothing was written'),
     (broken, "MODEL cannot be exported as 'program': no such operator"),
-], ids=['other logits', 'cannot be loaded'])
+], ids=['other logits', 'cannot run'])
 def test_file_that_fails_its_check_leaves_nothing(load, message, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(export_file, 'load_exported', load)
     assert export(folder, tmp_path / 'a.pt2', '--size', 32) == 2

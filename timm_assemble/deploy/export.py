@@ -215,14 +215,14 @@ def export_model(
         try:
             SAVERS[format](trace(deployed, (batch, *size), any_batch, any_size), str(path), text)
             run = load_exported(path, format)
+            return verify(
+                lambda x: run(x.to(weights.device)),
+                lambda x: model(deployed.normalize(x.to(weights.device)).to(weights.dtype)),
+                example_images(deployed, (batch, *size), any_batch, any_size), TOLERANCES[dtype])
         except (OSError, ValueError):
             raise
         except Exception as e:  # torch.export, inductor, g++ and ONNX Runtime raise any kind
             raise ValueError(f'model cannot be exported as {format!r}: {error_line(e)}') from e
-        return verify(
-            lambda x: run(x.to(weights.device)),
-            lambda x: model(deployed.normalize(x.to(weights.device)).to(weights.dtype)),
-            example_images(deployed, (batch, *size), any_batch, any_size), TOLERANCES[dtype])
 
 
 def load_exported(path: Path, format: str) -> Callable[[torch.Tensor], torch.Tensor]:
