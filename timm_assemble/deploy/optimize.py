@@ -1,5 +1,6 @@
 """``optimize_for_inference``: a trained model folded, cast and compiled with its weights as constants."""
 import itertools
+import os
 import threading
 import types
 import warnings
@@ -15,8 +16,10 @@ from .winograd import use_winograd
 __all__ = ['OptimizedModel', 'optimize_for_inference']
 
 COMPILE: Dict[str, Any] = {}  # arguments of torch.compile
+FORKED = dict(compile_threads=1)  # a fork does not inherit inductor's threads, and would wait for them forever
 MAX_SIZES = 8  # compiled heights and widths; each holds the weights once more
 
+_importer = os.getpid()
 _copies = itertools.count()
 _compiling = threading.RLock()  # two threads would both compile what both call first
 
@@ -57,7 +60,7 @@ class _CompiledBySize:
                     types.MethodType(_separately_compiled_call(), self.model), **COMPILE)
             if size in self.calls:
                 # torch.compile applies its `options` after tracing, which without freezing makes the weights inputs
-                with torch._inductor.config.patch(freezing=True):
+                with torch._inductor.config.patch(freezing=True, **(FORKED if os.getpid() != _importer else {})):
                     y = self.calls[size](x)
                 self.ready.add(key)
                 return y
