@@ -120,3 +120,13 @@ def test_every_public_layer_is_tested():
     import timm_assemble.layers as layers
     modules = {v for v in vars(layers).values() if isinstance(v, type) and issubclass(v, nn.Module)}
     assert {type(make()) for make, _ in LAYERS.values()} == modules
+
+
+@pytest.mark.parametrize('kind, aa_size', [('plain', 0), ('plain', 3), ('d', 0), ('big_little', 0)])
+@pytest.mark.parametrize('strides', [(1, 2), (2, 1)])
+def test_weights_of_a_shortcut_load_at_either_stride(kind, aa_size, strides):
+    """With pooling or without: the convolution has another number in the two."""
+    trained, other = (ProjectionShortcut(8, 16, stride, kind=kind, aa_size=aa_size) for stride in strides)
+    state = trained.state_dict()
+    other.load_state_dict(state)
+    assert torch.equal(other[-1].conv.weight, trained[-1].conv.weight) and [*state] == [*trained.state_dict()]

@@ -159,7 +159,7 @@ def test_images_none_of_which_can_be_read_have_no_results(samples, tmp_path):
     for name in ('x/0.png', 'y/1.png'):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(b'?')
-    with pytest.raises(ValueError, match=r'data_dir must have two images or more that can be read, .* has 0 of 2'):
+    with pytest.raises(ValueError, match=r'data_dir must have two images of one class that can be read, .* has 0 of 2'):
         evaluate(lambda images: images[:, :, 0, 0], tmp_path, input_size=16)
 
 

@@ -7,6 +7,7 @@ import pytest
 from tests.tools.test_docs import ROOT, code_blocks
 
 
+@pytest.mark.filterwarnings('ignore:unclosed file:ResourceWarning')  # timm's dataset leaves that to Python
 def test_code_of_the_page_splits_trains_and_searches(tmp_path, monkeypatch):
     pytest.importorskip('pytorch_metric_learning')
     code = '\n'.join(code_blocks(ROOT / 'docs' / 'retrieval.md', 'python'))

@@ -198,12 +198,16 @@ def evaluate(
         for embedder in embedders:
             began = time.perf_counter()
             embedded = store.collect(embedder, {*unreadable})
-            if len(embedded.items) < 2:
-                raise ValueError(f'data_dir must have two images or more that can be read, {files.folder} has '
-                                 f'{len(embedded.items)} of {len(files.files)}')
+            if np.bincount(classes[embedded.items]).max(initial=0) < 2:
+                raise ValueError(f'data_dir must have two images of one class that can be read, {files.folder} has '
+                                 f'{len(embedded.items)} of {len(files.files)} images, none of them of one class')
             bar.reset(total=len(embedded.items) // ranks.world_size)
             bar.set_postfix_str(f'searched, {embedder.label}', refresh=False)
-            found = _search(embedded, classes, max(recalls, default=1), device, ranks, bar)
+            try:
+                found = _search(embedded, classes, max(recalls, default=1), device, ranks, bar)
+            except torch.cuda.OutOfMemoryError as e:
+                raise ValueError(f'device must hold all embeddings, {embedder.label} has {len(embedded.items)} of '
+                                 f'{embedder.details["dimensions"]} numbers, {device} has too little memory') from e
             reports.append(dict(
                 label=embedder.label, **embedder.details, images=len(embedded.items),
                 queries=int((found.relevant > 0).sum()),
