@@ -34,9 +34,12 @@ RECIPES = {
     'm7_mobilenet_se2_kd': ('M7', {LS, MIXUP, KD}), 'assemble_mobilenet_se2': ('M8', E5 | {KD}),
     'assemble_resnet50_views': ('E11 with views', E5 | {KD, AA}),
     'assemble_resnet152_views': ('E12 with views', E5 | {KD, AA}),
-    'assemble_resnet50_food101': ('Food-101', E5),
+    'assemble_resnet50_food101': ('Food-101', E5), 'assemble_resnet50_cars': ('Stanford Cars', E5),
+    'assemble_resnet50_flowers': ('Oxford-Flowers', E5), 'assemble_resnet50_aircraft': ('FGVC Aircraft', E5),
+    'assemble_resnet50_pets': ('Oxford-IIIT Pets', E5),
 }
 FOOD = 'assemble_resnet50_food101'
+FINE_TUNINGS = [name for name, (row, _) in RECIPES.items() if row in FINE_TUNING_TOP1]
 KD_NAME = ('logits:teacher', 'views:views')
 with_scripts = pytest.mark.skipif(not os.environ.get('TIMM_SCRIPTS'), reason="needs timm's train.py: set TIMM_SCRIPTS")
 
@@ -62,7 +65,7 @@ def test_training_has_the_techniques_of_its_row(name):
     config, (row, techniques) = read_config(recipe_path(name)), RECIPES[name]
     assert config['smoothing'] == (0.1 if LS in techniques else 0)
     assert (config.get('mixup'), config.get('mixup_mode')) == ((0.2, 'elem') if MIXUP in techniques else (None, None))
-    assert config.get('drop_block') == (None if DROP_BLOCK not in techniques else 0.3 if name == FOOD else 0.1)
+    assert config.get('drop_block') == (None if DROP_BLOCK not in techniques else 0.3 if name in FINE_TUNINGS else 0.1)
     assert (config.get('kd_model_name'), config.get('kd_temperature')) == (
         (KD_NAME[row in UNPUBLISHED], 1) if KD in techniques else (None, None))
     assert config.get('aa') == ('original' if AA in techniques else None)
@@ -71,7 +74,7 @@ def test_training_has_the_techniques_of_its_row(name):
     assert config['scale'] == [0.05, 1] and config['ratio'] == [0.75, 1.33] and config['hflip'] == 0.5
     assert config['train_interpolation'] == 'bilinear' and config['color_jitter'] == 0
     assert (8 * config['batch_size'], _peak(config), config['weight_decay'], config['bn_momentum']) == (
-        (256, 0.01, 0.001, 0.034) if name == FOOD else (1024, 0.4, 0.0001, 0.003))
+        (256, 0.01, 0.001, 0.034) if name in FINE_TUNINGS else (1024, 0.4, 0.0001, 0.003))
     head = recipe_path(name).read_text().split('\nmodel:')[0]
     assert f'-c {name} ' in head and ('teacher-logits' in head) == (KD in techniques)
     assert ('timm-assemble run validate.py' in head) == (ROWS.get(row.split()[0], ROWS['E0']).test_size == 256)
