@@ -1,87 +1,213 @@
-"""Exported files, run by a process without this package, against the model; the command and its errors."""
-import json
+"""Exported files, run without this package by the lines of the documentation, against the model; errors."""
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from timm.models import save_for_hf
+from torch import nn
 
 from timm_assemble.__main__ import main
 from timm_assemble.deploy import export as export_file
-from timm_assemble.deploy.export import FORMATS, METADATA_FILE, export_model, load_exported
+from timm_assemble.deploy import read_metadata
+from timm_assemble.deploy.export import FORMATS, export_model, load_exported
 
 from .test_optimize import error, make
 
 KWARGS = dict(layers=(1, 1, 1, 1), num_classes=7, width=16, big_little=(), shortcut='d')
-# the lines of docs/deployment.md
-LOAD = {
-    'program': 'import torch; run = torch.export.load(path).module()',
-    'package': 'import torch; run = torch._inductor.aoti_load_package(path)',
-    'onnx': """
-import onnxruntime, torch
-session = onnxruntime.InferenceSession(path)
-run = lambda x: torch.from_numpy(session.run(None, {'images': x.numpy()})[0])
-""",
-}
+NAMES = ['cat', "d'og", 'é "quoted"', *'abcd']
+PREPROCESS, *LOADERS = re.findall(
+    r'```python\n(import .*?)```',
+    (Path(__file__).parents[2] / 'docs' / 'deployment.md').read_text().partition('### Load a file')[2], re.DOTALL)
+LOAD = dict(zip(FORMATS, LOADERS, strict=True))
+FILE = {'program': 'model.pt2', 'package': 'model.pt2', 'onnx': 'model.onnx'}
 RUN = """
-import sys
-for code, path, images, logits in zip(*[iter(sys.argv[1:])] * 4):
-    exec(code)
-    torch.save([run(x) for x in torch.load(images)], logits)
-assert not {'timm', 'timm_assemble'} & {*sys.modules}
+import os, sys
+from importlib.abc import MetaPathFinder
+
+class Blocker(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        assert name.partition('.')[0] not in ('timm', 'timm_assemble'), name
+
+sys.meta_path.insert(0, Blocker())
+for folder, code in zip(sys.argv[2::2], sys.argv[3::2]):
+    os.chdir(folder)
+    names = {}
+    exec(sys.argv[1] + code, names)
+    names['np'].savez('got.npz', logits=names['logits'], images=names['preprocess']('image.png', names['metadata']))
 """
-
-
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp('export') / 'model'
-    save_for_hf(make(**KWARGS), path, model_args=KWARGS, safe_serialization='both')
-    return path
+SIZE = (3, 64, 96)
+# what a caller may get wrong, from a right batch, and what must still be right
+WRONG = {
+    'uint8': lambda x: x.byte(), 'double': lambda x: x.double(), 'half': lambda x: x.half(),
+    'larger': lambda x: x.repeat(1, 1, 2, 1), 'smaller': lambda x: x[..., 1:], 'grey': lambda x: x[:, :1],
+    'four channels': lambda x: torch.cat([x, x[:, :1]], 1), 'no batch': lambda x: x[0],
+    'nhwc': lambda x: x.permute(0, 2, 3, 1), 'five axes': lambda x: x[None]}
+RIGHT = {
+    'one': lambda x: x[:1], 'channels last': lambda x: x.contiguous(memory_format=torch.channels_last),
+    'permuted': lambda x: x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2),
+    'transposed': lambda x: x.mT.contiguous().mT, 'sliced': lambda x: x.repeat_interleave(2, 3)[..., ::2],
+    'expanded': lambda x: x[:1].expand(3, -1, -1, -1), 'offset': lambda x: torch.cat([x, x])[2:]}
 
 
 def export(folder, *more):
     return main(['export', f'local-dir:{folder}', *map(str, more)])
 
 
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp('export') / 'model'
+    save_for_hf(
+        make(**KWARGS), path, model_args=KWARGS, safe_serialization='both', model_config=dict(label_names=NAMES))
+    return path
+
+
+@pytest.fixture(scope='module')
+def model(folder):
+    return timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
+
+
+@pytest.fixture(scope='module')
+def files(folder, tmp_path_factory):
+    """One file of each format: any batch size; ONNX with any size and uint8 images, the package with bfloat16."""
+    options = {
+        'program': [], 'package': ['--compile', '--dtype', 'bfloat16'], 'onnx': ['--any-size', '--normalize-inside']}
+    paths = {}
+    for kind in FORMATS:
+        paths[kind] = tmp_path_factory.mktemp(kind) / FILE[kind]
+        assert export(folder, paths[kind], '--size', *SIZE[1:], *options[kind]) == 0
+        assert [*paths[kind].parent.iterdir()] == [paths[kind]]
+    return paths
+
+
 @pytest.mark.timeout(600)  # it compiles
-def test_files_without_this_package_equal_the_model(folder, tmp_path, capsys):
-    """With any batch size; ONNX with any size as well, and the package with bfloat16 weights."""
-    options = {'program': [], 'package': ['--compile', '--dtype', 'bfloat16'], 'onnx': ['--any-size']}
-    images = {kind: [torch.randn(n, 3, 64, 96) for n in (1, 5)] for kind in FORMATS}
-    images['onnx'].append(torch.randn(2, 3, 75, 101))
+def test_documented_loaders_without_this_package_equal_the_model(folder, model, files, tmp_path):
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(256, size=(13, 17, 3), dtype=np.uint8)).resize((170, 130))
     arguments = []
-    for kind in FORMATS:
-        path = tmp_path / kind / ('a.onnx' if kind == 'onnx' else 'a.pt2')
-        path.parent.mkdir()
-        assert export(folder, path, '--size', 64, 96, *options[kind]) == 0
-        printed = capsys.readouterr().out
-        assert f'{kind} of test_assemble_resnet, ' in printed
-        assert 'minus mean (0.485, 0.458, 0.4076), divided by std (0.003922' in printed
-        assert [*path.parent.iterdir()] == [path]
-        torch.save(images[kind], tmp_path / f'{kind}.images')
-        arguments += [LOAD[kind], path, tmp_path / f'{kind}.images', tmp_path / f'{kind}.logits']
-    subprocess.run(
-        [sys.executable, '-c', RUN, *arguments], check=True, env={**os.environ, 'OMP_NUM_THREADS': '1'}, timeout=240)
-    model = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
-    for kind in FORMATS:
-        for x, logits in zip(images[kind], torch.load(tmp_path / f'{kind}.logits'), strict=True):
-            with torch.no_grad():
-                assert logits.dtype == torch.float32
-                assert error(logits, model(x)) < (0.1 if kind == 'package' else 1e-4), kind
+    for kind, path in files.items():
+        image.save(path.parent / 'image.png')
+        arguments += [path.parent, LOAD[kind]]
+    done = subprocess.run([sys.executable, '-c', RUN, PREPROCESS, *arguments], check=True, timeout=240, text=True,
+                          stdout=subprocess.PIPE, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    config = timm.data.resolve_data_config({'input_size': SIZE}, model=model, use_test_size=True)
+    x = timm.data.create_transform(**config)(image)[None]
+    with torch.no_grad():
+        expected = model(x)
+    assert done.stdout.splitlines() == [NAMES[expected.argmax()]] * 3
+    for kind, path in files.items():
+        got = np.load(path.parent / 'got.npz')
+        images = torch.from_numpy(got['images'])
+        if kind == 'onnx':
+            assert images.dtype == torch.uint8 and images.shape == (1, *SIZE[1:], 3)
+            images = (images.permute(0, 3, 1, 2) / 255 - torch.tensor(config['mean']).view(3, 1, 1)) / torch.tensor(
+                config['std']).view(3, 1, 1)
+        assert (images - x).abs().max() < 1e-5 * x.abs().max()
+        assert got['logits'].dtype == np.float32
+        assert error(torch.from_numpy(got['logits']), expected) < (0.1 if kind == 'package' else 1e-4), kind
 
 
-def test_program_has_its_metadata_and_a_fixed_batch_size(folder, tmp_path):
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize('kind', ['program', 'package'])
+def test_wrong_images_are_errors_and_other_layouts_are_right(kind, model, files):
+    run = load_exported(files[kind], kind)
+    x = torch.randn(3, *SIZE)
+    for name, change in RIGHT.items():
+        images = change(x)
+        with torch.no_grad():
+            assert error(run(images), model(images)) < (0.1 if kind == 'package' else 1e-4), name
+    for name, change in WRONG.items():
+        with pytest.raises((RuntimeError, AssertionError), match=r'(?i)guard|match'):
+            run(change(x))
+            pytest.fail(f'{name} images are accepted')
+
+
+@pytest.mark.timeout(600)
+def test_package_with_torchs_own_checks_takes_one_image(files):
+    """They are off by default, and took the batch size of the example, 2, as the smallest."""
+    code = ('import sys, torch; run = torch._inductor.aoti_load_package(sys.argv[1])\n'
+            f'assert run(torch.zeros(1, *{SIZE})).shape == (1, 7)')
+    subprocess.run([sys.executable, '-c', code, files['package']], check=True, timeout=120,
+                   env={**os.environ, 'AOTI_RUNTIME_CHECK_INPUTS': '1', 'OMP_NUM_THREADS': '1'})
+
+
+def test_onnx_of_any_size_names_its_axes_and_rejects_wrong_images(model, files):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(files['onnx']))
+    [images], [logits] = session.get_inputs(), session.get_outputs()
+    assert (images.type, images.shape) == ('tensor(uint8)', ['batch', 'height', 'width', 3])
+    assert logits.shape == ['batch', 7]
+    run = load_exported(files['onnx'], 'onnx')
+    config = model.pretrained_cfg
+    mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ('mean', 'std'))
+    for batch, *size in ((1, 64, 96), (2, 75, 101), (5, 33, 33)):
+        x = torch.randint(256, (batch, *size, 3), dtype=torch.uint8)
+        with torch.no_grad():
+            assert error(run(x), model((x.permute(0, 3, 1, 2) / 255 - mean) / std)) < 1e-4
+    for wrong in (x.float(), x[..., :1], x[0], x.permute(0, 3, 1, 2)):
+        with pytest.raises(Exception, match='INVALID_ARGUMENT'):
+            run(wrong)
+
+
+@pytest.mark.timeout(600)
+def test_package_that_normalizes_inside(tmp_path):
+    """Of a convolution, which compiles in seconds."""
+    model, path = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Flatten(), nn.Linear(5 * 30 * 30, 7)).eval(), tmp_path / 'a.pt2'
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
+    difference = export_model(
+        model, path, (1, 3, 32, 32), 'package', normalization=(mean.tolist(), std.tolist()), metadata={'a': 'é'})
+    assert 0 < difference < 1e-4
+    metadata = read_metadata(path, 'package')
+    assert metadata == dict(
+        a='é', format='package', dtype='float32', input_size=[3, 32, 32], input_shape=['batch', 32, 32, 3],
+        input_dtype='uint8', normalize_inside=True)
+    run, x = load_exported(path, 'package'), torch.randint(256, (4, 32, 32, 3), dtype=torch.uint8)
+    for images in (x, x[:1], x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)):
+        with torch.no_grad():
+            assert error(run(images), model(((images / 255 - mean) / std).permute(0, 3, 1, 2))) < 1e-4
+    for wrong in (x.float(), x[:, 1:], x[..., :1], x[0]):
+        with pytest.raises(RuntimeError, match='match'):
+            run(wrong)
+
+
+def test_metadata_of_every_format(model, files):
+    shared = dict(
+        model='test_assemble_resnet', num_classes=7, label_names=NAMES, label_descriptions=None,
+        mean=[*model.pretrained_cfg['mean']], std=[*model.pretrained_cfg['std']], crop_pct=0.875, crop_mode='center',
+        interpolation='bilinear', input_size=[*SIZE])
+    images = dict(input_shape=['batch', *SIZE], input_dtype='float32', normalize_inside=False)
+    different = {
+        'program': dict(dtype='float32', **images), 'package': dict(dtype='bfloat16', **images),
+        'onnx': dict(dtype='float32', input_shape=['batch', 'height', 'width', 3], input_dtype='uint8',
+                     normalize_inside=True)}
+    for kind, path in files.items():
+        metadata = read_metadata(path, kind)
+        assert metadata.pop('source').startswith('local-dir:') and len(metadata.pop('weights_sha256')) == 64
+        assert metadata == dict(shared, format=kind, **different[kind])
+
+
+def test_class_names_without_configuration_are_imagenets():
+    from timm_assemble.deploy.metadata import class_names
+
+    def names(number):
+        return class_names(make(**{**KWARGS, 'num_classes': number}))
+    assert names(7) == (None, None)
+    synsets, descriptions = names(1000)
+    assert synsets[0] == 'n01440764' and descriptions['n01440764'].startswith('tench')
+    assert names(1001)[0] == ['background', *synsets]
+
+
+def test_fixed_batch_size(folder, tmp_path):
     path = tmp_path / 'a.pt2'
     assert export(folder, path, '--batch-size', 2) == 0
-    files = {METADATA_FILE: ''}
-    torch.export.load(path, extra_files=files)
-    metadata = json.loads(files[METADATA_FILE])
-    assert metadata['input_size'] == [3, 160, 160] and metadata['num_classes'] == 7 and metadata['dtype'] == 'float32'
-    assert metadata['interpolation'] == 'bilinear' and metadata['crop_pct'] == 0.875
-    assert len(metadata['weights_sha256']) == 64
+    assert read_metadata(path, 'program')['input_shape'] == [2, 3, 160, 160]
     with pytest.raises(AssertionError, match='Guard failed'):
         load_exported(path, 'program')(torch.zeros(3, 3, 160, 160))
 
@@ -94,15 +220,43 @@ def test_program_has_its_metadata_and_a_fixed_batch_size(folder, tmp_path):
     (['exists.pt2'], 'OUTPUT must not exist without --force, got exists.pt2'),
     (['folder.pt2'], 'OUTPUT must be a file, got the folder folder.pt2'),
     (['x.onnx'], "format 'onnx' needs onnx: pip install 'timm-assemble[export]'"),
+    (['x.onnx', '--dtype', 'bfloat16'], "--dtype must be float32 or float16 for ONNX, got bfloat16: ONNX Runtime's "
+                                        'convolutions do not support it on CPUs'),
+    (['a.pt2', '--compile', '--any-size'], '--any-size needs a program or ONNX: a package is compiled for one size'),
+    (['a.pt2', '--compile'], "format 'package' needs a C++ compiler: none found"),
 ])
 def test_bad_use_is_one_line_before_any_work(arguments, message, tmp_path, monkeypatch, capsys):
+    def no_compiler():
+        raise RuntimeError('none found')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(export_file.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr('torch._inductor.cpp_builder.get_cpp_compiler', no_compiler)
     (tmp_path / 'exists.pt2').write_text('precious')
     (tmp_path / 'folder.pt2').mkdir()
     assert main(['export', 'no_such_model', *arguments]) == 2
     assert capsys.readouterr().err == f'timm-assemble: {message}\n'
     assert (tmp_path / 'exists.pt2').read_text() == 'precious'
+
+
+def spoiled(path, format):
+    run = load_exported(path, format)
+    return lambda x: run(x) * 1.01
+
+
+def broken(path, format):
+    raise RuntimeError('no such\noperator')
+
+
+@pytest.mark.parametrize('load, message', [
+    (spoiled, r"OUTPUT must give the model's logits within 0\.001 of their standard deviation, got a difference of "
+              r'\d\.\de-02 for images of \(1, 3, 32, 32\); nothing was written'),
+    (broken, "MODEL cannot be exported as 'program': no such operator"),
+], ids=['other logits', 'cannot be loaded'])
+def test_file_that_fails_its_check_leaves_nothing(load, message, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(export_file, 'load_exported', load)
+    assert export(folder, tmp_path / 'a.pt2', '--size', 32) == 2
+    assert re.fullmatch(f'timm-assemble: {message}\n', capsys.readouterr().err)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_failed_export_keeps_the_old_file(tmp_path, monkeypatch):
@@ -114,8 +268,13 @@ def test_failed_export_keeps_the_old_file(tmp_path, monkeypatch):
             f.write('half')
         raise OSError('disk full')
     monkeypatch.setitem(export_file.SAVERS, 'program', save)
+    model = nn.Conv2d(3, 4, 3).eval()
     with pytest.raises(OSError, match='disk full'):
-        export_model(make(**KWARGS), path, (1, 3, 64, 64))
+        export_model(model, path, (1, 3, 64, 64))
     assert [f.read_text() for f in tmp_path.iterdir()] == ['precious']
     with pytest.raises(ValueError, match=r"format must be one of .*'tflite'"):
-        export_model(make(**KWARGS), path, (1, 3, 64, 64), 'tflite')
+        export_model(model, path, (1, 3, 64, 64), 'tflite')
+    with pytest.raises(ValueError, match=r'normalization must have 3 means and standard deviations, got'):
+        export_model(model, path, (1, 3, 64, 64), normalization=([0.5], [0.5]))
+    with pytest.raises(ValueError, match='dtype must be float32 or float16 for ONNX'):
+        export_model(model.bfloat16(), path, (1, 3, 64, 64), 'onnx')

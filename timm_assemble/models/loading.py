@@ -30,6 +30,7 @@ class ModelSource:
     std: Tuple[float, ...]
     interpolation: str
     crop_pct: float
+    crop_mode: str = 'center'
 
     @property
     def architecture(self) -> str:
@@ -109,4 +110,4 @@ def load_source(model: str) -> ModelSource:
         raise ValueError(f'model {model}: {error_line(e)}') from e
     return ModelSource(
         loaded.eval(), tuple(config['input_size']), tuple(config['mean']), tuple(config['std']),
-        config['interpolation'], config['crop_pct'])
+        config['interpolation'], config['crop_pct'], config['crop_mode'])
