@@ -1,10 +1,10 @@
 """The accuracy gate of a quantized classifier: its logits and predictions on held-out images against the model's."""
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterable, Optional
+from typing import Any, Callable, Dict, Iterable
 
 import torch
 
-__all__ = ['Agreement', 'Gate', 'GateError', 'compare', 'signal_to_noise']
+__all__ = ['DEFAULT_GATE', 'Agreement', 'Gate', 'GateError', 'compare', 'signal_to_noise']
 
 MIN_IMAGES = 10  # held-out images; with fewer, the measurement says nothing
 
@@ -88,16 +88,23 @@ class Gate:
         if not 0 <= self.sure < 1:
             raise ValueError(f'sure must be a probability from 0 to below 1, got {self.sure!r}.')
 
+    def is_passed(self, measured: Agreement) -> bool:
+        """Return whether ``measured`` reaches the gate."""
+        return measured.sure > 0 and measured.top1 >= self.agreement and measured.sqnr >= self.sqnr
+
     def check(self, measured: Agreement) -> None:
         """Raise GateError unless ``measured`` reaches the gate."""
         if not measured.sure:
             raise GateError(
-                f'calibration must have images of which the model is sure, with a top-1 probability of at least '
-                f'{self.sure:g}, got none among {measured.images} held-out images')
-        if measured.top1 < self.agreement or measured.sqnr < self.sqnr:
+                f'sure must be a top-1 probability that the model reaches, got {self.sure:g}, which it reaches on none '
+                f'of {measured.images} held-out images')
+        if not self.is_passed(measured):
             raise GateError(
-                f'gate must be passed, with the same top-1 on at least {self.agreement:g} % and an SQNR of at least '
-                f'{self.sqnr:g} dB, got {measured}')
+                f'the quantized model must keep the top-1 on at least {self.agreement:g} % of the images of which the '
+                f'model is sure, and an SQNR of at least {self.sqnr:g} dB, got {measured}')
+
+
+DEFAULT_GATE = Gate()
 
 
 @torch.no_grad()
@@ -105,7 +112,7 @@ def compare(
         model: Callable[[torch.Tensor], Any],
         quantized: Callable[[torch.Tensor], torch.Tensor],
         batches: Iterable[torch.Tensor],
-        sure: Optional[float] = None,
+        sure: float = Gate.sure,
 ) -> Agreement:
     """Measure a quantized classifier against the model.
 
@@ -113,7 +120,7 @@ def compare(
         model: Returns logits.
         quantized: The quantized model.
         batches: Batches of held-out images, which calibration did not use.
-        sure: As in :class:`Gate`; its default if None.
+        sure: As in :class:`Gate`.
 
     Raises:
         ValueError: Fewer than ten images.
@@ -123,7 +130,7 @@ def compare(
     if images < MIN_IMAGES:
         raise ValueError(f'batches must have at least {MIN_IMAGES} held-out images, got {images}.')
     logits, got = (torch.cat(parts) for parts in zip(*pairs))
-    is_sure = logits.softmax(1).amax(1) >= (Gate.sure if sure is None else sure)
+    is_sure = logits.softmax(1).amax(1) >= sure
     same = (got.argmax(1) == logits.argmax(1)) & got.isfinite().all(1)
     percent = 100 * same.double()
     return Agreement(images, int(is_sure.sum()), percent[is_sure].mean().item() if is_sure.any() else 0.0,
