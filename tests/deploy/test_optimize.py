@@ -8,7 +8,6 @@ import torch
 from timm.layers import convert_sync_batchnorm
 from timm.models import save_for_hf
 from torch import nn
-from torch._dynamo.testing import EagerAndRecordGraphs
 
 import timm_assemble
 from timm_assemble.deploy import optimize
@@ -49,19 +48,6 @@ def first_stage():
 
 def error(got, expected):
     return ((got - expected).abs().max() / expected.std()).item()
-
-
-@pytest.fixture
-def fresh():
-    torch._dynamo.reset()
-
-
-@pytest.fixture
-def compiled(monkeypatch, fresh):
-    """The graphs that dynamo compiles, which do not depend on the backend."""
-    backend = EagerAndRecordGraphs()
-    monkeypatch.setattr(optimize, 'COMPILE', dict(backend=backend))
-    return backend.graphs
 
 
 @pytest.mark.parametrize('name, kwargs', CASES.values(), ids=CASES)

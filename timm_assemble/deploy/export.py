@@ -15,7 +15,6 @@ from ..utils.atomic import atomic_file
 from .fold import fold_for_inference
 from .graph import AXES, DeployedModel, Normalization, trace
 from .metadata import METADATA_KEY
-from .winograd import use_winograd
 
 __all__ = ['FORMATS', 'check_format', 'check_output', 'export_model', 'load_exported', 'verify']
 
@@ -198,8 +197,6 @@ def export_model(
     batch, *size = [1, *example_size][-4:]
     if normalization is not None and {len(values) for values in normalization} != {size[0]}:
         raise ValueError(f'normalization must have {size[0]} means and standard deviations, got {normalization!r}.')
-    if format == 'package':
-        use_winograd(folded, torch.zeros(batch, *size, device=weights.device))
     deployed = DeployedModel(folded, normalization, size if format == 'package' else None)
     batch_axis, *size_axes = AXES
     shape = [batch_axis if any_batch else batch,

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map_only
 
 from .winograd import remove_winograd
 
-__all__ = ['fold_batch_norms', 'FoldedModel', 'fold_for_inference']
+__all__ = ['fold_batch_norms', 'FoldedModel', 'check_size', 'fold_for_inference']
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 TIMM_ATTRIBUTES = ('pretrained_cfg', 'default_cfg', 'num_classes', 'num_features', 'feature_info')
@@ -77,6 +77,8 @@ class FoldedModel(nn.Module):
         return self
 
     def __call__(self, x: torch.Tensor) -> Any:
+        if not x.is_floating_point():
+            raise ValueError(f'x must be floating point, images as preprocessed for the model, got {x.dtype}.')
         with torch.no_grad():  # inductor folds constants only without gradients
             return super().__call__(x.contiguous(memory_format=torch.channels_last))  # one layout, one compilation
 
@@ -86,20 +88,24 @@ class FoldedModel(nn.Module):
         return tree_map_only(torch.Tensor, lambda output: output.to(x.dtype), y)
 
 
+def check_size(model: nn.Module, size: Sequence[int], name: str = 'example_size') -> None:
+    """Raise ValueError, which calls the size ``name``, unless the model can be called with it."""
+    if len(size) not in (3, 4) or not all(isinstance(n, int) and n > 0 for n in size):
+        raise ValueError(f'{name} must be (B, C, H, W) or (C, H, W), positive integers, got {tuple(size)!r}.')
+    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), size[-3])
+    if channels != size[-3]:
+        raise ValueError(f"{name} must have the model's {channels} channels, got {tuple(size)!r}.")
+
+
 def fold_for_inference(
         model: nn.Module, example_size: Sequence[int], dtype: Optional[torch.dtype] = None) -> FoldedModel:
     """Return a folded copy of a model, channels-last and cast: ``optimize_for_inference`` without compilation.
 
     Args and errors are those of :func:`~timm_assemble.deploy.optimize.optimize_for_inference`.
     """
-    size = tuple(example_size)
-    if len(size) not in (3, 4) or not all(isinstance(n, int) and n > 0 for n in size):
-        raise ValueError(f'example_size must be (B, C, H, W) or (C, H, W), positive integers, got {example_size!r}.')
+    check_size(model, example_size)
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f'dtype must be one of {DTYPES} or None, got {dtype!r}.')
-    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), size[-3])
-    if channels != size[-3]:
-        raise ValueError(f"example_size must have the model's {channels} channels, got {example_size!r}.")
     if isinstance(model, FoldedModel):
         model = model.model
     folded = remove_winograd(fold_batch_norms(copy.deepcopy(model))).requires_grad_(False)

@@ -1,14 +1,18 @@
 """``optimize_for_inference``: a trained model folded, cast and compiled with its weights as constants."""
 import itertools
+import threading
 import types
 import warnings
-from typing import Any, Callable, Dict, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Set, Tuple
 
 import torch
 import torch._inductor.config
 from torch import nn
 
-from .fold import FoldedModel, fold_for_inference
+from .calibration import split_images
+from .fold import FoldedModel, check_size, fold_for_inference
+from .gate import DEFAULT_GATE, Agreement, Gate, compare
+from .quantize import BATCH_SIZE, check_quantizable, quantize_torch
 from .winograd import use_winograd
 
 __all__ = ['OptimizedModel', 'optimize_for_inference']
@@ -17,6 +21,7 @@ COMPILE: Dict[str, Any] = {}  # arguments of torch.compile
 MAX_SIZES = 8  # compiled heights and widths; each holds the weights once more
 
 _copies = itertools.count()
+_compiling = threading.RLock()  # two threads would both compile what both call first
 
 
 def _call(model: nn.Module, x: torch.Tensor) -> Any:
@@ -42,31 +47,45 @@ class _CompiledBySize:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.calls: Dict[Tuple[int, ...], Callable[[torch.Tensor], Any]] = {}
+        self.ready: Set[Any] = set()  # calls like these compile nothing
         self.warned = False
 
     def __call__(self, x: torch.Tensor) -> Any:
-        size = tuple(x.shape[-2:])
-        if size not in self.calls:
-            if len(self.calls) == MAX_SIZES:
-                if not self.warned:
-                    warnings.warn(
-                        f'Calls of {MAX_SIZES} sizes are compiled; {size[0]}x{size[1]} and other new sizes run '
-                        'uncompiled. Optimize another copy for them, or use compile=False.', stacklevel=4)
-                self.warned = True
-                return self.model._call_impl(x)
-            self.calls[size] = torch.compile(types.MethodType(_separately_compiled_call(), self.model), **COMPILE)
-        # torch.compile applies its `options` after tracing, which without freezing has turned the weights into inputs
-        with torch._inductor.config.patch(freezing=True):
+        size, key = tuple(x.shape[-2:]), (x.shape, x.dtype, torch.get_num_threads())
+        if key in self.ready:
             return self.calls[size](x)
+        with _compiling:
+            if size not in self.calls and len(self.calls) < MAX_SIZES:
+                self.calls[size] = torch.compile(
+                    types.MethodType(_separately_compiled_call(), self.model), **COMPILE)
+            if size in self.calls:
+                # torch.compile applies its `options` after tracing, which without freezing makes the weights inputs
+                with torch._inductor.config.patch(freezing=True):
+                    y = self.calls[size](x)
+                self.ready.add(key)
+                return y
+            warned, self.warned = self.warned, True
+        if not warned:
+            warnings.warn(
+                f'Calls of {MAX_SIZES} sizes are compiled; {size[0]}x{size[1]} and other new sizes run uncompiled. '
+                'Optimize another copy for them, or use compile=False.', stacklevel=5)
+        return self.model._call_impl(x)
 
 
 class OptimizedModel(FoldedModel):
-    """Result of :func:`optimize_for_inference`; a copy, by deepcopy or pickle, compiles at its first call."""
+    """Result of :func:`optimize_for_inference`; a copy, by deepcopy or pickle, compiles at its first call.
+
+    Threads may share it. ``load_state_dict`` takes the state of an optimized copy of such a model; the next call
+    compiles again. Weights edited in place change nothing, because compiled calls hold them as constants.
+    """
+
+    agreement: Optional[Agreement] = None  # of a quantized model
 
     def __init__(self, model: nn.Module, compiled: bool) -> None:
         super().__init__(model)
         self.compiled = compiled
         self._compile_calls()
+        self.register_load_state_dict_post_hook(_compile_again)
 
     def _compile_calls(self) -> None:
         if self.compiled:
@@ -76,12 +95,24 @@ class OptimizedModel(FoldedModel):
         super().__setstate__(state)
         self._compile_calls()
 
+    def __call__(self, x: torch.Tensor) -> Any:
+        # one state for all callers: in another mode, or from tensors made in another mode, torch compiles once more
+        with torch.inference_mode(False), torch.autocast(x.device.type, enabled=False):
+            return super().__call__(x.clone() if x.is_inference() else x.detach())
+
+
+def _compile_again(model: OptimizedModel, incompatible_keys: Any) -> None:
+    model._compile_calls()
+
 
 def optimize_for_inference(
         model: nn.Module,
         example_size: Sequence[int],
         dtype: Optional[torch.dtype] = None,
         compile: bool = True,
+        example_sizes: Sequence[Sequence[int]] = (),
+        calibration: Optional[Iterable[Any]] = None,
+        gate: Gate = DEFAULT_GATE,
 ) -> OptimizedModel:
     """Return a fast copy of a trained model with the same outputs, compiled and warmed up.
 
@@ -102,18 +133,35 @@ def optimize_for_inference(
         dtype: ``torch.float32``, ``torch.bfloat16`` or ``torch.float16``; the model's own if None. Images and outputs
             keep the caller's dtype. The gain depends on the processor, see docs/deployment.md.
         compile: Whether to compile; on a CPU, ``torch.compile`` needs a C++ compiler.
+        example_sizes: Further sizes to warm up, so that a server compiles nothing later.
+        calibration: For int8, on x86 processors: batches of images as the model sees them, tensors or tuples that begin
+            with one, such as a loader. Up to 512 images are used: a quarter for the ranges of activations, the others
+            for the gate. The result takes images of ``example_size`` alone, in any batch size.
+        gate: What the quantized model must reach.
 
     Returns:
-        A module with the same call and a copy of the weights.
+        A module with the same call and a copy of the weights. Its ``agreement`` is what the gate measured, or None.
 
     Raises:
-        ValueError: The model is in training mode, ``example_size`` is not 3 or 4 positive integers or has other
-            channels than the model, or ``dtype`` is not supported.
+        ValueError: The model is in training mode, a size is not 3 or 4 positive integers or has other channels than the
+            model, or ``dtype`` is not supported. With ``calibration``: another ``dtype`` than float32, no torchao, no
+            CPU, or unsuitable images; a GateError if the quantized model does not reach the gate.
     """
-    folded = fold_for_inference(model, example_size, dtype)
-    example = torch.zeros([1, *example_size][-4:], device=next(folded.parameters()).device)
-    if compile:
-        use_winograd(folded, example)
-    optimized = OptimizedModel(folded.model, compile)
-    optimized(example)
+    for size in example_sizes:
+        check_size(model, size, 'example_sizes')
+    if calibration is not None:
+        check_quantizable(model, dtype)
+    with torch.inference_mode(False):  # its tensors would make every call compile once more
+        folded = fold_for_inference(model, example_size, dtype)
+        device = next(folded.parameters()).device
+        if compile and calibration is None:
+            use_winograd(folded, torch.zeros([1, *example_size][-4:], device=device))
+        optimized = OptimizedModel(folded.model, compile)
+        if calibration is not None:
+            images = split_images(calibration, example_size[-3:])
+            optimized.model = quantize_torch(folded.model, images.calibration)
+            optimized.agreement = compare(folded, optimized, images.held_out.split(BATCH_SIZE), gate.sure)
+            gate.check(optimized.agreement)
+        for size in (example_size, *example_sizes):
+            optimized(torch.zeros([1, *size][-4:], device=device))
     return optimized

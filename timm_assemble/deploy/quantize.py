@@ -2,29 +2,37 @@
 import importlib.util
 import platform
 import warnings
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import torch
 from torch import nn
 
-__all__ = ['BATCH_SIZE', 'check_quantizer', 'float_modules', 'quantize_torch', 'reduce_range']
+__all__ = ['BATCH_SIZE', 'check_quantizable', 'float_modules', 'quantize_torch', 'reduce_range']
 
+X86 = ('x86_64', 'AMD64')
 BATCH_SIZE = 16  # of the images that calibrate
 
 
-def check_quantizer(name: str) -> None:
-    """Check before long work that a library is installed.
+def check_quantizable(model: nn.Module, dtype: Optional[torch.dtype]) -> None:
+    """Check before long work that a model can be quantized for this process.
 
     Raises:
-        ValueError: It is missing.
+        ValueError: It is not in float32 or not on a CPU, or torchao is missing.
     """
-    if importlib.util.find_spec(name) is None:
-        raise ValueError(f"calibration needs {name}: pip install 'timm-assemble[export]'")
+    weights = next(model.parameters())
+    if (dtype or weights.dtype) != torch.float32:
+        raise ValueError(f'dtype must be float32 with `calibration`, got {dtype or weights.dtype}.')
+    if weights.device.type != 'cpu' or platform.machine() not in X86:
+        raise ValueError(f'calibration needs a model on an x86 processor, got {weights.device} on {platform.machine()}.')
+    if getattr(model, 'agreement', None) is not None:
+        raise ValueError('model must be in float, got one that is quantized already.')
+    if importlib.util.find_spec('torchao') is None:
+        raise ValueError("calibration needs torchao: pip install 'timm-assemble[int8]'")
 
 
 def reduce_range() -> bool:
     """Return whether sums of two int8 products can overflow on this processor: on x86 without VNNI, into 16 bits."""
-    return platform.machine() in ('x86_64', 'AMD64') and not torch.cpu._is_vnni_supported()
+    return platform.machine() in X86 and not torch.cpu._is_vnni_supported()
 
 
 @torch.no_grad()
@@ -56,13 +64,13 @@ def float_modules(model: nn.Module, images: torch.Tensor) -> List[str]:
     return list(dict.fromkeys([*calls[:1], *single, *calls[-1:]]))
 
 
-def quantize_torch(model: nn.Module, images: torch.Tensor, keep_float: Sequence[str] = ()) -> nn.Module:
+def quantize_torch(model: nn.Module, images: torch.Tensor, keep_float: Optional[Sequence[str]] = None) -> nn.Module:
     """Quantize a torch model for inductor on x86 processors: weights int8 per channel, activations uint8.
 
     Args:
         model: Folded, in float32.
         images: ``(N, C, H, W)``; the result takes any batch size of this size.
-        keep_float: Names of modules that stay in float.
+        keep_float: Names of modules that stay in float; :func:`float_modules` if None.
 
     Returns:
         A graph with the same call. Uncompiled, it simulates int8 in float32.
@@ -75,7 +83,7 @@ def quantize_torch(model: nn.Module, images: torch.Tensor, keep_float: Sequence[
 
         quantizer = X86InductorQuantizer().set_global(get_default_x86_inductor_quantization_config(
             reduce_range=reduce_range()))
-        for name in keep_float:
+        for name in float_modules(model, images) if keep_float is None else keep_float:
             quantizer.set_module_name_qconfig(name, None)
         batches = images.contiguous(memory_format=torch.channels_last).split(BATCH_SIZE)
         with torch.no_grad():

@@ -1,77 +1,89 @@
 """3x3 convolutions by Winograd's minimal filtering, with a quarter of the multiply-adds."""
-from typing import Any, Dict, List, Sequence, Tuple
+import ctypes
+import functools
+from pathlib import Path
+from typing import Any, Dict, Optional
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch._inductor.codecache import CppCodeCache
 
 __all__ = ['winograd_filters', 'winograd_conv3x3', 'WinogradConv2d', 'use_winograd', 'remove_winograd']
 
-Matrix = Tuple[Tuple[float, ...], ...]
 TILE = 4  # side of an output tile
-# B^T of input tiles, G of filters and A^T of output tiles, at the points 0, 1, -1, 2, -2 and infinity
-INPUT_TRANSFORM: Matrix = (
-    (4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0), (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0),
-    (0, 4, 0, -5, 0, 1))
-FILTER_TRANSFORM: Matrix = (
+# G, at the points 0, 1, -1, 2, -2 and infinity; winograd.cpp has B^T and A^T
+FILTER_TRANSFORM = (
     (1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6), (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6),
     (0, 0, 1))
-OUTPUT_TRANSFORM: Matrix = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+LANES = 16  # winograd.cpp takes this many channels at once
 MIN_CHS = 64  # with fewer, the transforms cost more than the products they save
 MIN_POSITIONS = 256  # spatial positions in a batch; with fewer, reading four times the filters costs more
+BLOCK = 256  # tiles whose transforms and products stay in the processor's cache
 
 
 def winograd_filters(weight: torch.Tensor) -> torch.Tensor:
     """Transform filters ``(K, C, 3, 3)`` to ``(36, C, K)``, rounded once."""
     transform = torch.tensor(FILTER_TRANSFORM, dtype=torch.float64, device=weight.device)
-    filters = torch.einsum('ai,kcij,bj->back', transform, weight.double(), transform)
+    filters = torch.einsum('ai,kcij,bj->abck', transform, weight.double(), transform)
     return filters.flatten(0, 1).to(weight.dtype).contiguous()
 
 
-def _transform(matrix: Matrix, parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Multiply the matrix by the stacked parts, written out as sums that a compiler fuses."""
-    rows: List[torch.Tensor] = []
-    for row in matrix:
-        first, *others = [part if factor == 1 else factor * part for factor, part in zip(row, parts) if factor]
-        rows.append(sum(others, first))
-    return torch.stack(rows)
+@functools.cache
+def _transforms() -> ctypes.CDLL:
+    """Return winograd.cpp, compiled by inductor's compiler and flags, and cached in its folder."""
+    library = CppCodeCache.load((Path(__file__).parent / 'winograd.cpp').read_text())
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    library.input_tiles.argtypes = [pointer] * 2 + [integer] * 5
+    library.output_tiles.argtypes = [pointer] * 3 + [integer] * 5
+    library.input_tiles.restype = library.output_tiles.restype = None
+    return library
 
 
-def winograd_conv3x3(x: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
+# one operator for the whole convolution: a compiler would write out the transforms again for every layer
+@torch.library.custom_op('timm_assemble::winograd_conv3x3', mutates_args=(), device_types='cpu')
+def winograd_conv3x3(x: torch.Tensor, filters: torch.Tensor, bias: Optional[torch.Tensor]) -> torch.Tensor:
     r"""Compute a 3x3 convolution of stride 1 and padding 1 with a quarter of the multiply-adds.
 
     Each 4x4 tile of the output comes from a 6x6 tile :math:`d` of the input,
 
     .. math:: Y = A^T \left[\sum_c (G\,g_c\,G^T) \odot (B^T d_c\,B)\right] A,
 
-    so that all tiles together take 36 matrix products over the channels instead of 9 * 16. The transforms before and
-    after the products must be fused by a compiler: eager, they cost more than the products save.
+    so that all tiles together take 36 matrix products over the channels instead of 9 * 16.
 
     Args:
-        x: ``(B, C, H, W)``, fastest in channels-last.
-        filters: ``(36, C, K)`` from :func:`winograd_filters`.
+        x: ``(B, C, H, W)``, float32 on a CPU, fastest in channels-last.
+        filters: ``(36, C, K)`` from :func:`winograd_filters`; C and K are multiples of 16.
+        bias: ``(K,)`` or None.
 
     Returns:
         ``(B, K, H, W)``, channels-last. The float32 error is up to about 1e-4 of the output's standard deviation.
 
     Source: arXiv 1509.09308 section 4.2, F(4x4, 3x3).
     """
+    x = x.contiguous(memory_format=torch.channels_last)
     batch, channels, height, width = x.shape
-    n, rows, cols = TILE + 2, (height + TILE - 1) // TILE, (width + TILE - 1) // TILE
-    # zeros: one row and column before, and after as many as complete the last tile
-    x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, cols * TILE - width + 1, 1, rows * TILE - height + 1))
-    # Rows first, then columns: written out in one step, the sums take a compiler minutes.
-    transformed = _transform(INPUT_TRANSFORM, [x[:, i:i + (rows - 1) * TILE + 1:TILE] for i in range(n)])
-    tiles = _transform(INPUT_TRANSFORM, [transformed[..., j:j + (cols - 1) * TILE + 1:TILE, :] for j in range(n)])
-    products = torch.bmm(tiles.view(n * n, batch * rows * cols, channels), filters)
-    y = _transform(OUTPUT_TRANSFORM, products.view(n, n, batch, rows, cols, -1).unbind())
-    y = _transform(OUTPUT_TRANSFORM, y.unbind(1))  # (row in tile, column in tile, B, rows, cols, K)
-    y = y.permute(2, 3, 0, 4, 1, 5).reshape(batch, rows * TILE, cols * TILE, -1)
-    return y[:, :height, :width].permute(0, 3, 1, 2)
+    y = _output(x, filters, bias)
+    total = batch * ((height + TILE - 1) // TILE) * ((width + TILE - 1) // TILE)
+    transforms, bias_pointer = _transforms(), None if bias is None else bias.data_ptr()
+    for start in range(0, total, BLOCK):
+        end = min(start + BLOCK, total)
+        tiles = x.new_empty(filters.shape[0], end - start, channels)
+        transforms.input_tiles(x.data_ptr(), tiles.data_ptr(), start, end, height, width, channels)
+        products = torch.bmm(tiles, filters)
+        transforms.output_tiles(
+            products.data_ptr(), bias_pointer, y.data_ptr(), start, end, height, width, filters.shape[2])
+    return y
+
+
+@winograd_conv3x3.register_fake
+def _output(x: torch.Tensor, filters: torch.Tensor, bias: Optional[torch.Tensor]) -> torch.Tensor:
+    batch, _, height, width = x.shape
+    return torch.empty(
+        (batch, filters.shape[2], height, width), device=x.device, memory_format=torch.channels_last)
 
 
 class WinogradConv2d(nn.Conv2d):
-    """A convolution that runs as :func:`winograd_conv3x3` where it is compiled in float32, and as itself elsewhere.
+    """A convolution that runs as :func:`winograd_conv3x3` in float32 on a CPU, and as itself elsewhere.
 
     Args:
         conv: A convolution that :meth:`suits`; its parameters are shared.
@@ -83,7 +95,6 @@ class WinogradConv2d(nn.Conv2d):
         super().__init__(
             conv.in_channels, conv.out_channels, 3, padding=1, bias=conv.bias is not None, device='meta')
         self.weight, self.bias = conv.weight, conv.bias
-        # a buffer, because inductor would transform the weights again in every call
         self.register_buffer('filters', winograd_filters(conv.weight.detach()), persistent=False)
         self.train(conv.training)
 
@@ -97,13 +108,17 @@ class WinogradConv2d(nn.Conv2d):
             type(module) is nn.Conv2d and module.kernel_size == (3, 3) and module.stride == (1, 1)
             and module.padding == (1, 1) and module.dilation == (1, 1) and module.groups == 1
             and module.padding_mode == 'zeros' and min(module.in_channels, module.out_channels) >= MIN_CHS
+            and module.in_channels % LANES == module.out_channels % LANES == 0
             and module.weight.dtype == torch.float32 and module.weight.device.type == 'cpu')
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not torch.compiler.is_compiling() or x.dtype != torch.float32:
+        if x.dtype != torch.float32 or x.device.type != 'cpu':
             return super().forward(x)
-        y = winograd_conv3x3(x, self.filters)
-        return y if self.bias is None else y + self.bias.view(1, -1, 1, 1)
+        return winograd_conv3x3(x, self.filters, self.bias)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.filters = winograd_filters(self.weight.detach())
 
     def to_conv2d(self) -> nn.Conv2d:
         """Return the plain convolution with the same parameters."""

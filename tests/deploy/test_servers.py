@@ -1,0 +1,143 @@
+"""Optimized models as servers use them: modes, threads, processes, batch sizes, new weights."""
+import multiprocessing
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+import timm_assemble
+
+from .test_optimize import error
+
+SIZES = [(2, 3, 16, 16), (5, 3, 16, 16), (1, 3, 16, 16), (3, 3, 24, 16)]  # each compiles
+
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 64, 1), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()).eval()
+
+
+def images(*size):
+    return torch.randn(size, generator=torch.Generator().manual_seed(1))
+
+
+def run_threads(call, n=8):
+    """Run ``call(i)`` in threads that start together; raise what they raise."""
+    barrier, errors = threading.Barrier(n), []
+
+    def run(i):
+        barrier.wait()
+        try:
+            call(i)
+        except BaseException as e:
+            errors.append(e)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors
+
+
+def test_all_modes_and_kinds_of_inputs_share_a_compilation(compiled):
+    optimized, x = timm_assemble.optimize_for_inference(make(), (2, 3, 16, 16)), images(2, 3, 16, 16)
+    expected = make()(x)
+    with torch.inference_mode():
+        kinds = [x, x.clone(), x.clone(memory_format=torch.channels_last)]
+    kinds += [x.to(memory_format=torch.channels_last), x.clone().requires_grad_(), nn.Parameter(x)]
+    assert [kind.is_inference() for kind in kinds] == [False, True, True, False, False, False]
+    for mode in (torch.inference_mode(), torch.no_grad(), torch.enable_grad(), torch.autocast('cpu', torch.bfloat16)):
+        for kind in kinds:
+            with mode:
+                y = optimized(kind)
+            assert error(y, expected) < 1e-4 and not y.is_inference() and not y.requires_grad
+    assert len(compiled) == 1
+
+
+def test_a_model_optimized_in_inference_mode_serves_all_modes(compiled):
+    with torch.inference_mode():
+        optimized = timm_assemble.optimize_for_inference(make(), (2, 3, 16, 16))
+        optimized(images(2, 3, 16, 16))
+    optimized(images(2, 3, 16, 16))
+    assert len(compiled) == 1
+
+
+def test_example_sizes_are_warmed_up(compiled):
+    optimized = timm_assemble.optimize_for_inference(make(), SIZES[0], example_sizes=SIZES[1:])
+    assert len(compiled) == 4
+    for size in [*SIZES, (7, 3, 16, 16)]:
+        optimized(images(*size))
+    assert len(compiled) == 4
+    with pytest.raises(ValueError, match=r"example_sizes must have the model's 3 channels, got \(1, 4, 8, 8\)"):
+        timm_assemble.optimize_for_inference(make(), SIZES[0], example_sizes=[(1, 4, 8, 8)])
+
+
+def test_threads_share_compilations_also_of_new_sizes(compiled):
+    optimized = timm_assemble.optimize_for_inference(make(), SIZES[0])
+    expected = {size: make()(images(*size)) for size in SIZES}
+
+    def call(i):
+        for n in range(3 * len(SIZES)):
+            size = SIZES[(i + n) % len(SIZES)]
+            with torch.inference_mode(i % 2 == 1):
+                assert error(optimized(images(*size)), expected[size]) < 1e-4
+
+    run_threads(call)
+    assert len(compiled) == len(SIZES)
+    assert not torch._inductor.config.freezing
+
+
+def outputs(optimized, sizes):
+    """Return outputs of each size, plain and in inference mode."""
+    found = []
+    for size in sizes:
+        for mode in (False, True):
+            with torch.inference_mode(mode):
+                found.append(optimized(images(*size)).numpy())
+    return found
+
+
+def work(optimized, sizes, queue):
+    torch.set_num_threads(1)
+    queue.put(outputs(optimized, sizes))
+
+
+@pytest.mark.filterwarnings('ignore:.*fork.*:DeprecationWarning')
+def test_generated_code_after_fork_and_spawn(fresh):
+    """A fork goes on with the compiled code; spawned processes compile a copy; both take new sizes."""
+    optimized = timm_assemble.optimize_for_inference(make(), SIZES[0])
+    sizes = [SIZES[0], SIZES[3]]
+    for method in ('fork', 'spawn'):
+        context = multiprocessing.get_context(method)
+        queue = context.Queue()
+        process = context.Process(target=work, args=(optimized, sizes, queue))
+        process.start()
+        found = queue.get(timeout=200)
+        process.join()
+        assert process.exitcode == 0
+        for size, i in ((sizes[0], 0), (sizes[0], 1), (sizes[1], 2), (sizes[1], 3)):
+            assert error(torch.from_numpy(found[i]), make()(images(*size)).detach()) < 1e-4
+
+
+def test_loaded_state_is_compiled(compiled):
+    optimized, x = timm_assemble.optimize_for_inference(make(), (2, 3, 16, 16)), images(2, 3, 16, 16)
+    new = make()
+    nn.init.normal_(new[0].weight), nn.init.normal_(new[1].weight, std=0.1)
+    other = timm_assemble.optimize_for_inference(new, x.shape, compile=False)
+    for model, state in ((optimized, other.state_dict()),
+                         (nn.Sequential(optimized), nn.Sequential(other).state_dict())):
+        before = len(compiled)
+        optimized.load_state_dict(timm_assemble.optimize_for_inference(make(), x.shape, compile=False).state_dict())
+        assert error(optimized(x), make()(x)) < 1e-4
+        model.load_state_dict(state)
+        assert error(optimized(x), new(x)) < 1e-4
+        assert len(compiled) == before + 2
+
+
+@pytest.mark.parametrize('compile', [True, False])
+def test_integer_images_are_rejected(compile, compiled):
+    optimized = timm_assemble.optimize_for_inference(make(), (2, 3, 16, 16), compile=compile)
+    with pytest.raises(ValueError, match=r'x must be floating point, .*, got torch.uint8'):
+        optimized(torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
