@@ -50,8 +50,10 @@ def _format(output: Path, compiled: bool) -> str:
 
 
 def _check_int8(args: argparse.Namespace, kind: str) -> None:
+    _gate(args)  # checks its values
     if not args.int8:
-        given = [name for name in ('calibrate', 'max_images', *GATE, 'ignore_gate') if getattr(args, name) not in (None, False)]
+        options = ('calibrate', 'max_images', *GATE, 'ignore_gate')
+        given = [name for name in options if getattr(args, name) is not None and getattr(args, name) is not False]
         if given:
             raise ValueError(f'{given[0]} needs `int8`')
         return
@@ -63,13 +65,18 @@ def _check_int8(args: argparse.Namespace, kind: str) -> None:
         raise ValueError('int8 needs `calibrate`, a folder of images')
 
 
+def _gate(args: argparse.Namespace) -> Any:
+    from ..deploy.gate import Gate
+
+    return Gate(**{name: getattr(args, name) for name in GATE if getattr(args, name) is not None})
+
+
 def _export_int8(args: argparse.Namespace, source: Any, example_size: Tuple[int, ...], shared: Dict[str, Any]) -> str:
     """Export an int8 file and return what it loses."""
     from ..deploy.calibration import MAX_IMAGES, load_folder, split_images
-    from ..deploy.gate import Gate
     from ..deploy.quantize_onnx import export_quantized
 
-    gate = Gate(**{name: getattr(args, name) for name in GATE if getattr(args, name) is not None})
+    gate = _gate(args)
     images, skipped = load_folder(args.calibrate, source, example_size[1:], args.max_images or MAX_IMAGES)
     for line in skipped:
         print(f'skipped: {line}', file=sys.stderr)

@@ -9,7 +9,7 @@ from timm.data.readers.reader_image_folder import find_images_and_targets
 
 from ..models.loading import ModelSource, error_line
 
-__all__ = ['CalibrationImages', 'MAX_IMAGES', 'MIN_IMAGES', 'load_folder', 'split_images']
+__all__ = ['CalibrationImages', 'MAX_IMAGES', 'MIN_IMAGES', 'load_folder', 'split_images', 'whole_batches']
 
 MAX_IMAGES = 512  # read from a folder or a loader
 MIN_IMAGES = 40
@@ -45,7 +45,8 @@ def split_images(batches: Iterable[Any], size: Sequence[int], max_images: int = 
         x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
         if not (isinstance(x, torch.Tensor) and x.is_floating_point() and x.shape[1:] == torch.Size(size)):
             got = f'{x.dtype} {tuple(x.shape)}' if isinstance(x, torch.Tensor) else type(x).__name__
-            raise ValueError(f'calibration must yield floating point images of (B, {", ".join(map(str, size))}), got {got}.')
+            raise ValueError(
+                f'calibration must yield floating point images of (B, {", ".join(map(str, size))}), got {got}.')
         images += x.detach().float().cpu()
         if len(images) >= max_images:
             break
@@ -54,6 +55,11 @@ def split_images(batches: Iterable[Any], size: Sequence[int], max_images: int = 
         raise ValueError(f'calibration must have at least {MIN_IMAGES} images, got {len(images)}.')
     return CalibrationImages(
         torch.stack(images[::ONE_IN]), torch.stack([x for i, x in enumerate(images) if i % ONE_IN]))
+
+
+def whole_batches(images: torch.Tensor, batch_size: int) -> Tuple[torch.Tensor, ...]:
+    """Split images into batches of one size, for what takes or is compiled for one; the last images are left out."""
+    return images[:max(1, len(images) // batch_size) * batch_size].split(batch_size)
 
 
 def load_folder(
@@ -89,5 +95,6 @@ def load_folder(
         except Exception as e:  # Pillow raises any kind for a broken file
             skipped.append(f'{path}: {error_line(e)}')
     if len(images) < MIN_IMAGES:
-        raise ValueError(f'calibrate must have at least {MIN_IMAGES} images that can be read, got {len(images)} in {root}')
+        raise ValueError(
+            f'calibrate must have at least {MIN_IMAGES} images that can be read, got {len(images)} in {root}')
     return torch.stack(images), skipped

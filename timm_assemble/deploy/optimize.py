@@ -9,10 +9,10 @@ import torch
 import torch._inductor.config
 from torch import nn
 
-from .calibration import split_images
+from .calibration import split_images, whole_batches
 from .fold import FoldedModel, check_size, fold_for_inference
 from .gate import DEFAULT_GATE, Agreement, Gate, compare
-from .quantize import BATCH_SIZE, check_quantizable, quantize_torch
+from .quantize import check_quantizable, quantize_torch
 from .winograd import use_winograd
 
 __all__ = ['OptimizedModel', 'optimize_for_inference']
@@ -160,7 +160,8 @@ def optimize_for_inference(
         if calibration is not None:
             images = split_images(calibration, example_size[-3:])
             optimized.model = quantize_torch(folded.model, images.calibration)
-            optimized.agreement = compare(folded, optimized, images.held_out.split(BATCH_SIZE), gate.sure)
+            batches = whole_batches(images.held_out, [1, *example_size][-4])  # further sizes would compile again
+            optimized.agreement = compare(folded, optimized, batches, gate.sure)
             gate.check(optimized.agreement)
         for size in (example_size, *example_sizes):
             optimized(torch.zeros([1, *size][-4:], device=device))

@@ -1,5 +1,6 @@
 """Post-training static quantization to int8: which layers stay in float, and torch models by torchao."""
 import importlib.util
+import pickle
 import platform
 import warnings
 from typing import Any, Dict, List, Optional, Sequence
@@ -23,7 +24,8 @@ def check_quantizable(model: nn.Module, dtype: Optional[torch.dtype]) -> None:
     if (dtype or weights.dtype) != torch.float32:
         raise ValueError(f'dtype must be float32 with `calibration`, got {dtype or weights.dtype}.')
     if weights.device.type != 'cpu' or platform.machine() not in X86:
-        raise ValueError(f'calibration needs a model on an x86 processor, got {weights.device} on {platform.machine()}.')
+        raise ValueError(
+            f'calibration needs a model on an x86 processor, got {weights.device} on {platform.machine()}.')
     if getattr(model, 'agreement', None) is not None:
         raise ValueError('model must be in float, got one that is quantized already.')
     if importlib.util.find_spec('torchao') is None:
@@ -37,34 +39,48 @@ def reduce_range() -> bool:
 
 @torch.no_grad()
 def float_modules(model: nn.Module, images: torch.Tensor) -> List[str]:
-    """Return the names of convolutions and linear layers that stay in float.
+    """Return the names of the first convolution and the classifier, which stay in float.
 
-    They are the first convolution, whose input has few channels; those of gates, on a single spatial position; and the
-    classifier. All are cheap; docs/deployment.md has the accuracy and speed of each choice.
+    Both are cheap; docs/deployment.md has the accuracy and speed of this choice and others.
 
     Args:
-        model: Any network of convolutions.
+        model: Any network of convolutions and linear layers, in the order of their calls.
         images: Of the usual size; the model is called with one.
     """
     calls: List[str] = []
-    single: List[str] = []
-
-    def record(name: str, output: torch.Tensor) -> None:
-        calls.append(name)
-        if output.ndim == 4 and output.shape[2] == output.shape[3] == 1:
-            single.append(name)
-
-    hooks = [module.register_forward_hook(lambda module, inputs, output, name=name: record(name, output))
+    hooks = [module.register_forward_hook(lambda *_, name=name: calls.append(name))
              for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     try:
         model(images[:1])
     finally:
         for hook in hooks:
             hook.remove()
-    return list(dict.fromkeys([*calls[:1], *single, *calls[-1:]]))
+    return list(dict.fromkeys([*calls[:1], *calls[-1:]]))
 
 
-def quantize_torch(model: nn.Module, images: torch.Tensor, keep_float: Optional[Sequence[str]] = None) -> nn.Module:
+class QuantizedGraph(nn.Module):
+    """A quantized graph of torch.export, for any batch size of one size."""
+
+    def __init__(self, graph: nn.Module, size: Sequence[int]) -> None:
+        super().__init__()
+        self.graph = graph
+        self.size = tuple(size)
+
+    def __getstate__(self) -> Dict[str, Any]:
+        return dict(graph=pickle.dumps(self.graph), size=self.size)
+
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        import torchao.quantization.pt2e  # noqa: F401: registers the operators of the graph
+
+        self.__init__(pickle.loads(state['graph']), state['size'])  # type: ignore[misc]
+
+    def forward(self, x: torch.Tensor) -> Any:
+        if tuple(x.shape[1:]) != self.size:
+            raise ValueError(f'x must be images of {self.size}, for which the model was quantized, got {tuple(x.shape)}.')
+        return self.graph(x)
+
+
+def quantize_torch(model: nn.Module, images: torch.Tensor, keep_float: Optional[Sequence[str]] = None) -> QuantizedGraph:
     """Quantize a torch model for inductor on x86 processors: weights int8 per channel, activations uint8.
 
     Args:
@@ -73,7 +89,7 @@ def quantize_torch(model: nn.Module, images: torch.Tensor, keep_float: Optional[
         keep_float: Names of modules that stay in float; :func:`float_modules` if None.
 
     Returns:
-        A graph with the same call. Uncompiled, it simulates int8 in float32.
+        A module with the same call. Uncompiled, it simulates int8 in float32.
     """
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # torchao and torch.export warn about their own deprecated code
@@ -92,4 +108,8 @@ def quantize_torch(model: nn.Module, images: torch.Tensor, keep_float: Optional[
             graph = prepare_pt2e(graph, quantizer)
             for batch in batches:
                 graph(batch)
-            return convert_pt2e(graph)
+            graph = convert_pt2e(graph)
+        for node in [node for node in graph.graph.nodes if node.op == 'call_module' and not node.users]:
+            graph.graph.erase_node(node)  # export's checks of the size, which cannot be pickled
+        graph.graph._tracer_cls = torch.fx.Tracer  # export's own cannot be created again by unpickling
+        return QuantizedGraph(torch.fx.GraphModule(graph, graph.graph), images.shape[1:])

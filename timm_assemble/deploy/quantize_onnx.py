@@ -4,13 +4,13 @@ import json
 import logging
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import torch
 from torch import nn
 
 from ..utils.atomic import atomic_file
-from .calibration import CalibrationImages
+from .calibration import CalibrationImages, whole_batches
 from .export import export_model, load_exported
 from .gate import DEFAULT_GATE, Agreement, Gate, compare
 from .graph import Normalization
@@ -19,20 +19,16 @@ from .quantize import BATCH_SIZE, float_modules, reduce_range
 
 __all__ = ['export_quantized', 'quantize_onnx']
 
-# What runs in int8. Not Pad: max-pools pad with minus infinity; not Sigmoid: gates are cheap
-OPERATORS = ('Conv', 'Gemm', 'MatMul', 'Add', 'Mul', 'AveragePool', 'GlobalAveragePool', 'MaxPool', 'Resize', 'Concat',
-             'Split', 'Relu', 'Clip')
-
-
-def _whole_batches(images: torch.Tensor, batch_size: int) -> Tuple[torch.Tensor, ...]:
-    return images[:max(1, len(images) // batch_size) * batch_size].split(batch_size)
+# What runs in int8. Not MaxPool: what pads it has minus infinity; not Sigmoid: it is cheap
+OPERATORS = ('Conv', 'Gemm', 'MatMul', 'Add', 'Mul', 'AveragePool', 'GlobalAveragePool', 'Resize', 'Concat', 'Split',
+             'Relu', 'Clip')
 
 
 class _Reader:
     """Images in the form that ONNX Runtime's calibration takes."""
 
     def __init__(self, images: torch.Tensor, batch_size: int) -> None:
-        self.batches = iter(_whole_batches(images, batch_size))
+        self.batches = iter(whole_batches(images, batch_size))
 
     def get_next(self) -> Any:
         batch = next(self.batches, None)
@@ -75,7 +71,7 @@ def quantize_onnx(
                 stripped, output, _Reader(images, batch_size), quant_format=QuantFormat.QDQ, per_channel=True,
                 reduce_range=reduce_range(), weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8,
                 calibrate_method=CalibrationMethod.MinMax, op_types_to_quantize=[*OPERATORS],
-                nodes_to_exclude=_nodes_in(model, keep_float), extra_options={'CalibMaxIntermediateOutputs': 1})
+                nodes_to_exclude=_nodes_in(model, keep_float))
     finally:
         root.disabled = disabled
 
@@ -124,7 +120,8 @@ def export_quantized(
         names = [f'model.model.{name}' for name in float_modules(model, images.calibration)]
         quantize_onnx(full, path, _raw(images.calibration, normalization), names, batch)
         run = load_exported(path, 'onnx')
-        measured = compare(model, lambda x: run(_raw(x, normalization)), _whole_batches(images.held_out, batch), gate.sure)
+        held_out = images.held_out.split(batch) if any_batch else whole_batches(images.held_out, batch)
+        measured = compare(model, lambda x: run(_raw(x, normalization)), held_out, gate.sure)
         if not ignore_gate:
             gate.check(measured)
         quantized = onnx.load(path)
