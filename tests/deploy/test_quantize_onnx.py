@@ -62,7 +62,7 @@ def test_int8_file_agrees_with_the_trained_model_and_runs_without_torch(model, i
     assert scales.ndim == 1 and len(scales) > 1  # one per channel
     assert arrays[made_by[quantized[0].input[1]].input[0]].dtype == np.int8
 
-    x, labels = make_images(24, 3)
+    x, _ = make_images(24, 3)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in normalization)
     raw = ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
     np.save(tmp_path / 'images.npy', raw.permute(0, 2, 3, 1).numpy())
@@ -99,8 +99,8 @@ def test_command_quantizes_and_names_bad_images_and_the_gate(model, tmp_path, ca
     path = tmp_path / 'a.onnx'
 
     def export(*more):
-        return main(['export', f'local-dir:{folder}', str(path), '--size', '64', '--int8', '--calibrate', str(calibrate),
-                     *more])
+        return main(['export', f'local-dir:{folder}', str(path), '--size', '64', '--int8', '--calibrate',
+                     str(calibrate), *more])
     assert export('--batch-size', '4', '--min-sqnr', '1000') == 2
     err = capsys.readouterr().err
     assert f'skipped: {calibrate / "99.png"}: ' in err and 'an SQNR of at least 1000 dB, got same top-1' in err

@@ -85,8 +85,10 @@ def load_folder(
         raise ValueError(f'calibrate must be a folder of images, got {root}')
     files = [path for path, _ in find_images_and_targets(str(root), class_to_idx=None)[0]]
     chosen = [files[i * len(files) // max_images] for i in range(max_images)] if len(files) > max_images else files
+    input_size: Any = tuple(size)
     transform: Any = create_transform(
-        tuple(size), interpolation=source.interpolation, mean=source.mean, std=source.std, crop_pct=source.crop_pct)
+        input_size, interpolation=source.interpolation, mean=source.mean, std=source.std, crop_pct=source.crop_pct,
+        crop_mode=source.crop_mode)
     images, skipped = [], []
     for path in chosen:
         try:

@@ -70,17 +70,19 @@ class QuantizedGraph(nn.Module):
         return dict(graph=pickle.dumps(self.graph), size=self.size)
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
-        import torchao.quantization.pt2e  # noqa: F401: registers the operators of the graph
+        import torchao.quantization.pt2e  # noqa: F401, its operators
 
         self.__init__(pickle.loads(state['graph']), state['size'])  # type: ignore[misc]
 
     def forward(self, x: torch.Tensor) -> Any:
         if tuple(x.shape[1:]) != self.size:
-            raise ValueError(f'x must be images of {self.size}, for which the model was quantized, got {tuple(x.shape)}.')
+            raise ValueError(
+                f'x must be images of {self.size}, for which the model was quantized, got {tuple(x.shape)}.')
         return self.graph(x)
 
 
-def quantize_torch(model: nn.Module, images: torch.Tensor, keep_float: Optional[Sequence[str]] = None) -> QuantizedGraph:
+def quantize_torch(
+        model: nn.Module, images: torch.Tensor, keep_float: Optional[Sequence[str]] = None) -> QuantizedGraph:
     """Quantize a torch model for inductor on x86 processors: weights int8 per channel, activations uint8.
 
     Args:
