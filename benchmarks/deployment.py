@@ -1,9 +1,10 @@
-"""Speed and cost of folding, compiling and half precision: ``python -m benchmarks.deployment``.
+"""Speed and cost of folding, compiling, half precision and int8: ``python -m benchmarks.deployment``.
 
 With ``--demo FOLDER``, the output of ``timm-assemble demo --output FOLDER``, also how often the top-1 stays the same on
-512 of its images.
+512 of its images. ``--only PART`` measures some parts; the rows of the others stay as they are in the results file.
 """
 import gc
+import os
 import resource
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import timm
 import torch
@@ -20,21 +21,32 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import timm_assemble
+from timm_assemble.deploy.calibration import split_images
 from timm_assemble.deploy.export import export_model
 from timm_assemble.deploy.fold import fold_for_inference
+from timm_assemble.deploy.gate import signal_to_noise
 from timm_assemble.deploy.optimize import OptimizedModel
+from timm_assemble.deploy.quantize_onnx import export_quantized
 
 from .harness.cli import finish, parse_args
-from .harness.measure import make_row, write_results
+from .harness.int8 import ANY, Form, agreement_details, int8_forms, network_and_images, noise_images
+from .harness.int8 import IMAGES as INT8_IMAGES
+from .harness.measure import make_row, read_results, write_results
 from .inference import Network
 
-QUESTION = 'How much faster are folded, compiled and half-precision models, and how close are their logits?'
+QUESTION = 'How much faster are folded, compiled, half-precision and int8 models, and how close are their logits?'
 MAIN, SIZE, BATCH_SIZE = 'assemble_resnet50', 256, 4
 SIDE = 1024  # of the matrices whose product gives the machine's rate
 MODELS = ('assemble_resnet50_base', 'assemble_resnet50_d', 'assemble_resnet50_d_se', 'assemble_resnet50_d_sk',
           'assemble_resnet50_bl', 'assemble_resnet50_bl_sk', MAIN, 'assemble_resnet101', 'assemble_resnet152',
           'test_assemble_resnet')
-ERROR, AGREEMENT, IMAGES = 1e-4, 99.0, 512  # largest float32 error, least equal top-1 in percent, over how many images
+ERROR, AGREEMENT = 1e-4, 99.0  # largest float32 error, least equal top-1 in percent
+IMAGES, CALIBRATION = 512, 256  # of the demo, compared, and others for calibration
+PARTS = ('steps', 'demo', 'batches', 'int8', 'start', 'models')
+BATCH_SIZES = (1, 4, 32)
+# further networks in int8 and their sizes; the last three are peers
+INT8_SIZES = {'assemble_resnet152': 256, 'resnet50': 224, 'convnext_tiny': 224, 'tf_efficientnet_b4': 380}
+INT8_SPEED = 2.5 if torch.cpu._is_vnni_supported() else 1.5  # least, over eager float32, of our networks
 START = {
     'eager': """
 import timm, timm_assemble, torch
@@ -56,6 +68,7 @@ session = onnxruntime.InferenceSession(path, options)
 run = lambda x: session.run(None, {'images': x.numpy()})
 """,
 }
+START['onnx, int8'] = START['onnx']
 FIRST = """
 import sys
 path, threads = sys.argv[1], int(sys.argv[2])
@@ -169,9 +182,12 @@ def agreement_rows(folder: Path, measure: Callable[..., Any]) -> List[Dict[str, 
     config = timm.data.resolve_data_config({}, model=model)
     transform = timm.data.create_transform(**config)
     files = sorted((folder / 'digits' / 'validation').glob('*/*')) + sorted((folder / 'digits' / 'train').glob('*/*'))
-    images = [transform(Image.open(path).convert('RGB')) for path in files[:IMAGES]]
+    images = [transform(Image.open(path).convert('RGB')) for path in files[:IMAGES + CALIBRATION]]
+    images, calibration = images[:IMAGES], images[IMAGES:]
     batches = torch.stack(images).split(64)
     forms = forms_of(model, tuple(batches[0].shape))
+    chosen = split_images([torch.stack(calibration)], config['input_size'])
+    forms |= {name: form.run for name, form in int8_forms(model, tuple(batches[0].shape), chosen, 1).items()}
     with torch.no_grad():
         expected = torch.cat([model(x) for x in batches])
         seconds = measure({name: partial(form, batches[0]) for name, form in forms.items()}, warmup=1)
@@ -182,7 +198,42 @@ def agreement_rows(folder: Path, measure: Callable[..., Any]) -> List[Dict[str, 
             row = make_row(f"The demo's trained {MAIN}, {len(images)} images of {config['input_size'][-1]}", name,
                            seconds, None if name.startswith('eager, f') else 'eager, float32', of='speed')
             row['details'] = {'same top-1 (%)': same, 'logits differ by': f'{difference(got, expected):.1e}'}
+            if name != 'eager, float32':
+                row['details']['SQNR (dB)'] = signal_to_noise(expected, got)
             rows.append(row)
+    return rows
+
+
+def int8_rows(
+        measure: Callable[..., Any], name: str, size: int, batch_sizes: Sequence[int], threads: int, full: bool,
+) -> List[Dict[str, Any]]:
+    """Measure a network in int8 beside eager float32 and, if ``full``, its other forms, with random weights."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    model, images = network_and_images(name, size)
+    optimize, rows = timm_assemble.optimize_for_inference, []
+    if threads > 1:
+        measure = partial(measure, clock=time.perf_counter)
+    for batch_size in batch_sizes:
+        torch._dynamo.reset()
+        x = torch.cat([*images])[:batch_size].contiguous(memory_format=torch.channels_last)
+        forms: Dict[str, Form] = {'eager, float32': Form(torch.no_grad()(model), {})}
+        for dtype in (torch.float32, torch.bfloat16) if full else ():
+            start = time.perf_counter()
+            run = optimize(model, tuple(x.shape), dtype)
+            forms[f'optimized, {str(dtype)[6:]}'] = Form(run, {'ready after (s, wall)': time.perf_counter() - start})
+        forms.update(int8_forms(model, tuple(x.shape), images, threads, full))
+        seconds = measure({form: partial(forms[form].run, x) for form in forms}, warmup=1)
+        clock = 'processor time' if threads == 1 else 'wall time'
+        group = f'{name} at {size}, batch size {batch_size}, threads {threads}, {clock}, random weights'
+        for form, (run, details) in forms.items():
+            first = form == 'eager, float32'
+            bound = INT8_SPEED if form == 'optimized, int8' and 'assemble' in name and size >= 256 else None
+            row = make_row(group, form, seconds, None if first else 'eager, float32', 'speed', bound)
+            same = {} if first else agreement_details(forms['eager, float32'].run, run, images.held_out, batch_size)
+            row['details'] = {'images/s': batch_size / row['median_s'], **same, **details}
+            rows.append(row)
+    torch.set_num_threads(before)
     return rows
 
 
@@ -191,11 +242,13 @@ def start_rows(rounds: int, threads: int) -> List[Dict[str, Any]]:
     seconds: Dict[str, List[float]] = {name: [] for name in START}
     with tempfile.TemporaryDirectory() as folder:
         model = timm.create_model(MAIN).eval()
-        files = {name: Path(folder) / f'{name}{".onnx" if name == "onnx" else ".pt2"}' for name in START}
+        files = {name: Path(folder) / f'{name}{".onnx" if name.startswith("onnx") else ".pt2"}' for name in START}
         files['eager'] = files['optimized'] = Path(folder) / 'weights.pth'
         torch.save(model.state_dict(), files['eager'])
         for name in ('program', 'package', 'onnx'):
             export_model(model, files[name], (BATCH_SIZE, 3, SIZE, SIZE), name)
+        images = split_images([noise_images(INT8_IMAGES, SIZE, 1)], (3, SIZE, SIZE))
+        export_quantized(model, files['onnx, int8'], (BATCH_SIZE, 3, SIZE, SIZE), images, ANY)
         for _ in range(rounds):
             for name, script in START.items():
                 before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -213,10 +266,24 @@ def start_rows(rounds: int, threads: int) -> List[Dict[str, Any]]:
     return rows
 
 
-def save(args: Any, rows: List[Dict[str, Any]]) -> None:
-    """Save what is measured so far: a run takes most of an hour and may be interrupted."""
-    if rows:
-        write_results(args.output.with_suffix('.part'), QUESTION, args.command, args.environment, rows)
+def kept_rows(args: Any) -> Dict[str, List[Dict[str, Any]]]:
+    """Return the rows of each part that a run with ``--only`` leaves as they are."""
+    if not args.only or not args.output.exists():
+        return {}
+    kept: Dict[str, List[Dict[str, Any]]] = {}
+    for row in read_results(args.output)['rows']:
+        part = part_of(row['group'])
+        if part not in args.only:
+            kept.setdefault(part, []).append(row)
+    return kept
+
+
+def part_of(group: str) -> str:
+    """Return the part that measures a group."""
+    if 'random weights' in group:
+        return 'batches' if group.startswith(f'{MAIN} at') else 'int8'
+    beginnings = {"The demo's": 'demo', 'First output': 'start', f'{MAIN} at {SIZE}, batch size {BATCH_SIZE}': 'steps'}
+    return next((part for beginning, part in beginnings.items() if group.startswith(beginning)), 'models')
 
 
 def broken(rows: List[Dict[str, Any]]) -> List[str]:
@@ -226,25 +293,46 @@ def broken(rows: List[Dict[str, Any]]) -> List[str]:
         error, same = row['details'].get('logits differ by'), row['details'].get('same top-1 (%)')
         if error and row['name'].endswith(', float32') and float(error) > ERROR:
             lines.append(f'{row["group"]}: {row["name"]}: logits differ by more than {ERROR}')
-        if same is not None and same < AGREEMENT:
+        if same is not None and same < AGREEMENT and 'random weights' not in row['group']:
             lines.append(f'{row["group"]}: {row["name"]}: same top-1 on less than {AGREEMENT} %')
     return lines
 
 
+def measure_part(part: str, args: Any) -> List[Dict[str, Any]]:
+    """Measure one part."""
+    measure, short = args.measure, args.short
+    if part == 'steps':
+        return [] if short else step_rows(args.device, measure)
+    if part == 'demo':
+        return [] if args.demo is None else agreement_rows(args.demo, measure)
+    if part == 'start':
+        return [] if short else start_rows(3, args.threads)
+    if part == 'models':
+        return [row for name in (MODELS[-1:] if short else MODELS) for row in model_rows(args.device, measure, name)]
+    if args.device != 'cpu':
+        return []
+    if short:
+        return int8_rows(measure, MODELS[-1], 64, (2,), 1, full=False) if part == 'int8' else []
+    if part == 'int8':
+        return [row for name, size in INT8_SIZES.items()
+                for row in int8_rows(measure, name, size, (BATCH_SIZE,), 1, full=False)]
+    return [row for threads in dict.fromkeys((1, os.cpu_count() or 1))
+            for row in int8_rows(measure, MAIN, SIZE, BATCH_SIZES, threads, full=True)]
+
+
 def main() -> int:
     """Measure, print and write; the exit status says whether the bounds hold."""
-    args = parse_args('deployment', QUESTION, rounds=7, options=lambda parser: parser.add_argument(
-        '--demo', type=Path, help='output of timm-assemble demo --output FOLDER'))
-    rows = [] if args.short else step_rows(args.device, args.measure)
-    if args.demo is not None:
-        rows += agreement_rows(args.demo, args.measure)
-    save(args, rows)
-    if not args.short:
-        rows += start_rows(3, args.threads)
-    for name in MODELS[-1:] if args.short else MODELS:
-        save(args, rows)
-        rows += model_rows(args.device, args.measure, name)
-    args.output.with_suffix('.part').unlink(missing_ok=True)
+    def options(parser: Any) -> None:
+        parser.add_argument('--demo', type=Path, help='output of timm-assemble demo --output FOLDER')
+        parser.add_argument('--only', nargs='+', choices=PARTS, metavar='PART',
+                            help=f'measure only these parts, of {", ".join(PARTS)}')
+    args = parse_args('deployment', QUESTION, rounds=7, options=options)
+    kept, rows, partial_file = kept_rows(args), [], args.output.with_suffix('.part')
+    for part in PARTS:
+        rows += kept.get(part, []) if args.only and part not in args.only else measure_part(part, args)
+        if rows:  # a run takes long and may be interrupted
+            write_results(partial_file, QUESTION, args.command, args.environment, rows)
+    partial_file.unlink(missing_ok=True)
     status, lines = finish(args, QUESTION, rows), broken(rows)
     print('\n'.join(lines))
     return 1 if lines else status

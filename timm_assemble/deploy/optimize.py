@@ -4,13 +4,16 @@ import os
 import threading
 import types
 import warnings
-from typing import Any, Callable, Dict, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Set, Tuple
 
 import torch
 import torch._inductor.config
 from torch import nn
 
+from .calibration import split_images, whole_batches
 from .fold import FoldedModel, check_size, fold_for_inference
+from .gate import DEFAULT_GATE, Agreement, Gate, compare
+from .quantize import check_quantizable, quantize_torch
 from .winograd import use_winograd
 
 __all__ = ['OptimizedModel', 'optimize_for_inference']
@@ -79,6 +82,8 @@ class OptimizedModel(FoldedModel):
     compiles again. Weights edited in place change nothing, because compiled calls hold them as constants.
     """
 
+    agreement: Optional[Agreement] = None  # of a quantized model
+
     def __init__(self, model: nn.Module, compiled: bool) -> None:
         super().__init__(model)
         self.compiled = compiled
@@ -109,6 +114,8 @@ def optimize_for_inference(
         dtype: Optional[torch.dtype] = None,
         compile: bool = True,
         example_sizes: Sequence[Sequence[int]] = (),
+        calibration: Optional[Iterable[Any]] = None,
+        gate: Gate = DEFAULT_GATE,
 ) -> OptimizedModel:
     """Return a fast copy of a trained model with the same outputs, compiled and warmed up.
 
@@ -130,22 +137,35 @@ def optimize_for_inference(
             keep the caller's dtype. The gain depends on the processor, see docs/deployment.md.
         compile: Whether to compile; on a CPU, ``torch.compile`` needs a C++ compiler.
         example_sizes: Further sizes to warm up, so that a server compiles nothing later.
+        calibration: For int8, on x86 processors: batches of images as the model sees them, tensors or tuples that begin
+            with one, such as a loader. Up to 512 images are used: a quarter for the ranges of activations, the others
+            for the gate. The result takes images of ``example_size`` alone, in any batch size.
+        gate: What the quantized model must reach.
 
     Returns:
-        A module with the same call and a copy of the weights.
+        A module with the same call and a copy of the weights. Its ``agreement`` is what the gate measured, or None.
 
     Raises:
         ValueError: The model is in training mode, a size is not 3 or 4 positive integers or has other channels than the
-            model, or ``dtype`` is not supported.
+            model, or ``dtype`` is not supported. With ``calibration``: another ``dtype`` than float32, no torchao, no
+            CPU, or unsuitable images; a GateError if the quantized model does not reach the gate.
     """
     for size in example_sizes:
         check_size(model, size, 'example_sizes')
+    if calibration is not None:
+        check_quantizable(model, dtype)
     with torch.inference_mode(False):  # its tensors would make every call compile once more
         folded = fold_for_inference(model, example_size, dtype)
         device = next(folded.parameters()).device
-        if compile:
+        if compile and calibration is None:
             use_winograd(folded, torch.zeros([1, *example_size][-4:], device=device))
         optimized = OptimizedModel(folded.model, compile)
+        if calibration is not None:
+            images = split_images(calibration, example_size[-3:])
+            optimized.model = quantize_torch(folded.model, images.calibration)
+            batches = whole_batches(images.held_out, [1, *example_size][-4])  # further sizes would compile again
+            optimized.agreement = compare(folded, optimized, batches, gate.sure)
+            gate.check(optimized.agreement)
         for size in (example_size, *example_sizes):
             optimized(torch.zeros([1, *size][-4:], device=device))
     return optimized

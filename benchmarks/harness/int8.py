@@ -1,0 +1,141 @@
+"""int8 forms of a network, beside its float forms: calls, time to be ready, size of the file, agreement."""
+import copy
+import importlib.util
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, NamedTuple, Tuple
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import timm_assemble
+from timm_assemble.deploy.calibration import CalibrationImages, split_images, whole_batches
+from timm_assemble.deploy.export import export_model
+from timm_assemble.deploy.gate import Gate, compare
+from timm_assemble.deploy.optimize import OptimizedModel
+from timm_assemble.deploy.quantize_onnx import export_quantized
+
+__all__ = [
+    'ANY', 'IMAGES', 'Form', 'agreement_details', 'fitted_network', 'int8_forms', 'network_and_images', 'noise_images',
+    'onnx_call', 'openvino_call']
+
+ANY = Gate(agreement=0, sqnr=-1e9, sure=0)  # of random weights, no model is sure
+IMAGES = 64  # a quarter of them calibrates
+Call = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Form(NamedTuple):
+    """A form of a network.
+
+    Attributes:
+        run: From images to logits.
+        details: Columns of the table.
+    """
+
+    run: Call
+    details: Dict[str, Any]
+
+
+def noise_images(count: int, size: int, seed: int) -> torch.Tensor:
+    """Return random images with noise of all scales, as photographs have it."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = [F.interpolate(torch.randn(count, 3, side, side, generator=generator), (size, size), mode='bilinear')
+              for side in (2, 4, 8, 16, 64)]
+    return torch.stack(layers).sum(0).div(2.2).contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def fitted_network(name: str, size: int) -> nn.Module:
+    """Create a model with random weights whose norms have the statistics of :func:`noise_images`.
+
+    With random statistics, the signal fades with depth, and the logits hardly depend on the image.
+    """
+    torch.manual_seed(0)
+    model: Any = timm.create_model(name).to(memory_format=torch.channels_last)
+    for parameter_name, parameter in model.named_parameters():
+        if parameter_name.endswith('gamma'):
+            nn.init.uniform_(parameter, 0.1, 0.3)  # layer scales of ConvNeXt begin at almost zero
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+            module.momentum = None  # the mean over batches
+            module.reset_running_stats()
+    model.train()
+    for seed in (100, 101):
+        model(noise_images(8, size, seed))
+    return model.eval()
+
+
+def onnx_call(path: Path, threads: int) -> Call:
+    """Return the call of a file in ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    return lambda x: torch.from_numpy(session.run(None, {'images': x.contiguous().numpy()})[0])
+
+
+def openvino_call(model: Any, threads: int) -> Call:
+    """Return the call of a file or model in OpenVINO."""
+    import openvino
+
+    source = str(model) if isinstance(model, Path) else model
+    compiled = openvino.Core().compile_model(
+        source, 'CPU', {'INFERENCE_NUM_THREADS': threads, 'INFERENCE_PRECISION_HINT': 'f32'})
+    return lambda x: torch.from_numpy(compiled(x.contiguous().numpy())[0])
+
+
+def int8_forms(
+        model: nn.Module, size: Tuple[int, ...], images: CalibrationImages, threads: int, full: bool = True,
+) -> Dict[str, Form]:
+    """Return the int8 forms of a model.
+
+    Args:
+        model: In eval mode, in float32.
+        size: ``(B, C, H, W)`` of the calls.
+        images: For calibration.
+        threads: Of ONNX Runtime and OpenVINO; torch's are those of the process.
+        full: Also the same file in float32.
+    """
+    forms: Dict[str, Form] = {}
+    if importlib.util.find_spec('torchao') is None:
+        print('optimized, int8: skipped, torchao is not installed')
+    else:
+        start = time.perf_counter()
+        optimized = timm_assemble.optimize_for_inference(
+            model, size, compile=False, calibration=[torch.cat([*images])], gate=ANY)
+        optimized = OptimizedModel(copy.deepcopy(optimized.model), compiled=True)
+        optimized(torch.zeros(size))
+        forms['optimized, int8'] = Form(optimized, {'ready after (s, wall)': time.perf_counter() - start})
+    with tempfile.TemporaryDirectory() as folder:
+        path, quantized = Path(folder) / 'float32.onnx', Path(folder) / 'int8.onnx'
+        if full:
+            export_model(model, path, size, 'onnx')
+            forms['onnxruntime, float32'] = Form(
+                onnx_call(path, threads), {'file (MB)': path.stat().st_size / 1e6})
+        start = time.perf_counter()
+        export_quantized(model, quantized, size, images, ANY)
+        details = {'ready after (s, wall)': time.perf_counter() - start, 'file (MB)': quantized.stat().st_size / 1e6}
+        forms['onnxruntime, int8'] = Form(onnx_call(quantized, threads), details)
+        if importlib.util.find_spec('openvino') is None:
+            print('the int8 file in OpenVINO: skipped, openvino is not installed')
+        else:
+            forms['the same file in OpenVINO, int8'] = Form(openvino_call(quantized, threads), {})
+    return forms
+
+
+def agreement_details(model: Call, run: Call, images: torch.Tensor, batch_size: int) -> Dict[str, Any]:
+    """Return equal predictions and SQNR on images, in batches of the size that is compiled."""
+    measured = compare(model, run, whole_batches(images, batch_size), sure=0)
+    return {'same top-1 (%)': measured.top1, 'SQNR (dB)': min(measured.sqnr, 999.0)} if measured.sqnr > 0 else {
+        'same top-1 (%)': measured.top1, 'SQNR (dB)': f'{measured.sqnr:.1f}'}
+
+
+def network_and_images(name: str, size: int) -> Tuple[nn.Module, CalibrationImages]:
+    """Return a fitted network and images for it."""
+    return fitted_network(name, size), split_images([noise_images(IMAGES, size, 1)], (3, size, size))

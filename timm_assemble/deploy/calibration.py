@@ -1,0 +1,102 @@
+"""Images for quantization: some calibrate, the others are held out for the accuracy gate."""
+from pathlib import Path
+from typing import Any, Iterable, List, NamedTuple, Sequence, Tuple
+
+import torch
+from PIL import Image
+from timm.data import create_transform
+from timm.data.readers.reader_image_folder import find_images_and_targets
+
+from ..models.loading import ModelSource, error_line
+
+__all__ = ['CalibrationImages', 'MAX_IMAGES', 'MIN_IMAGES', 'load_folder', 'split_images', 'whole_batches']
+
+MAX_IMAGES = 512  # read from a folder or a loader
+MIN_IMAGES = 40
+ONE_IN = 4  # images that calibrate; the gate needs more than the ranges of activations do
+
+
+class CalibrationImages(NamedTuple):
+    """Preprocessed images ``(N, C, H, W)``.
+
+    Attributes:
+        calibration: Every fourth image, from which the ranges of activations come.
+        held_out: The others, on which the quantized model is compared with the model.
+    """
+
+    calibration: torch.Tensor
+    held_out: torch.Tensor
+
+
+def split_images(batches: Iterable[Any], size: Sequence[int], max_images: int = MAX_IMAGES) -> CalibrationImages:
+    """Read images and split them.
+
+    Args:
+        batches: Batches of images as the model takes them, ``(B, C, H, W)``, or tuples that begin with such a batch.
+            Reading stops after ``max_images`` images.
+        size: ``(C, H, W)`` of all images.
+        max_images: Most images to use.
+
+    Raises:
+        ValueError: Other images, or fewer than 40.
+    """
+    images: List[torch.Tensor] = []
+    for batch in batches:
+        x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+        if not (isinstance(x, torch.Tensor) and x.is_floating_point() and x.shape[1:] == torch.Size(size)):
+            got = f'{x.dtype} {tuple(x.shape)}' if isinstance(x, torch.Tensor) else type(x).__name__
+            raise ValueError(
+                f'calibration must yield floating point images of (B, {", ".join(map(str, size))}), got {got}.')
+        images += x.detach().float().cpu()
+        if len(images) >= max_images:
+            break
+    images = images[:max_images]
+    if len(images) < MIN_IMAGES:
+        raise ValueError(f'calibration must have at least {MIN_IMAGES} images, got {len(images)}.')
+    return CalibrationImages(
+        torch.stack(images[::ONE_IN]), torch.stack([x for i, x in enumerate(images) if i % ONE_IN]))
+
+
+def whole_batches(images: torch.Tensor, batch_size: int) -> Tuple[torch.Tensor, ...]:
+    """Split images into batches of one size, for what takes or is compiled for one; the last images are left out."""
+    return images[:max(1, len(images) // batch_size) * batch_size].split(batch_size)
+
+
+def load_folder(
+        root: Path, source: ModelSource, size: Sequence[int], max_images: int = MAX_IMAGES,
+) -> Tuple[torch.Tensor, List[str]]:
+    """Load images of a folder with the preprocessing of a model's evaluation.
+
+    The choice is deterministic: of the sorted files, in all subfolders, every n-th.
+
+    Args:
+        root: Folder, flat or with subfolders such as one folder per class.
+        source: The model and its preprocessing.
+        size: ``(C, H, W)`` of the result.
+        max_images: Most images to load.
+
+    Returns:
+        Images ``(N, C, H, W)``, and a line for each file that was skipped because it cannot be read.
+
+    Raises:
+        ValueError: ``root`` is not a folder, or has fewer than 40 images that can be read.
+    """
+    if not root.is_dir():
+        raise ValueError(f'calibrate must be a folder of images, got {root}')
+    files = [path for path, _ in find_images_and_targets(str(root), class_to_idx=None)[0]]
+    chosen = [files[i * len(files) // max_images] for i in range(max_images)] if len(files) > max_images else files
+    input_size: Any = tuple(size)
+    transform: Any = create_transform(
+        input_size, interpolation=source.interpolation, mean=source.mean, std=source.std, crop_pct=source.crop_pct,
+        crop_mode=source.crop_mode)
+    images, skipped = [], []
+    for path in chosen:
+        try:
+            with Image.open(path) as image:
+                images.append(transform(image.convert('L' if size[0] == 1 else 'RGB')))
+        except Exception as e:  # Pillow raises any kind for a broken file
+            skipped.append(f'{path}: {error_line(e)}')
+    if len(images) < MIN_IMAGES:
+        raise ValueError(
+            f'calibrate must have at least {MIN_IMAGES} images that can be read, got {len(images)} in {root}')
+    return torch.stack(images), skipped
