@@ -193,7 +193,7 @@ def export_model(
         The largest difference of logits, in their standard deviations.
 
     Raises:
-        ValueError: As for ``optimize_for_inference`` and :func:`check_format`; or the model cannot be exported, or the
+        ValueError: As for ``optimize_for_inference`` and ``check_format``; or the model cannot be exported, or the
             file's logits differ from the model's by more than 0.001 of their standard deviation in float32, 0.05 in
             float16, 0.25 in bfloat16.
     """

@@ -83,7 +83,7 @@ def _output(x: torch.Tensor, filters: torch.Tensor, bias: Optional[torch.Tensor]
 
 
 class WinogradConv2d(nn.Conv2d):
-    """A convolution that runs as :func:`winograd_conv3x3` in float32 on a CPU, and as itself elsewhere.
+    """A convolution that runs as ``winograd_conv3x3`` in float32 on a CPU, and as itself elsewhere.
 
     Args:
         conv: A convolution that :meth:`suits`; its parameters are shared.
