@@ -16,7 +16,8 @@ from .winograd import use_winograd
 __all__ = ['OptimizedModel', 'optimize_for_inference']
 
 COMPILE: Dict[str, Any] = {}  # arguments of torch.compile
-FORKED = dict(compile_threads=1)  # a fork does not inherit inductor's threads, and would wait for them forever
+# a fork does not inherit the threads of inductor's pool, and would wait for them forever
+FORKED: Dict[str, Any] = dict(compile_threads=1)
 MAX_SIZES = 8  # compiled heights and widths; each holds the weights once more
 
 _importer = os.getpid()
@@ -68,7 +69,7 @@ class _CompiledBySize:
         if key in self.calls:
             return self.calls[key](x)  # compiled by another thread in the meantime
         if key[1] is None:
-            torch._dynamo.maybe_mark_dynamic(x, 0)  # type: ignore[no-untyped-call]
+            torch._dynamo.maybe_mark_dynamic(x, 0)
         call = torch.compile(types.MethodType(_separately_compiled_call(), self.model), **COMPILE)
         y = call(x)
         self.calls[key] = call
@@ -137,9 +138,9 @@ def optimize_for_inference(
     :class:`~timm_assemble.deploy.winograd.WinogradConv2d`.
 
     Any batch size, height and width can be called. A height and width compiles at its first call, once more at the
-    first call with another batch size, for all batch sizes from 2, and once for a single image. Each compilation holds
-    the packed weights. After eight heights and widths, further ones run uncompiled, with a warning: for images of many
-    sizes use ``compile=False``.
+    first call with another batch size, for all batch sizes from 2, and once for a single image, whatever the calling
+    thread, its grad or inference mode and autocast. Each compilation holds the packed weights. After eight heights and
+    widths, further ones run uncompiled, with a warning: for images of many sizes use ``compile=False``.
 
     Args:
         model: A model in eval mode from ``create_model``, also with ``features_only``, or any module that takes one
