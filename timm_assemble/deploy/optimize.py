@@ -4,7 +4,7 @@ import os
 import threading
 import types
 import warnings
-from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Tuple
 
 import torch
 import torch._inductor.config
@@ -19,7 +19,8 @@ from .winograd import use_winograd
 __all__ = ['OptimizedModel', 'optimize_for_inference']
 
 COMPILE: Dict[str, Any] = {}  # arguments of torch.compile
-FORKED = dict(compile_threads=1)  # a fork does not inherit inductor's threads, and would wait for them forever
+# a fork does not inherit the threads of inductor's pool, and would wait for them forever
+FORKED: Dict[str, Any] = dict(compile_threads=1)
 MAX_SIZES = 8  # compiled heights and widths; each holds the weights once more
 
 _importer = os.getpid()
@@ -49,25 +50,44 @@ class _CompiledBySize:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.calls: Dict[Tuple[int, ...], Callable[[torch.Tensor], Any]] = {}
-        self.ready: Set[Any] = set()  # calls like these compile nothing
+        self.first_batch_sizes: Dict[Tuple[int, ...], int] = {}  # by height and width
+        self.calls: Dict[Any, Callable[[torch.Tensor], Any]] = {}
         self.warned = False
 
+    def _key(self, x: torch.Tensor) -> Tuple[Any, ...]:
+        """Return what is compiled separately; None instead of the batch size stands for all others from 2.
+
+        Each key has a code object of its own: torch reorders a code object's several compilations while other threads
+        look for theirs, which they then miss and compile again.
+        """
+        size, batch = tuple(x.shape[-2:]), x.shape[0]
+        fixed = batch if batch in (1, self.first_batch_sizes.get(size)) else None
+        return size, fixed, x.dtype, torch.get_num_threads()
+
+    def _first_call(self, x: torch.Tensor) -> Any:
+        size = tuple(x.shape[-2:])
+        if size not in self.first_batch_sizes:
+            self.first_batch_sizes[size] = x.shape[0]
+        key = self._key(x)
+        if key in self.calls:
+            return self.calls[key](x)  # compiled by another thread in the meantime
+        if key[1] is None:
+            torch._dynamo.maybe_mark_dynamic(x, 0)
+        call = torch.compile(types.MethodType(_separately_compiled_call(), self.model), **COMPILE)
+        y = call(x)
+        self.calls[key] = call
+        return y
+
     def __call__(self, x: torch.Tensor) -> Any:
-        size, key = tuple(x.shape[-2:]), (x.shape, x.dtype, torch.get_num_threads())
-        if key in self.ready:
-            return self.calls[size](x)
-        with _compiling:
-            if size not in self.calls and len(self.calls) < MAX_SIZES:
-                self.calls[size] = torch.compile(
-                    types.MethodType(_separately_compiled_call(), self.model), **COMPILE)
-            if size in self.calls:
-                # torch.compile applies its `options` after tracing, which without freezing makes the weights inputs
-                with torch._inductor.config.patch(freezing=True, **(FORKED if os.getpid() != _importer else {})):
-                    y = self.calls[size](x)
-                self.ready.add(key)
-                return y
-            warned, self.warned = self.warned, True
+        size, key = tuple(x.shape[-2:]), self._key(x)
+        # torch.compile applies its `options` after tracing, which without freezing makes the weights inputs
+        with torch._inductor.config.patch(freezing=True, **(FORKED if os.getpid() != _importer else {})):
+            if key in self.calls:
+                return self.calls[key](x)
+            with _compiling:
+                if size in self.first_batch_sizes or len(self.first_batch_sizes) < MAX_SIZES:
+                    return self._first_call(x)
+                warned, self.warned = self.warned, True
         if not warned:
             warnings.warn(
                 f'Calls of {MAX_SIZES} sizes are compiled; {size[0]}x{size[1]} and other new sizes run uncompiled. '
@@ -119,15 +139,15 @@ def optimize_for_inference(
 ) -> OptimizedModel:
     """Return a fast copy of a trained model with the same outputs, compiled and warmed up.
 
-    Batch norms are folded (:func:`~timm_assemble.deploy.fold_batch_norms`), weights are cast and laid out
+    Batch norms are folded (:func:`~timm_assemble.deploy.fold.fold_batch_norms`), weights are cast and laid out
     channels-last, and inductor compiles the calls with the weights as constants ("freezing"): it packs them for the
     processor and fuses everything but the convolutions. In float32 on a CPU, wide 3x3 convolutions become
     :class:`~timm_assemble.deploy.winograd.WinogradConv2d`.
 
     Any batch size, height and width can be called. A height and width compiles at its first call, once more at the
-    first call with another batch size, for all batch sizes from 2, and once for a single image. Each compilation holds
-    the packed weights. After eight heights and widths, further ones run uncompiled, with a warning: for images of many
-    sizes use ``compile=False``.
+    first call with another batch size, for all batch sizes from 2, and once for a single image, whatever the calling
+    thread, its grad or inference mode and autocast. Each compilation holds the packed weights. After eight heights and
+    widths, further ones run uncompiled, with a warning: for images of many sizes use ``compile=False``.
 
     Args:
         model: A model in eval mode from ``create_model``, also with ``features_only``, or any module that takes one
