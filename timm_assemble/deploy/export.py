@@ -9,11 +9,12 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from ..models.loading import error_line
 from ..utils.atomic import atomic_file
 from .fold import fold_for_inference
-from .graph import AXES, DeployedModel, Normalization, trace
+from .graph import AXES, DeployedModel, Normalization, check_images, trace
 from .metadata import METADATA_KEY
 
 __all__ = ['FORMATS', 'check_format', 'check_output', 'export_model', 'load_exported', 'verify']
@@ -120,10 +121,17 @@ def example_images(model: DeployedModel, size: Sequence[int], any_batch: bool, a
     return [torch.randn(shape, generator=generator) for shape in shapes]
 
 
+def _difference(got: torch.Tensor, expected: torch.Tensor) -> float:
+    if got.shape != expected.shape:
+        return float('inf')
+    scale = max(expected.std(correction=0).item(), expected.square().mean().sqrt().item() / 10)
+    return (got - expected).abs().max().item() / (scale or 1.0)
+
+
 @torch.no_grad()
 def verify(
-        run: Callable[[torch.Tensor], torch.Tensor],
-        expected: Callable[[torch.Tensor], torch.Tensor],
+        run: Callable[[torch.Tensor], Any],
+        expected: Callable[[torch.Tensor], Any],
         images: Sequence[torch.Tensor],
         tolerance: float,
 ) -> float:
@@ -142,14 +150,13 @@ def verify(
     """
     largest = 0.0
     for batch in images:
-        logits, got = expected(batch).float().cpu(), run(batch).float().cpu()
-        scale = max(logits.std(correction=0).item(), logits.square().mean().sqrt().item() / 10)
-        difference = (got - logits).abs().max().item() / scale if got.shape == logits.shape else float('inf')
-        if not difference <= tolerance:
-            raise ValueError(
-                f"output must give the model's logits within {tolerance:g} of their standard deviation, got a "
-                f'difference of {difference:.1e} for images of {tuple(batch.shape)}; nothing was written')
-        largest = max(largest, difference)
+        for logits, got in zip(tree_leaves(expected(batch)), tree_leaves(run(batch)), strict=True):
+            difference = _difference(got.float().cpu(), logits.float().cpu())
+            if not difference <= tolerance:
+                raise ValueError(
+                    f"output must give the model's logits within {tolerance:g} of their standard deviation, got a "
+                    f'difference of {difference:.1e} for images of {tuple(batch.shape)}; nothing was written')
+            largest = max(largest, difference)
     return largest
 
 
@@ -208,14 +215,14 @@ def export_model(
         try:
             SAVERS[format](trace(deployed, (batch, *size), any_batch, any_size), str(path), text)
             run = load_exported(path, format)
+            return verify(
+                lambda x: run(x.to(weights.device)),
+                lambda x: model(deployed.normalize(x.to(weights.device)).to(weights.dtype)),
+                example_images(deployed, (batch, *size), any_batch, any_size), TOLERANCES[dtype])
         except (OSError, ValueError):
             raise
         except Exception as e:  # torch.export, inductor, g++ and ONNX Runtime raise any kind
             raise ValueError(f'model cannot be exported as {format!r}: {error_line(e)}') from e
-        return verify(
-            lambda x: run(x.to(weights.device)),
-            lambda x: model(deployed.normalize(x.to(weights.device)).to(weights.dtype)),
-            example_images(deployed, (batch, *size), any_batch, any_size), TOLERANCES[dtype])
 
 
 def load_exported(path: Path, format: str) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -223,6 +230,9 @@ def load_exported(path: Path, format: str) -> Callable[[torch.Tensor], torch.Ten
     if format == 'program':
         return torch.export.load(path).module()
     if format == 'package':
+        with warnings.catch_warnings():  # torch warns once in a process that what it calls is in beta
+            warnings.simplefilter('ignore')
+            check_images(torch.zeros(1, 1), (1,), torch.float32)
         return torch._inductor.aoti_load_package(str(path))
     import onnxruntime
 

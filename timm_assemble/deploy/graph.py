@@ -16,8 +16,8 @@ def check_images(images: torch.Tensor, size: Sequence[int], dtype: torch.dtype) 
     """Return images in contiguous memory; reject another dtype or size when the graph runs, also compiled.
 
     AOTInductor compiles for the memory layout of the example, and generates no checks that are on by default. It does
-    not compile ``index_reduce`` but calls torch's, which checks dtype, rank and size and reads every layout. A product
-    of one factor is that factor.
+    not compile ``index_reduce`` but calls torch's, which checks dtype, rank and size and reads every layout. Products
+    with 1 are the images.
 
     Args:
         images: Any batch of images.
@@ -27,7 +27,7 @@ def check_images(images: torch.Tensor, size: Sequence[int], dtype: torch.dtype) 
     batch = images.shape[0]
     ones = torch.ones(batch, *size, dtype=dtype, device=images.device)
     rows = torch.arange(batch, device=images.device)
-    return ones.index_reduce(0, rows, images, 'prod', include_self=False)
+    return ones.index_reduce(0, rows, images, 'prod')
 
 
 class DeployedModel(nn.Module):
