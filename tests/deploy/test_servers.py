@@ -1,6 +1,8 @@
-"""Optimized models as servers use them: modes, threads, processes, batch sizes, new weights."""
+"""Optimized models as servers use them: modes, threads, processes, batch sizes, new weights, the page's batching."""
+import asyncio
 import multiprocessing
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,8 +10,10 @@ from torch import nn
 
 import timm_assemble
 
+from ..tools.test_docs import code_blocks
 from .test_optimize import error
 
+PAGE = Path(__file__).parents[2] / 'docs' / 'deployment.md'
 SIZES = [(2, 3, 16, 16), (5, 3, 16, 16), (1, 3, 16, 16), (3, 3, 24, 16)]  # each compiles
 
 
@@ -141,3 +145,40 @@ def test_integer_images_are_rejected(compile, compiled):
     optimized = timm_assemble.optimize_for_inference(make(), (2, 3, 16, 16), compile=compile)
     with pytest.raises(ValueError, match=r'x must be floating point, .*, got torch.uint8'):
         optimized(torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
+
+
+def test_batching_of_the_page_gives_every_request_its_logits():
+    [code] = [code for code in code_blocks(PAGE, 'python') if 'class Batcher' in code]
+    model, image, batch_sizes = make(), images(3, 8, 8), []
+
+    def fast(x):
+        batch_sizes.append(len(x))
+        with torch.no_grad():
+            return model(x)
+
+    names = dict(fast=fast, image=image)
+    exec(code, names)
+    batcher = names['Batcher'](fast, max_wait=0.5)
+    expected = [fast(image[None] + i)[0] for i in range(12)]
+    assert error(names['logits'], expected[0]) < 1e-4
+    batch_sizes.clear()
+
+    def call(i):
+        assert error(batcher.submit(image + i).result(timeout=60), expected[i]) < 1e-4
+
+    run_threads(call, n=12)
+    assert sum(batch_sizes) == 12 and max(batch_sizes) > 1 and max(batch_sizes) <= 8
+
+    async def serve():
+        cancelled = batcher.submit(image)
+        assert cancelled.cancel()
+        futures = [batcher.submit(image + i) for i in range(3)]
+        return await asyncio.gather(*map(asyncio.wrap_future, futures))
+
+    for y, z in zip(asyncio.run(serve()), expected):
+        assert error(y, z) < 1e-4
+    mixed = [batcher.submit(x) for x in (image, image[:, :4])]
+    for future in mixed:
+        with pytest.raises(RuntimeError, match='stack expects each tensor to be equal size'):
+            future.result(timeout=60)
+    assert error(batcher.submit(image).result(timeout=60), expected[0]) < 1e-4

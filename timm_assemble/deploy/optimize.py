@@ -1,9 +1,10 @@
 """``optimize_for_inference``: a trained model folded, cast and compiled with its weights as constants."""
 import itertools
+import os
 import threading
 import types
 import warnings
-from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Tuple
 
 import torch
 import torch._inductor.config
@@ -18,8 +19,11 @@ from .winograd import use_winograd
 __all__ = ['OptimizedModel', 'optimize_for_inference']
 
 COMPILE: Dict[str, Any] = {}  # arguments of torch.compile
+# a fork does not inherit the threads of inductor's pool, and would wait for them forever
+FORKED: Dict[str, Any] = dict(compile_threads=1)
 MAX_SIZES = 8  # compiled heights and widths; each holds the weights once more
 
+_importer = os.getpid()
 _copies = itertools.count()
 _compiling = threading.RLock()  # two threads would both compile what both call first
 
@@ -46,25 +50,44 @@ class _CompiledBySize:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.calls: Dict[Tuple[int, ...], Callable[[torch.Tensor], Any]] = {}
-        self.ready: Set[Any] = set()  # calls like these compile nothing
+        self.first_batch_sizes: Dict[Tuple[int, ...], int] = {}  # by height and width
+        self.calls: Dict[Any, Callable[[torch.Tensor], Any]] = {}
         self.warned = False
 
+    def _key(self, x: torch.Tensor) -> Tuple[Any, ...]:
+        """Return what is compiled separately; None instead of the batch size stands for all others from 2.
+
+        Each key has a code object of its own: torch reorders a code object's several compilations while other threads
+        look for theirs, which they then miss and compile again.
+        """
+        size, batch = tuple(x.shape[-2:]), x.shape[0]
+        fixed = batch if batch in (1, self.first_batch_sizes.get(size)) else None
+        return size, fixed, x.dtype, torch.get_num_threads()
+
+    def _first_call(self, x: torch.Tensor) -> Any:
+        size = tuple(x.shape[-2:])
+        if size not in self.first_batch_sizes:
+            self.first_batch_sizes[size] = x.shape[0]
+        key = self._key(x)
+        if key in self.calls:
+            return self.calls[key](x)  # compiled by another thread in the meantime
+        if key[1] is None:
+            torch._dynamo.maybe_mark_dynamic(x, 0)
+        call = torch.compile(types.MethodType(_separately_compiled_call(), self.model), **COMPILE)
+        y = call(x)
+        self.calls[key] = call
+        return y
+
     def __call__(self, x: torch.Tensor) -> Any:
-        size, key = tuple(x.shape[-2:]), (x.shape, x.dtype, torch.get_num_threads())
-        if key in self.ready:
-            return self.calls[size](x)
-        with _compiling:
-            if size not in self.calls and len(self.calls) < MAX_SIZES:
-                self.calls[size] = torch.compile(
-                    types.MethodType(_separately_compiled_call(), self.model), **COMPILE)
-            if size in self.calls:
-                # torch.compile applies its `options` after tracing, which without freezing makes the weights inputs
-                with torch._inductor.config.patch(freezing=True):
-                    y = self.calls[size](x)
-                self.ready.add(key)
-                return y
-            warned, self.warned = self.warned, True
+        size, key = tuple(x.shape[-2:]), self._key(x)
+        # torch.compile applies its `options` after tracing, which without freezing makes the weights inputs
+        with torch._inductor.config.patch(freezing=True, **(FORKED if os.getpid() != _importer else {})):
+            if key in self.calls:
+                return self.calls[key](x)
+            with _compiling:
+                if size in self.first_batch_sizes or len(self.first_batch_sizes) < MAX_SIZES:
+                    return self._first_call(x)
+                warned, self.warned = self.warned, True
         if not warned:
             warnings.warn(
                 f'Calls of {MAX_SIZES} sizes are compiled; {size[0]}x{size[1]} and other new sizes run uncompiled. '
@@ -122,9 +145,9 @@ def optimize_for_inference(
     :class:`~timm_assemble.deploy.winograd.WinogradConv2d`.
 
     Any batch size, height and width can be called. A height and width compiles at its first call, once more at the
-    first call with another batch size, for all batch sizes from 2, and once for a single image. Each compilation holds
-    the packed weights. After eight heights and widths, further ones run uncompiled, with a warning: for images of many
-    sizes use ``compile=False``.
+    first call with another batch size, for all batch sizes from 2, and once for a single image, whatever the calling
+    thread, its grad or inference mode and autocast. Each compilation holds the packed weights. After eight heights and
+    widths, further ones run uncompiled, with a warning: for images of many sizes use ``compile=False``.
 
     Args:
         model: A model in eval mode from ``create_model``, also with ``features_only``, or any module that takes one
