@@ -226,11 +226,11 @@ def int8_rows(
         seconds = measure({form: partial(forms[form].run, x) for form in forms}, warmup=1)
         clock = 'processor time' if threads == 1 else 'wall time'
         group = f'{name} at {size}, batch size {batch_size}, threads {threads}, {clock}, random weights'
-        for form, (run, details) in forms.items():
+        for form, (call, details) in forms.items():
             first = form == 'eager, float32'
             bound = INT8_SPEED if form == 'optimized, int8' and 'assemble' in name and size >= 256 else None
             row = make_row(group, form, seconds, None if first else 'eager, float32', 'speed', bound)
-            same = {} if first else agreement_details(forms['eager, float32'].run, run, images.held_out, batch_size)
+            same = {} if first else agreement_details(forms['eager, float32'].run, call, images.held_out, batch_size)
             row['details'] = {'images/s': batch_size / row['median_s'], **same, **details}
             rows.append(row)
     torch.set_num_threads(before)

@@ -46,7 +46,13 @@ def _nodes_in(model: Any, modules: Sequence[str]) -> List[str]:
 
 
 def quantize_onnx(
-        path: Path, output: Path, images: torch.Tensor, keep_float: Sequence[str] = (), batch_size: int = BATCH_SIZE,
+        path: Path,
+        output: Path,
+        images: torch.Tensor,
+        keep_float: Sequence[str] = (),
+        batch_size: int = BATCH_SIZE,
+        operators: Sequence[str] = OPERATORS,
+        method: str = 'MinMax',
 ) -> None:
     """Quantize an ONNX file of torch's exporter: QDQ format, weights int8 per channel, activations uint8.
 
@@ -56,6 +62,8 @@ def quantize_onnx(
         images: As the file takes them.
         keep_float: Names of modules that stay in float.
         batch_size: Of the calls; must be the file's, if that is fixed.
+        operators: ONNX operators that run in int8.
+        method: How ranges come from images, a name of ONNX Runtime's ``CalibrationMethod``.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -70,7 +78,7 @@ def quantize_onnx(
             quantize_static(
                 stripped, output, _Reader(images, batch_size), quant_format=QuantFormat.QDQ, per_channel=True,
                 reduce_range=reduce_range(), weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8,
-                calibrate_method=CalibrationMethod.MinMax, op_types_to_quantize=[*OPERATORS],
+                calibrate_method=CalibrationMethod[method], op_types_to_quantize=[*operators],
                 nodes_to_exclude=_nodes_in(model, keep_float))
     finally:
         root.disabled = disabled
