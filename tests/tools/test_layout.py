@@ -15,8 +15,9 @@ PAGE_LINES = {'README.md': 150, 'benchmarks/README.md': 120}
 WORDS = re.compile(r'(?<![a-z])(p[i]ctures?|f[i]lms?)(?![a-z])', re.IGNORECASE)
 QUOTATIONS: tuple = ()  # (file, text of the line) of words that others wrote
 OPTION = re.compile(r'(?:^|[\s`(])(--[a-z][\w-]*)')
-# options of git and of timm's train.py, which these modules call
+# options of git and of timm's train.py, which these modules call, and of an example with its own command line
 FOREIGN_OPTIONS = {
+    'timm_assemble/examples/fine_grained.py': {'--download'},
     'timm_assemble/hub/prepare.py': {'--config'},
     'timm_assemble/train_hook.py': {'--device-modules'},
     'timm_assemble/timm_scripts/launch.py': {'--config', '--device-modules'},
