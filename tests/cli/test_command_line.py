@@ -86,7 +86,7 @@ def test_interrupt_while_importing_shows_no_traceback(command, module, tmp_path)
     ('dream', "invalid choice: 'dream'"),
     ('demo --epochs 0', "argument --epochs: must be an integer of 1 or more, got '0'"),
     ('demo --seed x', "argument --seed: invalid int value: 'x'"),
-    ('demo --model resnet18', '--model must be one of assemble_resnet50, '),
+    ('demo --model resnet18', '--model must be one of assemble_mobilenet, '),
     ('demo --colour red', 'unrecognized arguments: --colour red'),
     (f'demo --output {os.devnull}', 'Not a directory'),
     ('push model', 'the following arguments are required: REPO'),

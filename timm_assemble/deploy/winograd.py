@@ -6,7 +6,6 @@ from typing import Any, Dict, Optional
 
 import torch
 from torch import nn
-from torch._inductor.codecache import CppCodeCache
 
 __all__ = ['winograd_filters', 'winograd_conv3x3', 'WinogradConv2d', 'use_winograd', 'remove_winograd']
 
@@ -31,6 +30,8 @@ def winograd_filters(weight: torch.Tensor) -> torch.Tensor:
 @functools.cache
 def _transforms() -> ctypes.CDLL:
     """Return winograd.cpp, compiled by inductor's compiler and flags, and cached in its folder."""
+    from torch._inductor.codecache import CppCodeCache  # slow to import
+
     library = CppCodeCache.load((Path(__file__).parent / 'winograd.cpp').read_text())
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     library.input_tiles.argtypes = [pointer] * 2 + [integer] * 5
