@@ -29,7 +29,7 @@ from timm_assemble.deploy.optimize import OptimizedModel
 from timm_assemble.deploy.quantize_onnx import export_quantized
 
 from .harness.cli import finish, parse_args
-from .harness.int8 import ANY, Form, agreement_details, int8_forms, network_and_images, noise_images
+from .harness.int8 import ANY, Form, agreement_details, int8_forms, network_and_images, noise_images, onnx_files
 from .harness.int8 import IMAGES as INT8_IMAGES
 from .harness.measure import make_row, read_results, write_results
 from .inference import Network
@@ -42,7 +42,7 @@ MODELS = ('assemble_resnet50_base', 'assemble_resnet50_d', 'assemble_resnet50_d_
           'test_assemble_resnet')
 ERROR, AGREEMENT = 1e-4, 99.0  # largest float32 error, least equal top-1 in percent
 IMAGES, CALIBRATION = 512, 256  # of the demo, compared, and others for calibration
-PARTS = ('steps', 'demo', 'batches', 'int8', 'start', 'models')
+PARTS = ('steps', 'demo', 'batches', 'threads', 'int8', 'start', 'models')
 BATCH_SIZES = (1, 4, 32)
 # further networks in int8 and their sizes; the last three are peers
 INT8_SIZES = {'assemble_resnet152': 256, 'resnet50': 224, 'convnext_tiny': 224, 'tf_efficientnet_b4': 380}
@@ -187,7 +187,10 @@ def agreement_rows(folder: Path, measure: Callable[..., Any]) -> List[Dict[str, 
     batches = torch.stack(images).split(64)
     forms = forms_of(model, tuple(batches[0].shape))
     chosen = split_images([torch.stack(calibration)], config['input_size'])
-    forms |= {name: form.run for name, form in int8_forms(model, tuple(batches[0].shape), chosen, 1).items()}
+    with tempfile.TemporaryDirectory() as name:
+        exported = onnx_files(model, config['input_size'][-1], chosen, Path(name), full=False)
+        int8 = int8_forms(model, tuple(batches[0].shape), chosen, 1, exported)
+    forms |= {name: form.run for name, form in int8.items()}
     with torch.no_grad():
         expected = torch.cat([model(x) for x in batches])
         seconds = measure({name: partial(form, batches[0]) for name, form in forms.items()}, warmup=1)
@@ -214,25 +217,29 @@ def int8_rows(
     optimize, rows = timm_assemble.optimize_for_inference, []
     if threads > 1:
         measure = partial(measure, clock=time.perf_counter)
-    for batch_size in batch_sizes:
-        torch._dynamo.reset()
-        x = torch.cat([*images])[:batch_size].contiguous(memory_format=torch.channels_last)
-        forms: Dict[str, Form] = {'eager, float32': Form(torch.no_grad()(model), {})}
-        for dtype in (torch.float32, torch.bfloat16) if full else ():
-            start = time.perf_counter()
-            run = optimize(model, tuple(x.shape), dtype)
-            forms[f'optimized, {str(dtype)[6:]}'] = Form(run, {'ready after (s, wall)': time.perf_counter() - start})
-        forms.update(int8_forms(model, tuple(x.shape), images, threads, full))
-        seconds = measure({form: partial(forms[form].run, x) for form in forms}, warmup=1)
-        clock = 'processor time' if threads == 1 else 'wall time'
-        group = f'{name} at {size}, batch size {batch_size}, threads {threads}, {clock}, random weights'
-        for form, (call, details) in forms.items():
-            first = form == 'eager, float32'
-            bound = INT8_SPEED if form == 'optimized, int8' and 'assemble' in name and size >= 256 else None
-            row = make_row(group, form, seconds, None if first else 'eager, float32', 'speed', bound)
-            same = {} if first else agreement_details(forms['eager, float32'].run, call, images.held_out, batch_size)
-            row['details'] = {'images/s': batch_size / row['median_s'], **same, **details}
-            rows.append(row)
+    with tempfile.TemporaryDirectory() as folder:
+        files = onnx_files(model, size, images, Path(folder), full)
+        for batch_size in batch_sizes:
+            torch._dynamo.reset()
+            x = torch.cat([*images])[:batch_size].contiguous(memory_format=torch.channels_last)
+            forms: Dict[str, Form] = {'eager, float32': Form(torch.no_grad()(model), {})}
+            for dtype in (torch.float32, torch.bfloat16) if full else ():
+                start = time.perf_counter()
+                run = optimize(model, tuple(x.shape), dtype)
+                forms[f'optimized, {str(dtype)[6:]}'] = Form(
+                    run, {'ready after (s, wall)': time.perf_counter() - start})
+            forms.update(int8_forms(model, tuple(x.shape), images, threads, files))
+            seconds = measure({form: partial(forms[form].run, x) for form in forms}, warmup=1)
+            clock = 'processor time' if threads == 1 else 'wall time'
+            group = f'{name} at {size}, batch size {batch_size}, threads {threads}, {clock}, random weights'
+            for form, (call, details) in forms.items():
+                first = form == 'eager, float32'
+                bound = INT8_SPEED if form == 'optimized, int8' and 'assemble' in name and size >= 256 else None
+                row = make_row(group, form, seconds, None if first else 'eager, float32', 'speed', bound)
+                same = {} if first else agreement_details(
+                    forms['eager, float32'].run, call, images.held_out, batch_size)
+                row['details'] = {'images/s': batch_size / row['median_s'], **same, **details}
+                rows.append(row)
     torch.set_num_threads(before)
     return rows
 
@@ -281,7 +288,7 @@ def kept_rows(args: Any) -> Dict[str, List[Dict[str, Any]]]:
 def part_of(group: str) -> str:
     """Return the part that measures a group."""
     if 'random weights' in group:
-        return 'batches' if group.startswith(f'{MAIN} at') else 'int8'
+        return 'int8' if not group.startswith(f'{MAIN} at') else 'batches' if 'threads 1,' in group else 'threads'
     beginnings = {"The demo's": 'demo', 'First output': 'start', f'{MAIN} at {SIZE}, batch size {BATCH_SIZE}': 'steps'}
     return next((part for beginning, part in beginnings.items() if group.startswith(beginning)), 'models')
 
@@ -316,8 +323,8 @@ def measure_part(part: str, args: Any) -> List[Dict[str, Any]]:
     if part == 'int8':
         return [row for name, size in INT8_SIZES.items()
                 for row in int8_rows(measure, name, size, (BATCH_SIZE,), 1, full=False)]
-    return [row for threads in dict.fromkeys((1, os.cpu_count() or 1))
-            for row in int8_rows(measure, MAIN, SIZE, BATCH_SIZES, threads, full=True)]
+    threads = 1 if part == 'batches' else os.cpu_count() or 1
+    return [] if part == 'threads' and threads == 1 else int8_rows(measure, MAIN, SIZE, BATCH_SIZES, threads, full=True)
 
 
 def main() -> int:

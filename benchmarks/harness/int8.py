@@ -1,10 +1,9 @@
 """int8 forms of a network, beside its float forms: calls, time to be ready, size of the file, agreement."""
 import copy
 import importlib.util
-import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, NamedTuple, Tuple
+from typing import Any, Callable, Dict, Mapping, NamedTuple, Tuple
 
 import timm
 import torch
@@ -20,7 +19,7 @@ from timm_assemble.deploy.quantize_onnx import export_quantized
 
 __all__ = [
     'ANY', 'IMAGES', 'Form', 'agreement_details', 'fitted_network', 'int8_forms', 'network_and_images', 'noise_images',
-    'onnx_call', 'openvino_call']
+    'onnx_files', 'onnx_call', 'openvino_call']
 
 ANY = Gate(agreement=0, sqnr=-1e9, sure=0)  # of random weights, no model is sure
 IMAGES = 64  # a quarter of them calibrates
@@ -60,8 +59,10 @@ def fitted_network(name: str, size: int) -> nn.Module:
             nn.init.uniform_(parameter, 0.1, 0.3)  # layer scales of ConvNeXt begin at almost zero
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, -0.5, 0.5)
+            # the last norm of a residual branch begins at zero; large branches would amplify any noise
+            low, high = (0.5, 1.5) if module.weight.any() else (0.1, 0.3)
+            nn.init.uniform_(module.weight, low, high)
+            nn.init.uniform_(module.bias, -low, low)
             module.momentum = None  # the mean over batches
             module.reset_running_stats()
     model.train()
@@ -90,17 +91,34 @@ def openvino_call(model: Any, threads: int) -> Call:
     return lambda x: torch.from_numpy(compiled(x.contiguous().numpy())[0])
 
 
+def onnx_files(
+        model: nn.Module, size: int, images: CalibrationImages, folder: Path, full: bool,
+) -> Dict[str, Tuple[Path, Dict[str, Any]]]:
+    """Export a model to ONNX in int8 and, if ``full``, in float32; return the files and their columns of the table."""
+    files: Dict[str, Tuple[Path, Dict[str, Any]]] = {}
+    for dtype in ('float32', 'int8') if full else ('int8',):
+        path, start = folder / f'{dtype}.onnx', time.perf_counter()
+        if dtype == 'int8':
+            export_quantized(model, path, (1, 3, size, size), images, ANY)
+        else:
+            export_model(model, path, (1, 3, size, size), 'onnx')
+        files[dtype] = path, {'ready after (s, wall)': time.perf_counter() - start,
+                              'file (MB)': path.stat().st_size / 1e6}
+    return files
+
+
 def int8_forms(
-        model: nn.Module, size: Tuple[int, ...], images: CalibrationImages, threads: int, full: bool = True,
+        model: nn.Module, size: Tuple[int, ...], images: CalibrationImages, threads: int,
+        files: Mapping[str, Tuple[Path, Dict[str, Any]]],
 ) -> Dict[str, Form]:
-    """Return the int8 forms of a model.
+    """Return the int8 forms of a model and its ONNX files.
 
     Args:
         model: In eval mode, in float32.
         size: ``(B, C, H, W)`` of the calls.
         images: For calibration.
         threads: Of ONNX Runtime and OpenVINO; torch's are those of the process.
-        full: Also the same file in float32.
+        files: From :func:`onnx_files`.
     """
     forms: Dict[str, Form] = {}
     if importlib.util.find_spec('torchao') is None:
@@ -112,20 +130,12 @@ def int8_forms(
         optimized = OptimizedModel(copy.deepcopy(optimized.model), compiled=True)
         optimized(torch.zeros(size))
         forms['optimized, int8'] = Form(optimized, {'ready after (s, wall)': time.perf_counter() - start})
-    with tempfile.TemporaryDirectory() as folder:
-        path, quantized = Path(folder) / 'float32.onnx', Path(folder) / 'int8.onnx'
-        if full:
-            export_model(model, path, size, 'onnx')
-            forms['onnxruntime, float32'] = Form(
-                onnx_call(path, threads), {'file (MB)': path.stat().st_size / 1e6})
-        start = time.perf_counter()
-        export_quantized(model, quantized, size, images, ANY)
-        details = {'ready after (s, wall)': time.perf_counter() - start, 'file (MB)': quantized.stat().st_size / 1e6}
-        forms['onnxruntime, int8'] = Form(onnx_call(quantized, threads), details)
-        if importlib.util.find_spec('openvino') is None:
-            print('the int8 file in OpenVINO: skipped, openvino is not installed')
-        else:
-            forms['the same file in OpenVINO, int8'] = Form(openvino_call(quantized, threads), {})
+    for dtype, (path, details) in files.items():
+        forms[f'onnxruntime, {dtype}'] = Form(onnx_call(path, threads), details)
+    if importlib.util.find_spec('openvino') is None:
+        print('the int8 file in OpenVINO: skipped, openvino is not installed')
+    else:
+        forms['the same file in OpenVINO, int8'] = Form(openvino_call(files['int8'][0], threads), {})
     return forms
 
 

@@ -13,6 +13,7 @@ from benchmarks.harness.measure import RESULTS, read_results
 @pytest.mark.parametrize('group, part', [
     ('assemble_resnet50 at 256, batch size 4', 'steps'), ("The demo's trained assemble_resnet50, 512 images", 'demo'),
     ('assemble_resnet50 at 256, batch size 4, threads 1, processor time, random weights', 'batches'),
+    ('assemble_resnet50 at 256, batch size 4, threads 2, wall time, random weights', 'threads'),
     ('resnet50 at 224, batch size 4, threads 1, processor time, random weights', 'int8'),
     ('First output of assemble_resnet50', 'start'), ('assemble_resnet152 at 256, batch size 1', 'models'),
     ('assemble_resnet50 at 256, batch size 1', 'models')])
