@@ -130,7 +130,7 @@ def networks(demo: Optional[Path]) -> Dict[str, Tuple[Any, CalibrationImages, Se
         found[f"the demo's trained {NAME} at {source.input_size[-1]}"] = (
             source.model, split_images([images], source.input_size), (8,))
     model, chosen = network_and_images(NAME, SIZE)
-    found[f'{NAME} at {SIZE}, random weights'] = model, chosen, (1, 4)
+    found[f'{NAME} at {SIZE}, random weights'] = model, chosen, (4,)
     return found
 
 

@@ -22,6 +22,7 @@ import pickle, sys, torch
 with open(sys.argv[1], 'rb') as file:
     model, x, y = pickle.load(file)
 assert torch.equal(model(x), y)
+assert 'dequantize_per_channel' in model.model.graph.code  # of the int8 weights, which the compiler needs
 """
 
 
@@ -67,7 +68,10 @@ def test_trained_network_passes_the_gate_and_a_spoiled_one_does_not():
 def test_copies_equal_the_quantized_model_in_another_process_too(tmp_path):
     optimized, x = quantize(small(), agreement=0, sure=0), torch.randn(3, *SMALL)
     y = optimized(x)
-    assert torch.equal(copy.deepcopy(optimized)(x), y) and len(optimized(x[:1])) == 1
+    copied = copy.deepcopy(optimized)
+    assert torch.equal(copied(x), y) and len(optimized(x[:1])) == 1
+    assert [node.target for node in copied.model.graph.graph.nodes if node.op == 'call_function'].count(
+        torch.ops.quantized_decomposed.dequantize_per_channel.default) == 2
     path = tmp_path / 'a.pkl'
     path.write_bytes(pickle.dumps((optimized, x, y)))
     subprocess.run([sys.executable, '-c', UNPICKLE, path], check=True, timeout=120,

@@ -139,7 +139,7 @@ def optimize_for_inference(
 ) -> OptimizedModel:
     """Return a fast copy of a trained model with the same outputs, compiled and warmed up.
 
-    Batch norms are folded (:func:`~timm_assemble.deploy.fold.fold_batch_norms`), weights are cast and laid out
+    Batch norms are folded (:func:`~timm_assemble.deploy.fold_batch_norms`), weights are cast and laid out
     channels-last, and inductor compiles the calls with the weights as constants ("freezing"): it packs them for the
     processor and fuses everything but the convolutions. In float32 on a CPU, wide 3x3 convolutions become
     :class:`~timm_assemble.deploy.winograd.WinogradConv2d`.

@@ -58,6 +58,12 @@ def float_modules(model: nn.Module, images: torch.Tensor) -> List[str]:
     return list(dict.fromkeys([*calls[:1], *calls[-1:]]))
 
 
+class _Tracer(torch.fx.Tracer):
+    """Unpickle graphs with their int8 weights: torch's tracer computes float weights of them."""
+
+    proxy_buffer_attributes = True
+
+
 class QuantizedGraph(nn.Module):
     """A quantized graph of torch.export, for any batch size of one size."""
 
@@ -113,5 +119,5 @@ def quantize_torch(
             graph = convert_pt2e(graph)
         for node in [node for node in graph.graph.nodes if node.op == 'call_module' and not node.users]:
             graph.graph.erase_node(node)  # export's checks of the size, which cannot be pickled
-        graph.graph._tracer_cls = torch.fx.Tracer  # export's own cannot be created again by unpickling
+        graph.graph._tracer_cls = _Tracer  # export's own cannot be created again by unpickling
         return QuantizedGraph(torch.fx.GraphModule(graph, graph.graph), images.shape[1:])

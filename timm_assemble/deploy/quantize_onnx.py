@@ -110,7 +110,7 @@ def export_quantized(
         model: A classifier in eval mode.
         output: File to write or to replace.
         example_size, any_batch, any_size, metadata, normalization: As for
-            :func:`~timm_assemble.deploy.export.export_model`. The metadata gets the measured agreement as well.
+            :func:`~timm_assemble.deploy.export_model`. The metadata gets the measured agreement as well.
         images: For the ranges of activations, and held out for the gate; as the model takes them.
         gate: What the file must reach.
         ignore_gate: Whether to write the file all the same.
