@@ -44,7 +44,8 @@ class Agreement:
         sure: Number of them of which the model is sure.
         top1: Images with the same top-1 prediction, in percent of those of which the model is sure.
         top1_all: The same, in percent of all images.
-        sqnr: Signal-to-quantization-noise ratio of the logits in dB, see :func:`~timm_assemble.deploy.gate.signal_to_noise`.
+        sqnr: Signal-to-quantization-noise ratio of the logits in dB, see
+            :func:`~timm_assemble.deploy.gate.signal_to_noise`.
     """
 
     images: int
