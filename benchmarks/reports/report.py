@@ -59,8 +59,8 @@ HEADLINES: Dict[str, List[Headline]] = {
     'deployment': [
         Headline('assemble_resnet50 at 256', 'optimized, float32', 'optimized against eager, float32'),
         Headline('assemble_resnet50 at 256', 'optimized, bfloat16', 'optimized, bfloat16 against eager, float32'),
+        Headline("The demo's trained", 'optimized, int8', 'network of the demo, optimized, int8 against eager'),
         Headline('First output', 'optimized', 'first output of the optimized model, new process'),
-        Headline('First output', 'package', 'first output of the compiled package, new process'),
     ],
     'merges': [
         Headline("ResNet-D's 2x2 average", 'merged', "ResNet-D's average and 1x1 merged, float32"),
