@@ -28,7 +28,7 @@ def test_parts_that_are_not_measured_keep_their_rows(tmp_path):
     output.write_text(json.dumps(read_results(RESULTS / 'deployment.json')))
     kept = deployment.kept_rows(args)
     groups = {row['group'] for rows in kept.values() for row in rows}
-    assert 'start' not in kept and {'steps', 'demo'} <= {*kept} and not [g for g in groups if g.startswith('First')]
+    assert 'start' not in kept and {'steps', 'batches'} <= {*kept} and not [g for g in groups if g.startswith('First')]
     assert deployment.kept_rows(Namespace(only=None, output=output)) == {}
 
 
