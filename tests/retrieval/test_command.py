@@ -110,6 +110,7 @@ def test_killed_run_continues_where_it_stopped(samples, whole_in_chunks, driver,
     time.sleep(random.uniform(0, 0.1))
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL  # it was not finished
     times = {path: path.stat().st_mtime_ns for path in tmp_path.glob('o/cache/[!.]*.npz')}
     assert times
     monkeypatch.setattr('timm_assemble.retrieval.embeddings.CHUNK', 4)
