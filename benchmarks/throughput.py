@@ -37,6 +37,7 @@ DEFAULTS = {
         'assemble_resnet50_bl_sk', 'assemble_resnet50'),
     ('training', 'optimized'): (),
 }
+INT8 = ('assemble_resnet50', 'assemble_resnet152', 'tf_efficientnet_b4', 'convnext_tiny', *MOBILE)  # the default
 SHORT = {
     ('inference', 'eager'): ('assemble_resnet50', 'convnext_tiny'), ('inference', 'optimized'): ('convnext_tiny',),
     ('training', 'eager'): ('assemble_resnet50',), ('training', 'optimized'): (),
@@ -60,7 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--forms', nargs='+', choices=FORMS, default=list(FORMS), help='(all)')
     parser.add_argument(
         '--dtypes', nargs='+', choices=DTYPES,
-        help='(float32 bfloat16; with --short float32); eager is autocast')
+        help='(float32 bfloat16; with --short float32); eager is autocast, int8 is of optimized inference alone')
     parser.add_argument(
         '--batch-sizes', nargs='+', type=positive, default=[BATCH_SIZE], metavar='N', help='(%(default)s)')
 
@@ -69,22 +70,28 @@ def groups(args: argparse.Namespace) -> List[Setting]:
     """Return the settings to measure.
 
     Raises:
-        ValueError: Training in float16, which would need a gradient scaler, or with batch size 1.
+        ValueError: Training in float16, which would need a gradient scaler, or with batch size 1; int8 without optimized
+            inference on the CPU.
     """
     dtypes = args.dtypes or (['float32'] if args.short else ['float32', 'bfloat16'])
     if 'training' in args.modes and 'float16' in dtypes:
         raise ValueError("--dtypes float16: training takes 'float32' or 'bfloat16'; add --modes inference")
     if 'training' in args.modes and 1 in args.batch_sizes:
         raise ValueError('--batch-sizes 1: training takes 2 or more, for batch norm; add --modes inference')
+    int8 = 'inference', 'optimized'
+    if 'int8' in dtypes and not (int8[0] in args.modes and int8[1] in args.forms and args.device == 'cpu'):
+        raise ValueError('--dtypes int8: needs --modes inference, --forms optimized and --device cpu')
     return [
         Setting(mode, form, dtype, batch_size) for mode in dict.fromkeys(args.modes)
         for form in dict.fromkeys(args.forms) for dtype in dict.fromkeys(dtypes)
+        if dtype != 'int8' or (mode, form) == int8
         for batch_size in dict.fromkeys(args.batch_sizes)]
 
 
 def chosen(args: argparse.Namespace, setting: Setting) -> Sequence[str]:
     """Return the models of a setting; the reference is measured beside them."""
-    names = args.models or (SHORT if args.short else DEFAULTS)[setting.mode, setting.form]
+    default = INT8 if setting.dtype == 'int8' else (SHORT if args.short else DEFAULTS)[setting.mode, setting.form]
+    names = args.models or default
     return tuple(dict.fromkeys(SIZES if EVERY in names else names))
 
 

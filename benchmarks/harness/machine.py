@@ -14,12 +14,13 @@ COPIED = 256 << 20  # bytes, more than caches hold
 def limit_cases(device: str, dtype: torch.dtype) -> Dict[str, Callable[[], Any]]:
     """Return the two cases, each into memory that is already allocated."""
     side = SIDES[device]
-    a, b, product = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(3))
+    a, b = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
+    product = torch.empty(side, side, device=device, dtype=torch.int32 if dtype == torch.int8 else dtype)
     source, target = (torch.ones(COPIED, dtype=torch.uint8, device=device) for _ in range(2))
 
     def multiply() -> None:
         with torch.no_grad():
-            torch.mm(a, b, out=product)
+            (torch._int_mm if dtype == torch.int8 else torch.mm)(a, b, out=product)
     return {MATRIX_PRODUCT: multiply, MEMORY_COPY: lambda: target.copy_(source)}
 
 

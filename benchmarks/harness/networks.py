@@ -12,6 +12,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import timm_assemble
+from timm_assemble.deploy.calibration import MIN_IMAGES
+
+from .int8 import ANY, noise_images
 
 try:
     from torch._inductor.utils import fresh_cache
@@ -23,7 +26,7 @@ __all__ = [
     'compile_separately', 'describe', 'multiply_adds', 'prepare', 'split']
 
 MODES, FORMS = ('inference', 'training'), ('eager', 'optimized')
-DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
+DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16, 'int8': torch.int8}
 REFERENCE = 'resnet50'
 # Image sizes, those of the published top-1. ResNets of about 50 layers and MobileNets are all at 224, where timm
 # publishes all of them; the others where they are best.
@@ -109,7 +112,10 @@ def _inference(model: nn.Module, setting: Setting, x: torch.Tensor) -> Callable[
     dtype, device = DTYPES[setting.dtype], x.device.type
     model.eval()
     if setting.form == 'optimized':
-        optimized = timm_assemble.optimize_for_inference(model, tuple(x.shape), dtype)
+        size = tuple(x.shape)
+        optimized = timm_assemble.optimize_for_inference(model, size, dtype) if dtype != torch.int8 else (
+            timm_assemble.optimize_for_inference(
+                model, size, calibration=[noise_images(MIN_IMAGES, size[-1], seed=1)], gate=ANY))
         return lambda: optimized(x)
     autocast = torch.autocast(device, dtype, enabled=dtype != torch.float32)
 

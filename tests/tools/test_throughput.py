@@ -26,7 +26,8 @@ def _args(monkeypatch, *options):
 
 @pytest.mark.parametrize('options, message', [
     (['--models', 'resnet51'], "--models: must be a model of timm or of this package, or 'all', got 'resnet51'"),
-    (['--modes', 'dreaming'], '--modes'), (['--forms', 'fast'], '--forms'), (['--dtypes', 'int8'], '--dtypes'),
+    (['--modes', 'dreaming'], '--modes'), (['--forms', 'fast'], '--forms'), (['--dtypes', 'int4'], '--dtypes'),
+    (['--dtypes', 'int8', '--forms', 'eager'], '--dtypes int8: needs --modes inference, --forms optimized'),
     (['--batch-sizes', '0'], '--batch-sizes: must be an integer of 1 or more'), (['--batch-sizes', 'x'], 'got \'x\''),
     (['--models'], '--models: expected at least one argument'),
     (['--dtypes', 'float16'], '--dtypes float16: training takes'),
@@ -51,6 +52,12 @@ def test_every_combination_of_options_is_a_group(monkeypatch):
     assert titles[0] == 'Inference, eager, float32, batch size 2'
     assert [Setting.parse(title) for title in titles] == throughput.groups(args)
     assert Setting.parse('DropBlock, (32, 1024), training') is None
+
+
+def test_int8_is_a_group_of_optimized_inference_alone(monkeypatch):
+    args = _args(monkeypatch, '--dtypes', 'float32', 'int8')
+    assert [setting for setting in throughput.groups(args) if setting.dtype == 'int8'] == [
+        Setting('inference', 'optimized', 'int8', 4)]
 
 
 def test_models_are_those_named_or_the_default_of_the_form(monkeypatch):
