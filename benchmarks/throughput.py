@@ -70,8 +70,8 @@ def groups(args: argparse.Namespace) -> List[Setting]:
     """Return the settings to measure.
 
     Raises:
-        ValueError: Training in float16, which would need a gradient scaler, or with batch size 1; int8 without optimized
-            inference on the CPU.
+        ValueError: Training in float16, which would need a gradient scaler, or with batch size 1; int8 without
+            optimized inference on the CPU.
     """
     dtypes = args.dtypes or (['float32'] if args.short else ['float32', 'bfloat16'])
     if 'training' in args.modes and 'float16' in dtypes:

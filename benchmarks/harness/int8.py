@@ -61,7 +61,7 @@ def fitted_network(name: str, size: int) -> nn.Module:
     for parameter_name, parameter in model.named_parameters():
         if parameter_name.endswith('gamma'):
             nn.init.uniform_(parameter, 0.1, 0.3)  # layer scales of ConvNeXt begin at almost zero
-    # the last norms of residual branches: large branches would amplify any noise. Those of EfficientNets do not begin at 0
+    # the last norms of residual branches, which would amplify any noise; those of EfficientNets do not begin at zero
     last = {block.bn3 for block in model.modules() if getattr(block, 'has_skip', False) and hasattr(block, 'bn3')}
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
