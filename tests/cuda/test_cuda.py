@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU'),
     pytest.mark.filterwarnings('ignore:TensorFloat32', 'ignore:Synchronization debug mode')]
 
-PRECISIONS = {'float32': (torch.float32, 1e-4), 'bfloat16': (torch.bfloat16, 0.1), 'float16': (torch.float16, 0.02)}
+PRECISIONS = {'float32': (torch.float32, 1e-3), 'bfloat16': (torch.bfloat16, 0.1), 'float16': (torch.float16, 0.02)}
 
 
 @pytest.fixture(autouse=True)
@@ -39,11 +39,8 @@ def images(batch=4, side=64, chans=3, dtype=torch.float32):
 @pytest.mark.parametrize('name, kwargs', CASES.values(), ids=CASES)
 def test_logits_and_gradients_equal_those_of_the_cpu(name, kwargs):
     model = make(name, **kwargs).double()
-    for module in model.modules():
-        if hasattr(module, 'drop_prob'):
-            module.drop_prob = 0.0  # random numbers differ by device
-    there, x = copy.deepcopy(model).cuda().to(memory_format=torch.channels_last), images(
-        chans=model.in_chans, dtype=torch.float64)
+    there = copy.deepcopy(model).cuda().to(memory_format=torch.channels_last)
+    x = images(chans=model.in_chans, dtype=torch.float64)
     got, expected = there(x.cuda()), model(x)
     assert error(got.cpu(), expected) < 1e-9
     got.square().mean().backward(), expected.square().mean().backward()
@@ -178,7 +175,9 @@ def test_teacher_logits_are_those_of_the_cpu(samples, tmp_path, views):
     gpu, cpu = ({file.name: np.load(file) for file in folder.glob('*.npy')} for folder in folders)
     assert gpu and gpu.keys() == cpu.keys()
     for name, rows in gpu.items():
-        np.testing.assert_allclose(rows, cpu[name], rtol=5e-3, atol=5e-3)
+        for field in rows.dtype.names or ('',):
+            got, expected = (rows[field], cpu[name][field]) if field else (rows, cpu[name])
+            np.testing.assert_allclose(got, expected, rtol=5e-3, atol=5e-3)
 
 
 @pytest.mark.skipif('TIMM_SCRIPTS' not in os.environ, reason="TIMM_SCRIPTS, a folder with timm's train.py, is not set")
