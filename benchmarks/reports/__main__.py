@@ -1,7 +1,7 @@
 """Write all pages from results/*.json. ``python -m benchmarks.reports``"""
 import sys
 from pathlib import Path
-from typing import Dict
+from typing import Callable, Dict, Sequence
 
 from docs.generated_block import rewrite_block
 
@@ -14,23 +14,25 @@ from .report import HEADLINES_BEGIN, HEADLINES_END, PAGES, README, RESULTS, head
 __all__ = ['FRONT_PAGE', 'front_page', 'pages']
 
 FRONT_PAGE = ROOT / 'README.md'
-BLOCKS = {'models': speed.models_table, 'efficientnet': speed.efficientnet_table, 'losses': speed.losses}
+THROUGHPUT = RESULTS / 'throughput.json', RESULTS / 'throughput_cuda.json'
+BLOCKS: Dict[str, Callable[..., str]] = {
+    'models': speed.models_table, 'efficientnet': speed.efficientnet_table, 'losses': speed.losses}
 
 
-def front_page(text: str, throughput: Path = RESULTS / 'throughput.json') -> str:
+def front_page(text: str, throughput: Sequence[Path] = THROUGHPUT) -> str:
     """Return the front page with the blocks of benchmarks.throughput's results."""
     for name, block in BLOCKS.items():
-        text = rewrite_block(text, f'<!-- {name}:begin -->', f'<!-- {name}:end -->', block(throughput))
+        text = rewrite_block(text, f'<!-- {name}:begin -->', f'<!-- {name}:end -->', block(*throughput))
     return text
 
 
 def pages() -> Dict[Path, str]:
     """Return the pages of all benchmarks and benchmarks/README.md, by their paths."""
     texts = {PAGES / f'{path.stem}.md': page(path) for path in sorted(RESULTS.glob('*.json'))}
-    throughput = PAGES / 'throughput.md'
-    texts[throughput] = rewrite_block(
-        texts[throughput], '<!-- overview:begin -->', '<!-- overview:end -->',
-        speed.overview(RESULTS / 'throughput.json'))
+    for path in THROUGHPUT:
+        target = PAGES / f'{path.stem}.md'
+        texts[target] = rewrite_block(
+            texts[target], '<!-- overview:begin -->', '<!-- overview:end -->', speed.overview(path))
     return texts | {README: rewrite_block(README.read_text(), HEADLINES_BEGIN, HEADLINES_END, headlines())}
 
 

@@ -1,4 +1,4 @@
-"""The front page's tables of speed, from the results of benchmarks.throughput."""
+"""The front page's tables of speed, from the results of benchmarks.throughput on a CPU and on GPUs."""
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 
@@ -20,14 +20,33 @@ COLUMNS = (('eager', 'float32'), ('optimized', 'bfloat16'))  # forms and dtypes 
 class Speed(NamedTuple):
     """One network in one setting, as measured."""
 
+    device: str  # '' for a CPU
     setting: Setting
     name: str
     details: Dict[str, Any]  # size, params (M), GMACs, images/s
     ratio: float  # paired, to the reference of its group
 
     @property
+    def form(self) -> str:
+        """What was measured where; networks are compared within it."""
+        return _form(self.device, self.setting)
+
+    @property
     def cell(self) -> str:
-        return f'{self.details["images/s"]:.3g} ({self.ratio:.2f})'
+        return f'{_rate(self.details["images/s"])} ({self.ratio:.2f})'
+
+
+def _rate(images_s: float) -> str:
+    return f'{images_s:.3g}' if images_s < 1000 else f'{images_s:.0f}'
+
+
+def _device(results: Dict[str, Any]) -> str:
+    device = results['environment']['device']
+    return '' if device == 'cpu' else device.removeprefix('NVIDIA ')
+
+
+def _form(device: str, setting: Setting) -> str:
+    return f'{setting.form} {setting.dtype}' + (f', {device}' if device else '')
 
 
 def read_speeds(results: Dict[str, Any], mode: str = 'inference') -> List[Speed]:
@@ -45,7 +64,8 @@ def read_speeds(results: Dict[str, Any], mode: str = 'inference') -> List[Speed]
             continue
         if row['group'] not in (setting.title, f'{setting.title}, {LARGE}'):
             continue  # a pair of networks that has a group of its own as well
-        speed = Speed(setting, row['name'], row['details'], comparison['ratio'] if comparison else 1.0)
+        ratio = comparison['ratio'] if comparison else 1.0
+        speed = Speed(_device(results), setting, row['name'], row['details'], ratio)
         speeds.setdefault((setting, row['name']), speed)
     if not speeds:
         raise ValueError(f'results need --modes {mode}')
@@ -63,40 +83,47 @@ def _top1(name: str) -> str:
     return f'{best.top1:.2f}' + (f' ({best.extra_data})' if best.extra_data else '')
 
 
-def _table(speeds: Sequence[Speed], settings: Sequence[Setting]) -> str:
-    cells = {(speed.setting, speed.name): speed.cell for speed in speeds}
+def _read(paths: Sequence[Path]) -> List[Speed]:
+    return [speed for path in paths for speed in read_speeds(read_results(path))]
+
+
+def _forms(speeds: Sequence[Speed]) -> List[str]:
+    return list(dict.fromkeys(speed.form for speed in speeds))
+
+
+def _table(speeds: Sequence[Speed]) -> str:
+    cells, forms = {(speed.form, speed.name): speed.cell for speed in speeds}, _forms(speeds)
     networks = {speed.name: speed.details for speed in speeds if published(speed.name)}
     lines = [
         [_label(name), str(d['size']), f'{d["params (M)"]:.1f}', f'{d["GMACs"]:.2f}', _top1(name),
-         *(cells.get((setting, name), '-') for setting in settings)]
+         *(cells.get((form, name), '-') for form in forms)]
         for name, d in sorted(networks.items(), key=lambda item: (published(item[0])[0].top1, item[0]))]
-    titles = ['model', 'size', 'params (M)', 'GMACs', 'top-1 (%)', *(f'{s.form} {s.dtype}' for s in settings)]
+    titles = ['model', 'size', 'params (M)', 'GMACs', 'top-1 (%)', *forms]
     return markdown_table(titles, lines, titles[1:4])
 
 
-def models_table(path: Path) -> str:
+def models_table(*paths: Path) -> str:
     """Return the front page's table: models measured in all its columns, ordered by published top-1."""
-    results = read_results(path)
-    speeds = read_speeds(results)
-    settings = [s for s in dict.fromkeys(speed.setting for speed in speeds) if (s.form, s.dtype) in COLUMNS]
-    measured = {(speed.setting, speed.name) for speed in speeds}
+    speeds = [speed for speed in _read(paths) if (speed.setting.form, speed.setting.dtype) in COLUMNS]
+    measured, forms = {(speed.form, speed.name) for speed in speeds}, _forms(speeds)
     speeds = [speed for speed in speeds if speed.name not in MOBILE
-              and all((setting, speed.name) in measured for setting in settings)]
-    return '\n\n'.join([_table(speeds, settings), (
-        f'Last columns: images/s at batch size {speeds[0].setting.batch_size} and, in brackets, the ratio to '
-        f'`{REFERENCE}`, measured by {provenance(results)} Top-1 is published, not measured: ours (bold) by the paper '
-        f'({PAPER_SOURCE}), the others by timm ({TIMM_SOURCE}).')])
+              and all((form, speed.name) in measured for form in forms)]
+    sources = [f'Measured at batch size {read_speeds(results)[0].setting.batch_size} by {provenance(results)}'
+               for results in map(read_results, paths)]
+    return '\n\n'.join([_table(speeds), (
+        f'Last columns: images/s and, in brackets, the ratio to `{REFERENCE}`. {" ".join(sources)} '
+        f'Top-1 is published, not measured: ours (bold) by the paper ({PAPER_SOURCE}), the others by timm '
+        f'({TIMM_SOURCE}).')])
 
 
-def overview(path: Path) -> str:
+def overview(*paths: Path) -> str:
     """Return the models in every form, EfficientNet's ratios and the losses."""
-    speeds = read_speeds(read_results(path))
-    everything = _table(speeds, list(dict.fromkeys(speed.setting for speed in speeds)))
+    speeds = _read(paths)
     title = f'**images/s at batch size {speeds[0].setting.batch_size} and the ratio to `{REFERENCE}`**'
-    return '\n\n'.join([title, everything, efficientnet_table(path), losses(path, mobile=True)])
+    return '\n\n'.join([title, _table(speeds), efficientnet_table(*paths), losses(*paths, mobile=True)])
 
 
-def efficientnet_table(path: Path) -> str:
+def efficientnet_table(*paths: Path) -> str:
     """Return the paired ratios to EfficientNet-B6, with the paper's.
 
     Raises:
@@ -105,17 +132,17 @@ def efficientnet_table(path: Path) -> str:
     lines: List[List[str]] = []
     images_s: Dict[str, float] = {}
     pair = ('', '')
-    for row in read_results(path)['rows']:
+    for results, row in ((one, row) for one in map(read_results, paths) for row in one['rows']):
         setting, c = Setting.parse(row['group']), row['comparison']
         if setting is None or ' beside ' not in row['group']:
             continue
         images_s[row['name']] = row['details']['images/s']
         if c:
             pair = row['name'], c['reference']
-            lines.append([f'{setting.form} {setting.dtype}', *(f'{images_s[name]:.3g}' for name in pair),
+            lines.append([_form(_device(results), setting), *(_rate(images_s[name]) for name in pair),
                           quartiles(c, 2)])
     if not lines:
-        raise ValueError(f'{path.name} has no pair of networks beside each other')
+        raise ValueError(f'{paths[0].name} has no pair of networks beside each other')
     paper, peer = ROWS['E12'].images_per_s or 0, EFFICIENTNET_B6_IMAGES_PER_S
     lines.append(['the paper, Tesla P40', str(paper), str(peer), f'{paper / peer:.1f}'])
     return markdown_table(
@@ -123,20 +150,20 @@ def efficientnet_table(path: Path) -> str:
         [f'`{name}`' for name in pair])
 
 
-def losses(path: Path, mobile: bool = False) -> str:
+def losses(*paths: Path, mobile: bool = False) -> str:
     """Return the list of models that are faster than one of ours, of our MobileNets too or not.
 
     Their published top-1 is that of ours or more, and they are faster in at least one form.
     """
-    ratios: Dict[str, Dict[Setting, float]] = {}
-    for speed in read_speeds(read_results(path)):
-        ratios.setdefault(speed.name, {})[speed.setting] = speed.ratio
+    ratios: Dict[str, Dict[str, float]] = {}
+    for speed in _read(paths):
+        ratios.setdefault(speed.name, {})[speed.form] = speed.ratio
 
     def faster(mine: str, chosen: Callable[[str], bool]) -> str:
         found = []
         for peer in (name for name in ratios if name not in OURS):
             better = [p for p in published(peer) if p.top1 >= published(mine)[0].top1 and chosen(p.extra_data)]
-            both = [ratios[peer][s] / ratios[mine][s] for s in ratios[peer] if s in ratios[mine]]
+            both = [ratio / ratios[mine][form] for form, ratio in ratios[peer].items() if form in ratios[mine]]
             if better and both and max(both) > 1:
                 best = max(better, key=lambda p: p.top1)
                 low, high = f'{min(both):.2f}x', f'{max(both):.2f}x'

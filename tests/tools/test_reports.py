@@ -63,7 +63,7 @@ def test_committed_pages_are_those_of_the_committed_results_and_questions():
     assert not stale and reports.front_page(front) == front, 'run `python -m benchmarks.reports`'
     assert {path.stem for path in report.PAGES.glob('*.md')} == {path.stem for path in RESULTS.glob('*.json')}
     for path in RESULTS.glob('*.json'):
-        code = (ROOT / 'benchmarks' / f'{path.stem}.py').read_text()
+        code = (ROOT / 'benchmarks' / f'{path.stem.removesuffix("_cuda")}.py').read_text()
         question = ast.literal_eval(re.search('^QUESTION = (.*)$', code, re.MULTILINE)[1])
         assert read_results(path)['question'] == question, path.stem
 
@@ -120,6 +120,20 @@ def test_front_page_has_models_by_top1_ratios_to_efficientnet_and_what_is_better
     start = '- `assemble_resnet50_d` (79.10): `resnet50` (80.85; 6.00x), `resnet50d` (80.96; 3.00x), '
     assert any(line.startswith(start) for line in lines)
     assert '- `assemble_resnet152` (84.19): none on ImageNet-1k alone' in lines
+
+
+def test_gpu_has_columns_and_rows_of_its_own(path, tmp_path):
+    gpu = tmp_path / 'throughput_cuda.json'
+    results = made_up_results(gpu, [EAGER._replace(batch_size=128)])
+    results['environment']['device'] = 'NVIDIA H200'
+    gpu.write_text(json.dumps(results))
+    block = speed.models_table(path, gpu)
+    titles, _, *rows = cells(block)
+    assert titles[-3:] == ['eager float32', 'optimized bfloat16', 'eager float32, H200']
+    assert next(row for row in rows if row[0] == '**`assemble_resnet50`**')[-1] == '160 (0.12)'
+    assert [f'Measured at batch size {n} by' in block for n in (4, 128)] == [True, True]
+    assert ['eager float32, H200', '8', '2', '4.00 (4.00 to 4.00)'] in cells(speed.efficientnet_table(path, gpu))
+    assert speed.losses(path, gpu) == speed.losses(path)
 
 
 def test_other_batch_sizes_do_not_count(tmp_path):
