@@ -42,9 +42,14 @@ HEADLINES: Dict[str, List[Headline]] = {
                  'the same, optimized, bfloat16'),
         Headline('Training, eager, float32', 'assemble_resnet50', '`assemble_resnet50` against `resnet50`, training'),
     ],
+    'throughput_cuda': [
+        Headline('Inference, eager, float32', 'assemble_resnet50',
+                 '`assemble_resnet50` against `resnet50`, NVIDIA H200'),
+        Headline('Inference, eager, float32, batch size 128, assemble_resnet152', 'assemble_resnet152',
+                 '`assemble_resnet152` against `tf_efficientnet_b6`'),
+    ],
     'inference': [
         Headline('Batch size 1', 'assemble_resnet50', '`assemble_resnet50` against `resnet50`, batch size 1'),
-        Headline('Batch size 8', 'assemble_resnet50', 'the same, batch size 8'),
     ],
     'layers': [
         Headline('Selective kernel, (8, 256', 'SelectiveKernelC3', '`SelectiveKernelC3` against its convolution'),
@@ -64,7 +69,6 @@ HEADLINES: Dict[str, List[Headline]] = {
     ],
     'merges': [
         Headline("ResNet-D's 2x2 average", 'merged', "ResNet-D's average and 1x1 merged, float32"),
-        Headline("SK's two logits", 'merged', "SK's two logits merged, float32"),
     ],
     'kd_step': [
         Headline('', 'stored logits', 'stored logits against no distillation'),
