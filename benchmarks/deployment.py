@@ -3,7 +3,6 @@
 With ``--demo FOLDER``, the output of ``timm-assemble demo --output FOLDER``, also how often the top-1 stays the same on
 512 of its images. ``--only PART`` measures some parts; the rows of the others stay as they are in the results file.
 """
-import gc
 import os
 import resource
 import subprocess
@@ -32,6 +31,7 @@ from .harness.cli import finish, parse_args
 from .harness.int8 import ANY, Form, agreement_details, int8_forms, network_and_images, noise_images, onnx_files
 from .harness.int8 import IMAGES as INT8_IMAGES
 from .harness.measure import make_row, read_results, write_results
+from .harness.networks import forget_compiled
 from .inference import Network
 
 QUESTION = 'How much faster are folded, compiled, half-precision and int8 models, and how close are their logits?'
@@ -106,7 +106,7 @@ def forms_of(model: nn.Module, size: Tuple[int, ...]) -> Dict[str, Callable[[tor
             return model(x).float()
 
     optimize = timm_assemble.optimize_for_inference
-    torch._dynamo.reset()
+    forget_compiled()
     return {
         'eager, float32': model,
         'folded, float32': optimize(model, size, compile=False),
@@ -149,8 +149,7 @@ def step_rows(device: str, measure: Callable[..., Any]) -> List[Dict[str, Any]]:
 
 def model_rows(device: str, measure: Callable[..., Any], name: str) -> List[Dict[str, Any]]:
     """Measure a model optimized in both precisions: error, speed, and time to be ready."""
-    gc.collect()
-    torch._dynamo.reset()
+    forget_compiled()
     cfg: Any = timm.get_pretrained_cfg(name)
     size = cfg.test_input_size or cfg.input_size
     network = make_network(name, size[-1], device)
@@ -220,7 +219,7 @@ def int8_rows(
     with tempfile.TemporaryDirectory() as folder:
         files = onnx_files(model, size, images, Path(folder), full)
         for batch_size in batch_sizes:
-            torch._dynamo.reset()
+            forget_compiled()
             x = torch.cat([*images])[:batch_size].contiguous(memory_format=torch.channels_last)
             forms: Dict[str, Form] = {'eager, float32': Form(torch.no_grad()(model), {})}
             for dtype in (torch.float32, torch.bfloat16) if full else ():

@@ -18,7 +18,8 @@ from .harness.cli import finish, parse_args
 from .harness.machine import MATRIX_PRODUCT, limit_cases, limit_details, share_of_limit
 from .harness.measure import make_row, write_results
 from .harness.networks import (
-    DTYPES, FORMS, MOBILE, MODES, REFERENCE, SIZES, Network, Setting, compile_separately, describe, prepare, split,
+    DTYPES, FORMS, MOBILE, MODES, REFERENCE, SIZES, Network, Setting, compile_separately, describe, forget_compiled,
+    prepare, split,
 )
 from .reports.published import published
 
@@ -179,8 +180,7 @@ def main() -> int:
             rows += group_rows(part, setting, suffix, args.device, measure)
             print(f'{setting.title}{suffix}: measured', flush=True)
             write_results(unfinished, QUESTION, args.command, args.environment, rows)  # survives an interrupt
-            torch.compiler.reset()  # frees what the group compiled
-            gc.collect()
+            forget_compiled()
     if not rows:
         print('python -m benchmarks.throughput: error: no models for this: name them by --models', file=sys.stderr)
         return 2

@@ -1,4 +1,5 @@
 """The networks compared, their image sizes, and the forms they run in."""
+import gc
 import re
 import time
 from contextlib import nullcontext
@@ -17,13 +18,14 @@ from timm_assemble.deploy.calibration import MIN_IMAGES
 from .int8 import ANY, noise_images
 
 try:
-    from torch._inductor.utils import fresh_cache
-except ImportError:  # its name until torch 2.8
+    from torch._inductor.utils import clear_caches, fresh_cache
+except ImportError:  # their names until torch 2.8
+    from torch._inductor.utils import clear_inductor_caches as clear_caches
     from torch._inductor.utils import fresh_inductor_cache as fresh_cache
 
 __all__ = [
     'DTYPES', 'FORMS', 'LARGE', 'MOBILE', 'MODES', 'OURS', 'REFERENCE', 'SIZES', 'Network', 'Prepared', 'Setting',
-    'compile_separately', 'describe', 'multiply_adds', 'prepare', 'split']
+    'compile_separately', 'describe', 'forget_compiled', 'multiply_adds', 'prepare', 'split']
 
 MODES, FORMS = ('inference', 'training'), ('eager', 'optimized')
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16, 'int8': torch.int8}
@@ -151,6 +153,13 @@ def compile_separately() -> None:
     """
     torch._dynamo.config.automatic_dynamic_shapes = False
     torch._dynamo.config.cache_size_limit = torch._dynamo.config.accumulated_cache_size_limit
+
+
+def forget_compiled() -> None:
+    """Free what was compiled, which holds the weights, as torch keeps it to the end of the process."""
+    torch.compiler.reset()
+    clear_caches()
+    gc.collect()
 
 
 def prepare(network: Network, setting: Setting, device: str) -> Prepared:
