@@ -167,11 +167,16 @@ def test_pretrained_weights_adapt_to_channels_and_classes(tmp_path):
         assert again.num_classes == 5
 
 
+@pytest.fixture(scope='module')
+def three_models():
+    return [timm.create_model(name, width=8, aa_size=3, aa_shortcut='base' in name, num_classes=10).eval()
+            for name in ('test_assemble_resnet', 'assemble_resnet50_d_sk', 'assemble_resnet50_base')]
+
+
 @given(height=st.integers(32, 400), width=st.integers(32, 400))
 @settings(max_examples=25, deadline=None)
-def test_features_have_the_ceiling_of_every_size(height, width):
-    for name in ('test_assemble_resnet', 'assemble_resnet50_d_sk', 'assemble_resnet50_base'):
-        model = timm.create_model(name, width=8, aa_size=3, aa_shortcut='base' in name, num_classes=10).eval()
+def test_features_have_the_ceiling_of_every_size(three_models, height, width):
+    for model in three_models:
         with torch.inference_mode():
             final, features = model.forward_intermediates(torch.randn(1, 3, height, width))
         for x, info in zip(features, model.feature_info):

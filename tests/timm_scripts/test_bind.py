@@ -265,7 +265,9 @@ def test_images_that_changed_are_found_before_training(views, capsys, monkeypatc
 def test_changing_rate_and_mixup_compile_one_graph_once():
     torch._dynamo.reset()
     counter = CompileCounterWithBackend('eager')
-    model = timm.create_model('test_assemble_resnet', num_classes=CLASSES, drop_block_rate=0.2)
+    model = timm.create_model(
+        'test_assemble_resnet', num_classes=CLASSES, drop_block_rate=0.2, layers=(1, 1, 1, 1), big_little=(),
+        shortcut='d')
     task = StoredLogitsDistillationTask(model, SoftTargetCrossEntropy(), verbose=False)
     task.compile(backend=counter)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
