@@ -44,7 +44,7 @@ def test_registered_models_are_inferred_without_arguments(name):
     assert infer_variant(tf_shapes(timm.create_model(name, device='meta')))[:2] == (inferred, {})
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(st.data())
 def test_drawn_arguments_are_inferred(data):
     draw = data.draw
