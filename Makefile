@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test docs linkcheck conformance ecosystem bench clean
+.PHONY: demo test lint unit docs linkcheck conformance ecosystem bench clean
 
 %/bin/python:
 	$(PYTHON) -m venv $*
@@ -17,10 +17,15 @@ BIN := .venv/bin
 demo: .venv/demo
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/timm-assemble demo
 
-test: .venv/test
+test: .venv/test  ## the checks beside the tests
+	$(MAKE) --jobs 2 lint unit
+
+lint: .venv/test
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+unit: .venv/test
 	$(BIN)/python -m pytest
 
 docs: .venv/docs  ## the documentation, with its notebook run, into build/site

@@ -104,7 +104,8 @@ def test_store_that_is_killed_before_any_write_resumes_to_the_same_bytes(command
             for owner, name in ((Path, 'mkdir'), (Path, 'touch'), (np.memmap, 'flush'), (os, 'replace'),
                                 (shutil, 'rmtree')):
                 setattr(owner, name, counted(getattr(owner, name)))
-            os._exit(main([*command, '--chunk-size', '14', '--batch-size', '14', '--output', str(folder)]))
+            os._exit(main([*command, '--chunk-size', '14', '--batch-size', '14', '--img-size', '32',
+                           '--output', str(folder)]))
         finally:
             os._exit(1)
 
