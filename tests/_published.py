@@ -31,7 +31,7 @@ OTHERS = {
     'assemble_resnet50_d_sk': dict(width=8, num_classes=6, aa_size=2, global_pool='gem', in_chans=5),
     'assemble_resnet50_bl': dict(width=16, num_classes=3, attn='se', embedding_size=8, big_little=(4, 2)),
     'assemble_resnet50_bl_sk': dict(width=8, num_classes=9, deep_stem=True, shortcut='d', in_chans=2),
-    'assemble_resnet101': dict(width=8, aa_size=7, last_stride=1),
+    'assemble_resnet101': dict(width=8, aa_size=7, last_stride=1, layers=(2, 2, 2, 1)),
     'assemble_resnet152': dict(width=8, num_classes=0, aa_size=0, global_pool='gem', embedding_size=24),
     'assemble_mobilenet': dict(width=8, num_classes=4, in_chans=1, bn_eps=1e-3),
     'assemble_mobilenet_se16': dict(width=16, num_classes=3, output_stride=8),

@@ -1,4 +1,5 @@
 """For every test: models are registered, one thread a process, and no logging handler outlives the test."""
+import gc
 import logging
 
 import pytest
@@ -7,6 +8,13 @@ import torch
 import timm_assemble  # noqa: F401
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """Spare the garbage collector the millions of objects that imports leave: 6 % of the time of tests that compile."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(autouse=True)

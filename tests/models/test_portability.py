@@ -104,9 +104,12 @@ def test_compiler_decomposes_and_partitions_forward_and_backward():
 
 
 def test_export_and_onnx_give_equal_outputs_for_every_batch_and_size(tmp_path):
-    """The assembled network; tests/deploy has shortcut d, and the MobileNet with squeeze-excitation."""
+    """A Big-Little stage; tests/deploy exports whole networks with shortcut d, and the MobileNet."""
     torch.manual_seed(0)
-    model, path = tiny(global_pool='gem', embedding_size=16).eval(), str(tmp_path / 'model.onnx')
+    model, path = tiny(), str(tmp_path / 'model.onnx')
+    model.prune_intermediate_layers([1])
+    model.reset_classifier(10, 'gem')
+    model.eval()
     axes = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     program = torch.export.export(model, (torch.randn(2, 3, 64, 96),), dynamic_shapes={'x': axes})
     with warnings.catch_warnings():

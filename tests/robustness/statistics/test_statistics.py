@@ -13,6 +13,7 @@ from timm_assemble.robustness.tasks.calibration import calibrate, fit_temperatur
 from ... import _oracles as oracles
 from .._samples import red_over_half
 
+RESAMPLES = 60  # each has all metrics of all tasks
 SCORES = st.lists(st.integers(0, 8), min_size=1, max_size=15)
 
 
@@ -88,7 +89,7 @@ def kept(tree, tmp_path_factory):
     output = tmp_path_factory.mktemp('kept')
     models = dict(red=red_over_half, blue=lambda images: -red_over_half(images) * 0.01)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, 'RESAMPLES', 200)
+        patch.setattr(bootstrap, 'RESAMPLES', RESAMPLES)
         results = _evaluate(models, tree, output)
     return results, output
 
@@ -162,7 +163,7 @@ def test_intervals_are_scipys_of_the_hits(kept, tree):
     clean = next(r for r in measured[0] if r.task.group == 'clean')
     assert names == [clean.task.names]  # all folders of the tree have the same names: one sample
     expected = scipy.stats.bootstrap(
-        (clean.records['hit1'],), lambda x, axis: 100 * (1 - x.mean(axis)), n_resamples=200,
+        (clean.records['hit1'],), lambda x, axis: 100 * (1 - x.mean(axis)), n_resamples=RESAMPLES,
         batch=bootstrap.BATCH, method='percentile', rng=np.random.default_rng(0)).confidence_interval
     assert red['statistics']['intervals']['clean.top1_error'] == pytest.approx([expected.low, expected.high])
     low, high = red['statistics']['intervals']['mce']
