@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from timm import create_model
 from torchvision.transforms.functional import pil_to_tensor
+from tqdm import tqdm
 
 from timm_assemble.__main__ import main
 from timm_assemble.training import TeacherLogits, TeacherViews, describe_transform, fingerprint, seeded_generators
@@ -140,6 +142,7 @@ def test_store_that_is_killed_resumes_to_the_same_bytes(root, store, tmp_path):
         if pid := os.fork():
             return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         try:
+            tqdm.set_lock(threading.RLock())  # its own is shared by processes, and stays locked by one that is killed
             signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
             signal.setitimer(signal.ITIMER_REAL, seconds)
             store_views(root, folder, views, chunk_size=8)
