@@ -16,9 +16,9 @@ from timm_assemble.__main__ import main
 from timm_assemble.retrieval import evaluate
 from timm_assemble.retrieval.report import SCHEMA, Results
 
+from .._ranks import run_ranks
 from ..robustness._samples import error_of
 
-COMMAND = ['-m', 'timm_assemble']
 ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1'}
 
 
@@ -102,15 +102,16 @@ def whole_in_chunks(samples, tmp_path_factory):
 
 def test_killed_run_continues_where_it_stopped(samples, whole_in_chunks, driver, tmp_path, monkeypatch):
     """Killed at a random moment after the first embeddings."""
+    delay = random.uniform(0, 0.1)
     process = subprocess.Popen([sys.executable, driver, *arguments(samples, tmp_path / 'o')], env=ENVIRONMENT,
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
     while process.poll() is None and not [*tmp_path.glob('o/cache/[!.]*.npz')]:
         assert process.stderr.read(1)  # the progress bar
-    time.sleep(random.uniform(0, 0.1))
+    time.sleep(delay)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL  # it was not finished
+    assert process.returncode == -signal.SIGKILL, f'it was finished {delay} s later'
     times = {path: path.stat().st_mtime_ns for path in tmp_path.glob('o/cache/[!.]*.npz')}
     assert times
     monkeypatch.setattr('timm_assemble.retrieval.embeddings.CHUNK', 4)
@@ -121,12 +122,11 @@ def test_killed_run_continues_where_it_stopped(samples, whole_in_chunks, driver,
         assert (tmp_path / 'o' / 'cache' / path.name).read_bytes() == path.read_bytes()
 
 
-def test_ranks_share_the_chunks(samples, whole_in_chunks, driver, tmp_path):
-    done = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--local-addr', '127.0.0.1', '--nproc-per-node',
-         '2', driver, *arguments(samples, tmp_path)], capture_output=True, text=True, timeout=240, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count('protocol folder') == 1
+@pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
+def test_ranks_share_the_chunks(samples, whole_in_chunks, tmp_path, monkeypatch):
+    monkeypatch.setattr('timm_assemble.retrieval.embeddings.CHUNK', 4)
+    printed = run_ranks(lambda: main(arguments(samples, tmp_path)), tmp_path)
+    assert ''.join(printed).count('protocol folder') == 1
     assert results_bytes(tmp_path) == results_bytes(whole_in_chunks)
     assert json.loads((tmp_path / 'results.json').read_text())['run']['world_size'] == 2
 

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from timm_assemble.__main__ import main
 from timm_assemble.robustness.metrics import ALEXNET_FLIP_RATE, COMMON, SEVERITIES
 
+from .._ranks import run_ranks
 from ._samples import (
     CORRUPTIONS, arguments, cached_records, error_of, generate, model_names, read_results, write_video,
 )
@@ -62,12 +63,10 @@ def test_killed_run_continues_where_it_stopped(samples, whole, tmp_path):
     assert cached_records(tmp_path / 'cache') == cached_records(whole / 'cache')
 
 
+@pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
 def test_ranks_share_the_tasks(samples, whole, tmp_path):
-    done = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--local-addr', '127.0.0.1', '--nproc-per-node',
-         '2', *COMMAND, *generate(samples, tmp_path)], capture_output=True, text=True, timeout=240, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count('protocol assemble') == 1
+    printed = run_ranks(lambda: main(generate(samples, tmp_path)), tmp_path)
+    assert ''.join(printed).count('protocol assemble') == 1
     assert read_results(tmp_path) == read_results(whole)
     assert cached_records(tmp_path / 'cache') == cached_records(whole / 'cache')
     assert json.loads((tmp_path / 'results.json').read_text())['run']['world_size'] == 2

@@ -5,8 +5,6 @@ import pickle
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -21,6 +19,7 @@ from timm_assemble.__main__ import main
 from timm_assemble.training import TeacherLogits, TeacherViews, describe_transform, fingerprint, seeded_generators
 from timm_assemble.training.view_transform import checksum, make_view_transform, view_seed
 
+from .._ranks import run_ranks
 from ._views import CLASSES, SIZE, TRANSFORM, dataset_of, store_views, teacher, write_images
 from .test_precompute import files_of
 
@@ -160,14 +159,11 @@ def test_store_that_is_killed_resumes_to_the_same_bytes(root, store, tmp_path):
         turn += 1
 
 
+@pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
 def test_two_ranks_write_the_same_bytes(store, command, tmp_path):
-    done = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--local-addr', '127.0.0.1', '--nproc-per-node',
-         '2', '-m', 'timm_assemble', *command, '--views', str(VIEWS), '--output', tmp_path / 's'],
-        capture_output=True, text=True, timeout=240, env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    assert done.returncode == 0, done.stderr[-2000:]
+    printed = run_ranks(lambda: main([*command, '--views', str(VIEWS), '--output', str(tmp_path / 's')]), tmp_path)
     assert all(np.array_equal(records_of(tmp_path / 's', v), records_of(store, v)) for v in range(VIEWS))
-    assert done.stdout.count('3 views of 27 images') == 1
+    assert ''.join(printed).count('3 views of 27 images') == 1
 
 
 def test_pickle_has_no_records(store):
