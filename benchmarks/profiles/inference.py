@@ -17,7 +17,7 @@ GENERATED = 'graph_'  # prefix of generated kernels
 # by part, what the names of its operations contain
 PARTS = {
     "Winograd's products": ('aten::bmm',),
-    "Winograd's sums and what is fused into them": ('stack', 'unbind'),  # gate, ReLU, merge, the blur's padding
+    "Winograd's transforms": ('winograd_conv3x3',),
     'convolutions': ('_convolution', 'conv2d'),
     'linear layers': ('linear', 'addmm', 'aten::mm'),
     'other generated code: resizing, pools, sums, casts': (GENERATED,),

@@ -10,7 +10,7 @@ from benchmarks.profiles.shares import part_of, shares_table
 
 @pytest.mark.parametrize('name, part', [
     ('mkldnn::_convolution_pointwise', 'convolutions'), ('aten::bmm', "Winograd's products"),
-    ('graph_1_cpp_fused_relu_split_stack_sum_unbind_view_6', "Winograd's sums and what is fused into them"),
+    ('timm_assemble::winograd_conv3x3', "Winograd's transforms"),
     ('graph_1_cpp_fused_avg_pool2d_17', 'other generated code: resizing, pools, sums, casts'),
     ('mkldnn::_linear_pointwise', 'linear layers'), ('aten::empty', REST), ('TorchDynamo Cache Lookup', REST)])
 def test_operation_counts_for_its_part(name, part):
