@@ -20,7 +20,8 @@ from timm_assemble.deploy.export import FORMATS, export_model, load_exported
 
 from .test_optimize import error, make
 
-KWARGS = dict(layers=(1, 1, 1, 1), num_classes=7, width=16, big_little=(), shortcut='d')
+# without attention, which test_optimize compiles and test_portability exports
+KWARGS = dict(layers=(1, 1, 1, 1), num_classes=7, width=16, attn='', big_little=(), shortcut='d')
 NAMES = ['cat', "d'og", 'é "quoted"', *'abcd']
 PREPROCESS, *LOADERS = re.findall(
     r'```python\n(import .*?)```',

@@ -142,10 +142,11 @@ def test_models_with_winograd_equal_the_original(kwargs):
 def test_optimized_model_uses_winograd_and_optimized_again_in_bfloat16_does_not(monkeypatch):
     monkeypatch.setattr(optimize, 'COMPILE', dict(backend='eager'))
     torch._dynamo.reset()
-    model, x = make(width=64, **tiny), torch.randn(4, 3, 128, 128)
+    model = make(width=64, **{**tiny, 'layers': (1, 1, 1, 1)}, big_little=(), shortcut='d')
+    x = torch.randn(4, 3, 128, 128)
     optimized = optimize_for_inference(model, x.shape)
     found = [name for name, kind in convolutions(optimized.model).items() if kind is WinogradConv2d]
-    assert len(found) > 3
+    assert len(found) > 2
     with torch.no_grad():
         assert 1e-8 < error(optimized(x), model(x)) < 1e-4
     half = optimize_for_inference(optimized, x.shape, torch.bfloat16)
