@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
-from timm_assemble.utils.atomic import atomic_file
+from timm_assemble.runtime.atomic import atomic_file
 
 from .harness.cli import finish, parse_args
 from .harness.measure import make_row

@@ -16,7 +16,7 @@ from timm.models import save_for_hf
 from timm.utils import CheckpointSaver, ModelEmaV3
 
 from timm_assemble.cli.main import main
-from timm_assemble.models.pretrained_cfg import input_channels
+from timm_assemble.data.preprocessing import input_channels
 
 FOLDER, WITH_EMA, FOUR_CHANNELS = 'folder', 'with-ema', 'four-channels'
 VARIANTS = {

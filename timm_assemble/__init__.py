@@ -1,5 +1,5 @@
 """Assemble-ResNet and -MobileNet for timm. Importing this package registers its models with ``timm.create_model``."""
-from .utils.interrupt import end_on_interrupt
+from .runtime.interrupt import end_on_interrupt
 
 end_on_interrupt()  # before the imports that take seconds
 

@@ -25,7 +25,7 @@ from timm_assemble.training import (
     StoredLogitsDistillationTask, TeacherCollateMixup, TeacherDataset, TeacherLogits, TeacherViews, ViewDataset,
     pack_targets, seeded_generators, store_teacher_logits, store_teacher_views,
 )
-from timm_assemble.utils.atomic import atomic_file
+from timm_assemble.runtime.atomic import atomic_file
 
 __all__ = ['Arm', 'Data', 'LargeData', 'Settings', 'epoch_of', 'settings_text', 'storing', 'train']
 

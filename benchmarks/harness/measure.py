@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import torch
 
-from timm_assemble.utils.atomic import atomic_file
+from timm_assemble.runtime.atomic import atomic_file
 
 __all__ = ['RESULTS', 'ROOT', 'check_results', 'environment', 'make_row', 'measure', 'read_results', 'write_results']
 

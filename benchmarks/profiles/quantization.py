@@ -126,9 +126,9 @@ def networks(demo: Optional[Path]) -> Dict[str, Tuple[Any, CalibrationImages, Se
     found: Dict[str, Tuple[Any, CalibrationImages, Sequence[int]]] = {}
     if demo is not None:
         source = load_source(f'local-dir:{demo / "trained"}')
-        images, _ = load_folder(demo / 'digits' / 'train', source, source.input_size, 256)
-        found[f"the demo's trained {NAME} at {source.input_size[-1]}"] = (
-            source.model, split_images([images], source.input_size), (8,))
+        images, _ = load_folder(demo / 'digits' / 'train', source, source.preprocessing.input_size, 256)
+        found[f"the demo's trained {NAME} at {source.preprocessing.input_size[-1]}"] = (
+            source.model, split_images([images], source.preprocessing.input_size), (8,))
     model, chosen = network_and_images(NAME, SIZE)
     found[f'{NAME} at {SIZE}, random weights'] = model, chosen, (4,)
     return found

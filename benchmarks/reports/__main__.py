@@ -5,7 +5,7 @@ from typing import Callable, Dict, Sequence
 
 from docs.generated_block import rewrite_block
 
-from timm_assemble.utils.atomic import atomic_file
+from timm_assemble.runtime.atomic import atomic_file
 
 from ..harness.measure import ROOT
 from . import speed

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from timm_assemble.utils.atomic import atomic_file
+from timm_assemble.runtime.atomic import atomic_file
 
 from ..harness.measure import RESULTS, read_results
 from ..harness.networks import OURS, Setting

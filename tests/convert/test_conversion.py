@@ -14,7 +14,7 @@ from timm_assemble.__main__ import main
 from timm_assemble.cli.convert import _published
 from timm_assemble.convert import conversion, convert, write
 from timm_assemble.convert.variants import Variant
-from timm_assemble.utils.accuracy import Accuracy
+from timm_assemble.runtime.accuracy import Accuracy
 
 from .._official import TOLERANCE, departure, make_variables, official_input, sizes
 from .._tensorflow import fake_checkpoint, with_slots

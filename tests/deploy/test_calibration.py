@@ -4,6 +4,7 @@ import timm
 import torch
 from PIL import Image
 
+from timm_assemble.data import ClassMap, Preprocessing
 from timm_assemble.deploy.calibration import load_folder, split_images, whole_batches
 from timm_assemble.models.loading import ModelSource
 
@@ -11,7 +12,7 @@ SIZE = (3, 8, 8)
 
 
 def source():
-    return ModelSource(None, SIZE, (0.5, 0.25, 0.125), (0.5, 0.5, 0.5), 'bilinear', 1.0)
+    return ModelSource(None, Preprocessing(SIZE, (0.5, 0.25, 0.125), (0.5, 0.5, 0.5), 'bilinear', 1.0), ClassMap(3))
 
 
 def write(folder, count, suffix='.png'):

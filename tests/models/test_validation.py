@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from timm_assemble.models.family import registered_models
 from timm_assemble.models.loading import load_source, split_source
 from timm_assemble.models.validation import check_pretrained_cfg, check_weights
-from timm_assemble.utils.checksum import weights_sha256
+from timm_assemble.runtime.checksum import weights_sha256
 
 from .._published import logits, write_folder
 

@@ -1,13 +1,15 @@
 """What several commands share: argument types, split argument lists, and parameters named as options in messages."""
 import argparse
 import ast
+import os
 import re
 from functools import partial
 from itertools import islice
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 __all__ = [
-    'MODEL_HELP', 'integer', 'key_value', 'name_options', 'non_negative', 'option_names', 'positive',
+    'MODEL_HELP', 'integer', 'key_value', 'name_options', 'non_negative', 'option_names', 'option_of_path', 'positive',
     'take_options']
 
 MODEL_HELP = ('name that timm has weights for, hf-hub:USER/NAME, local-dir:FOLDER, or NAME=CHECKPOINT; LABEL= before '
@@ -53,6 +55,31 @@ def option_names(parser: argparse.ArgumentParser) -> Dict[str, str]:
     """Return what the user types for each argument of a parser: its long option, or its metavar."""
     return {action.dest: max(action.option_strings, key=len, default=str(action.metavar or action.dest))
             for action in parser._actions}
+
+
+def _paths(value: Any) -> Iterator[str]:
+    """Yield what may be a path in an argument."""
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _paths(part)
+    elif isinstance(value, (str, Path)) and str(value):
+        yield os.path.abspath(str(value).rpartition('=')[2])
+
+
+def option_of_path(error: OSError, arguments: Mapping[str, Any], names: Mapping[str, str]) -> Optional[str]:
+    """Return the option whose path an error of the operating system is about, None for none.
+
+    The path is the option's, lies in it, or is a folder above it that could not be made.
+    """
+    for file in (error.filename, error.filename2):
+        if not file:
+            continue
+        failed = Path(os.path.abspath(os.fsdecode(file)))
+        for name, value in arguments.items():
+            for path in map(Path, _paths(value)):
+                if failed in (path, *path.parents) or path in failed.parents:
+                    return names.get(name, name)
+    return None
 
 
 def name_options(message: str, names: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from .arguments import key_value
 
 HELP = 'convert an official TensorFlow checkpoint to a folder that timm loads'
@@ -41,16 +42,16 @@ def run(args: argparse.Namespace) -> None:
 
     from .. import convert
     from ..hub.model_card import Result
-    from ..utils.accuracy import measure_accuracy, read_class_map
-    from ..utils.atomic import check_output_folder
+    from ..runtime.accuracy import measure_accuracy, read_class_map
+    from ..runtime.atomic import check_output_folder
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up, as after an interrupt
     prefix = convert.find_checkpoint(args.checkpoint)
     check_output_folder(args.output, args.force)
     if args.output.resolve() in prefix.resolve().parents:
-        raise ValueError(f'output must not be a folder that contains `checkpoint`, got {args.output}')
+        raise UserError(f'output must not be a folder that contains `checkpoint`, got {args.output}')
     if "'" in args.output.name or not args.output.name.isprintable():
-        raise ValueError(f'output must have a name without quotes and control characters, got {str(args.output)!r}')
+        raise UserError(f'output must have a name without quotes and control characters, got {str(args.output)!r}')
     conversion = convert.convert(
         convert.open_checkpoint(prefix), args.model, dict(args.model_kwargs), keep_classes=args.keep_classes)
     print(conversion.summary(), flush=True)

@@ -2,6 +2,7 @@
 import argparse
 from pathlib import Path
 
+from ..errors import UserError
 from .arguments import positive
 
 HELP = 'train on handwritten digits, save, read back, classify'
@@ -20,7 +21,7 @@ def run(args: argparse.Namespace) -> None:
 
     names = registered_models()
     if args.model not in names:
-        raise ValueError(f'model must be one of {", ".join(names)}, got {args.model!r}')
+        raise UserError(f'model must be one of {", ".join(names)}, got {args.model!r}')
     try:
         import matplotlib  # noqa: F401
         import sklearn  # noqa: F401
@@ -28,6 +29,6 @@ def run(args: argparse.Namespace) -> None:
 
         from ..examples import digits
     except ModuleNotFoundError as e:
-        raise ValueError(f"the demo needs {e.name}: pip install 'timm-assemble[demo]'") from e
+        raise UserError(f"the demo needs {e.name}: pip install 'timm-assemble[demo]'") from e
     command = f'timm-assemble demo --model {args.model} --epochs {args.epochs} --seed {args.seed}'
     digits.run(args.model, args.output, args.epochs, args.seed, command)

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, Tuple
 
+from ..errors import UserError
 from .arguments import positive
 
 HELP = 'export a trained model to a file that runs without its Python code: torch program, compiled package, or ONNX'
@@ -43,9 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _format(output: Path, compiled: bool) -> str:
     if output.suffix not in ('.onnx', '.pt2'):
-        raise ValueError(f'output must end in .onnx or .pt2, got {output}')
+        raise UserError(f'output must end in .onnx or .pt2, got {output}')
     if compiled and output.suffix == '.onnx':
-        raise ValueError(f'compile needs an `output` that ends in .pt2, got {output}')
+        raise UserError(f'compile needs an `output` that ends in .pt2, got {output}')
     return 'package' if compiled else {'.onnx': 'onnx', '.pt2': 'program'}[output.suffix]
 
 
@@ -55,14 +56,14 @@ def _check_int8(args: argparse.Namespace, kind: str) -> None:
         options = ('calibrate', 'max_images', *GATE, 'ignore_gate')
         given = [name for name in options if getattr(args, name) is not None and getattr(args, name) is not False]
         if given:
-            raise ValueError(f'{given[0]} needs `int8`')
+            raise UserError(f'{given[0]} needs `int8`')
         return
     if kind != 'onnx':
-        raise ValueError(f'int8 needs an `output` that ends in .onnx, got {args.output}')
+        raise UserError(f'int8 needs an `output` that ends in .onnx, got {args.output}')
     if args.dtype != 'float32':
-        raise ValueError(f'int8 needs `dtype` float32, got {args.dtype}')
+        raise UserError(f'int8 needs `dtype` float32, got {args.dtype}')
     if args.calibrate is None:
-        raise ValueError('int8 needs `calibrate`, a folder of images')
+        raise UserError('int8 needs `calibrate`, a folder of images')
 
 
 def _gate(args: argparse.Namespace) -> Any:
@@ -89,23 +90,23 @@ def _export_int8(args: argparse.Namespace, source: Any, example_size: Tuple[int,
 def run(args: argparse.Namespace) -> None:
     import torch
 
+    from ..data.preprocessing import size_of
     from ..deploy.export import check_format, check_output, export_model
     from ..deploy.metadata import source_metadata
     from ..models.loading import load_source
 
     kind, dtype = _format(args.output, args.compile), getattr(torch, args.dtype)
     sides = args.example_size
-    if sides is not None and len(sides) > 2:
-        raise ValueError(f'example_size must be one or two integers, got {len(sides)}')
     check_output(args.output, args.force)
     check_format(kind, dtype, args.any_size)
     _check_int8(args, kind)
     source = load_source(args.model)
-    size = (source.input_size[0], *((sides * 2)[:2] if sides else source.input_size[1:]))
+    pre = source.preprocessing
+    size = (pre.channels, *(size_of(sides, 'example_size') if sides else pre.size))
     inside = args.normalize_inside
     shared = dict(
         any_batch=not args.batch_size, any_size=args.any_size, metadata=source_metadata(source, args.model),
-        normalization=(source.mean, source.std) if inside else None)
+        normalization=(pre.mean, pre.std) if inside else None)
     example_size = (args.batch_size or 1, *size)
     if args.int8:
         difference = _export_int8(args, source, example_size, shared)
@@ -120,5 +121,5 @@ def run(args: argparse.Namespace) -> None:
         print(f'input: uint8, (B, H, W, {size[0]}), normalized inside')
     else:
         print('preprocessing: float32 from 0 to 1, minus mean ({}), divided by std ({})'.format(
-            *(', '.join(f'{v:.4g}' for v in values) for values in (source.mean, source.std))))
+            *(', '.join(f'{v:.4g}' for v in values) for values in (pre.mean, pre.std))))
     print(f'written: {args.output}, {args.output.stat().st_size / 1e6:.1f} MB')

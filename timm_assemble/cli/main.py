@@ -1,16 +1,19 @@
 """The parser and the exit status of ``timm-assemble``; one module a command.
 
-Bad use is one line on standard error and exit status 2, without a traceback. A ValueError of the library and a file
-that cannot be read or written are reported the same way, with the parameter translated to its option. So are warnings.
+A user's mistake is one line on standard error and exit status 2: a UserError of the library, whose parameter becomes
+the option, or an error of the operating system on a path that was given. So are warnings. Any other exception is a bug,
+and shows its traceback.
 """
 import argparse
 import sys
 import warnings
 from typing import Any, List, NoReturn, Optional
 
-from ..utils.interrupt import raise_on_interrupt
+from ..runtime.interrupt import raise_on_interrupt
+from ..data.images import printable
+from ..errors import UserError
 from . import convert, demo, export, push, recipes, retrieval, robustness, run, teacher_logits, train
-from .arguments import name_options, option_names
+from .arguments import name_options, option_names, option_of_path
 
 __all__ = ['main']
 
@@ -53,8 +56,14 @@ def main(argv: Optional[List[str]] = None) -> int:
             if split is None:  # a script's warnings keep their source lines
                 warnings.showwarning = show_warning  # type: ignore[assignment]
             args.command.run(args)
-    except (ValueError, OSError) as e:
+    except UserError as e:
         print(f'timm-assemble: {name_options(str(e), names)}', file=sys.stderr)
+        return 2
+    except OSError as e:
+        option = option_of_path(e, vars(args), names)
+        if option is None:
+            raise
+        print(f'timm-assemble: {option} {printable(e.filename)}: {e.strerror}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

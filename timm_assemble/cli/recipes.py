@@ -1,6 +1,8 @@
 """``timm-assemble recipes``."""
 import argparse
 
+from ..errors import UserError
+
 HELP = "list the training recipes, for train.py's -c, or print one"
 
 
@@ -19,7 +21,7 @@ def run(args: argparse.Namespace) -> None:
         print(path if args.path else path.read_text(encoding='utf-8'), end='\n' if args.path else '')
         return
     if args.path:
-        raise ValueError('--path needs the NAME of a recipe')
+        raise UserError('--path needs the NAME of a recipe')
     rows = [('name', 'row', 'model', 'epochs', 'top-1', 'mCE')]
     for recipe in map(read_recipe, recipe_names()):
         rows.append((recipe.name, recipe.row, recipe.model, str(recipe.epochs), recipe.top1, recipe.mce or '-'))

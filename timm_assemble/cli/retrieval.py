@@ -5,6 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from ..errors import UserError
 from .arguments import MODEL_HELP, non_negative, positive
 
 HELP = 'recall@k and MAP@R of the embeddings of any models of timm'
@@ -47,11 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from ..evaluation.image_files import unreadable_line
     from ..retrieval import evaluate
-    from ..utils.distributed import Ranks
+    from ..runtime.ranks import Ranks
 
     options = {key: value for key, value in vars(args).items() if key not in ('command', 'options', 'passed')}
     results = evaluate(**options, progress=True, command=shlex.join(['timm-assemble', *sys.argv[1:]]))
     if Ranks().rank == 0:
         print(f'{results.tables()}\n\nwritten: {args.output}: {", ".join(sorted(os.listdir(args.output)))}')
     if results.unreadable:
-        raise ValueError(f'{unreadable_line(results.unreadable, ", and are left out")}; the results are of the others')
+        raise UserError(f'{unreadable_line(results.unreadable, ", and are left out")}; the results are of the others')

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Tuple
 
+from ..errors import UserError
 from .arguments import MODEL_HELP, non_negative, positive
 
 
@@ -71,26 +72,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from ..evaluation.image_files import unreadable_line
     from ..robustness import evaluate, merge
-    from ..utils.distributed import Ranks
+    from ..runtime.ranks import Ranks
 
     command = shlex.join(['timm-assemble', *sys.argv[1:]])
     if args.merge:
         if args.models:
-            raise ValueError('merge takes finished runs, and no `models`')
+            raise UserError('merge takes finished runs, and no `models`')
         merged = merge(args.merge, command)
         merged.write(args.output)
         print(f'{merged.tables()}\n\nwritten: {args.output}: {", ".join(sorted(os.listdir(args.output)))}')
         return
     if not args.models:
-        raise ValueError('models must be at least one, or `merge` given')
+        raise UserError('models must be at least one, or `merge` given')
     options = {key: value for key, value in vars(args).items() if key not in ('command', 'options', 'passed', 'merge')}
     for name in ('test_sets', 'ood'):
         if len(dict(options[name])) < len(options[name]):
-            raise ValueError(f'{name} must have distinct names, got {", ".join(name for name, _ in options[name])}')
+            raise UserError(f'{name} must have distinct names, got {", ".join(name for name, _ in options[name])}')
         options[name] = dict(options[name])
     results = evaluate(**options, progress=True, command=command)
     if Ranks().rank == 0:
         print(f'{results.tables()}\n\nwritten: {args.output}: {", ".join(sorted(os.listdir(args.output)))}')
     if results.unreadable:
-        raise ValueError(f'{unreadable_line(results.unreadable, ", and are left out of every condition")}; the results '
+        raise UserError(f'{unreadable_line(results.unreadable, ", and are left out of every condition")}; the results '
                          f'are of the others')

@@ -3,6 +3,8 @@ import argparse
 from pathlib import Path
 from typing import List, Tuple
 
+from ..errors import UserError
+
 HELP = "run another of timm's scripts with this package's models: validate.py, benchmark.py, ..."
 
 
@@ -34,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
 
     name = (args.name or '').removesuffix('.py')
     if args.script is None and name == 'train':
-        raise ValueError('SCRIPT must be another script, got train.py, which `timm-assemble train` runs')
+        raise UserError('SCRIPT must be another script, got train.py, which `timm-assemble train` runs')
     if args.script is None and name not in SCRIPTS:
-        raise ValueError(f'SCRIPT must be one of {", ".join(SCRIPTS[1:])}, got {args.name or "none"}')
+        raise UserError(f'SCRIPT must be one of {", ".join(SCRIPTS[1:])}, got {args.name or "none"}')
     run_script(find_script(name, args.script), args.passed)

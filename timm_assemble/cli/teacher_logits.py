@@ -3,6 +3,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Dict
 
+from ..errors import UserError
 from .arguments import key_value, non_negative, positive
 
 HELP = "store a teacher's logits of a training set, for distillation without running the teacher"
@@ -89,7 +90,7 @@ def _apply_config(args: argparse.Namespace) -> None:
 
     given = [name for name in (*AUGMENTATION, 'config', 'student', 'teacher_size') if getattr(args, name) is not None]
     if args.views is None and given:
-        raise ValueError(f'{given[0]} needs `views`: logits are of unaugmented images')
+        raise UserError(f'{given[0]} needs `views`: logits are of unaugmented images')
     config = read_config(find_config(args.config)) if args.config else {}
     for name, default in {**DATA, **AUGMENTATION, 'student': config.get('model')}.items():
         if getattr(args, name) is None:
@@ -105,11 +106,11 @@ def _transform(args: argparse.Namespace, channels: int) -> Dict[str, Any]:
     from ..models.validation import check_model_source
 
     if not args.student:
-        raise ValueError('student must be the model of the training to come, or `config` must name one, got none')
+        raise UserError('student must be the model of the training to come, or `config` must name one, got none')
     try:
         check_model_source(args.student)
     except ValueError as e:
-        raise ValueError(f'student must be a model that timm builds: {e}') from e
+        raise UserError(f'student must be a model that timm builds: {e}') from e
     with torch.device('meta'):
         student = create_model(args.student)
     given = {name: getattr(args, name) for name in ('img_size', 'input_size', 'mean', 'std', 'interpolation')}
@@ -129,7 +130,7 @@ def _create_teacher(args: argparse.Namespace) -> Any:
     try:
         return create_model(args.model, **weights, **kwargs)
     except Exception as e:  # timm reports unknown names, bad configurations and wrong weights by errors of many kinds
-        raise ValueError(f'--model {args.model}: {_one_line(e)}') from e
+        raise UserError(f'--model {args.model}: {_one_line(e)}') from e
 
 
 def _one_line(error: Exception) -> str:
@@ -156,7 +157,7 @@ def run(args: argparse.Namespace) -> None:
     check_model(args.model, dict(args.model_kwargs))
     check_model_source(args.model)
     if args.checkpoint is not None and not args.checkpoint.is_file():
-        raise ValueError(f'--checkpoint must be a file, got {args.checkpoint}')
+        raise UserError(f'--checkpoint must be a file, got {args.checkpoint}')
     model = _create_teacher(args)
     check_weights(model.state_dict(), f'model {args.model}')
     transform = _transform(args, getattr(model, 'in_chans', 3)) if args.views else {}
@@ -166,7 +167,7 @@ def run(args: argparse.Namespace) -> None:
             args.dataset, root=args.data_dir, split=args.train_split, class_map=args.class_map, input_img_mode=mode,
             input_key=args.input_key, target_key=args.target_key)
     except (RuntimeError, AssertionError) as e:  # timm's errors for unknown data sets and empty folders
-        raise ValueError(f'--data-dir {args.data_dir}: {_one_line(e)}') from e
+        raise UserError(f'--data-dir {args.data_dir}: {_one_line(e)}') from e
     running: Dict[str, Any] = dict(
         batch_size=args.batch_size, chunk_size=args.chunk_size, workers=args.workers, device=device, amp=args.amp)
     kind, what = ('views', f'{args.views} views') if args.views else ('logits', 'logits')

@@ -11,12 +11,13 @@ import timm
 import torch
 from safetensors import safe_open
 
+from ..errors import UserError
 from ..hub.model_card import Result, model_card
 from ..hub.save import save_model
 from ..layers import AntiAlias2d
 from ..models.assemble_resnet import AssembleResNet
-from ..models.pretrained_cfg import input_channels
-from ..utils.atomic import atomic_folder
+from ..data.preprocessing import input_channels
+from ..runtime.atomic import atomic_folder
 from .tf_checkpoint import CheckpointVariables
 from .tf_names import MisfitError, state_dict_from_tf, tf_names
 from .variants import Variant, infer_variant
@@ -72,7 +73,7 @@ def convert(
         name, model_args, keep_classes: As in :func:`infer_variant`.
 
     Raises:
-        ValueError: The variables fit no variant, or not exactly; in one line.
+        UserError: The variables fit no variant, or not exactly; in one line.
     """
     variant = infer_variant(variables.shapes, name, model_args, keep_classes)
     cfg = timm.get_pretrained_cfg(variant.name)
@@ -84,7 +85,7 @@ def convert(
         state = state_dict_from_tf(variables, model)
     except MisfitError as e:
         more = f'; and {len(e.problems) - SHOWN_PROBLEMS} more' if len(e.problems) > SHOWN_PROBLEMS else ''
-        raise ValueError(
+        raise UserError(
             f'variables must fit {variant.name}, got {"; ".join(e.problems[:SHOWN_PROBLEMS])}{more}') from e
     model.load_state_dict(state, assign=True)
     background = variant.inferred.num_classes != model.num_classes
@@ -142,7 +143,7 @@ def write(conversion: Conversion, output: Path, force: bool = False, results: Se
         results: Measured accuracy, for the model card and the report.
 
     Raises:
-        ValueError: ``output`` must not be replaced.
+        UserError: ``output`` must not be replaced.
         OSError: The folder cannot be written, or differs when it is read back.
     """
     with atomic_folder(output, force) as folder:

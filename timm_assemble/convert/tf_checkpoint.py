@@ -11,8 +11,8 @@ from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 import numpy as np
 
-from ..models.validation import error_line
-from ..utils.checksum import file_sha256
+from ..errors import UserError, error_line
+from ..runtime.checksum import file_sha256
 
 __all__ = ['CheckpointVariables', 'find_checkpoint', 'open_checkpoint']
 
@@ -29,17 +29,17 @@ def find_checkpoint(checkpoint: Path) -> Path:
         checkpoint: The prefix, one of its files, or a folder whose ``checkpoint`` file names the newest.
 
     Raises:
-        ValueError: No checkpoint was found.
+        UserError: No checkpoint was found.
     """
     if checkpoint.is_dir():
         newest_file = checkpoint / 'checkpoint'
         if not newest_file.is_file():
             found = ', '.join(sorted(f.stem for f in checkpoint.glob('*.index'))) or 'no checkpoint'
-            raise ValueError(f"checkpoint must be a prefix or a folder with a file named 'checkpoint', got the folder "
+            raise UserError(f"checkpoint must be a prefix or a folder with a file named 'checkpoint', got the folder "
                              f'{checkpoint} with {found}')
         newest = re.search(r'^model_checkpoint_path: "(.+)"\s*$', newest_file.read_text(errors='replace'), re.MULTILINE)
         if newest is None:
-            raise ValueError(f'checkpoint must have a line model_checkpoint_path: "NAME" in {newest_file}')
+            raise UserError(f'checkpoint must have a line model_checkpoint_path: "NAME" in {newest_file}')
         prefix = checkpoint / newest[1]  # an absolute path replaces the folder
         if not Path(f'{prefix}.index').is_file():
             prefix = checkpoint / Path(newest[1]).name  # the folder was moved since
@@ -47,7 +47,7 @@ def find_checkpoint(checkpoint: Path) -> Path:
         file = re.fullmatch(FILE, checkpoint.name)
         prefix = checkpoint.with_name(file[1]) if file else checkpoint
     if not Path(f'{prefix}.index').is_file():
-        raise ValueError(f'checkpoint must be a TensorFlow 1 checkpoint, and {prefix}.index does not exist')
+        raise UserError(f'checkpoint must be a TensorFlow 1 checkpoint, and {prefix}.index does not exist')
     return prefix
 
 
@@ -56,7 +56,7 @@ def _files(prefix: Path) -> List[Path]:
     data = sorted(prefix.parent.glob(f'{glob.escape(prefix.name)}.data-?????-of-?????'))
     expected = int(data[0].name[-5:]) if data else 1
     if len(data) != expected:
-        raise ValueError(f'prefix must have all data files, got {len(data)} of {expected} for {prefix}')
+        raise UserError(f'prefix must have all data files, got {len(data)} of {expected} for {prefix}')
     return [Path(f'{prefix}.index'), *data]
 
 
@@ -80,7 +80,7 @@ def _import_tensorflow() -> Any:
         with _no_stderr():
             import tensorflow
     except ImportError as e:
-        raise ValueError(f"reading a checkpoint needs TensorFlow: pip install 'timm-assemble[tensorflow]' ({e})") from e
+        raise UserError(f"reading a checkpoint needs TensorFlow: pip install 'timm-assemble[tensorflow]' ({e})") from e
     return tensorflow
 
 
@@ -118,9 +118,9 @@ class CheckpointVariables(Mapping[str, np.ndarray]):
         try:
             array = np.asarray(self._reader.get_tensor(name))
         except Exception as e:  # TensorFlow's reader raises its own types and Python's
-            raise ValueError(f'{name} cannot be read from {self.files[0].stem}: {error_line(e)}') from e
+            raise UserError(f'{name} cannot be read from {self.files[0].stem}: {error_line(e)}') from e
         if array.dtype not in (np.float16, np.float32, np.float64):
-            raise ValueError(f'{name} must have floating point values, got {array.dtype}')
+            raise UserError(f'{name} must have floating point values, got {array.dtype}')
         digest = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
         self.read[name] = dict(shape=[*array.shape], dtype=str(array.dtype), sha256=digest)
         return array.astype(np.float32, copy=False)
@@ -146,7 +146,7 @@ def open_checkpoint(prefix: Path) -> CheckpointVariables:
         prefix: Prefix of the files, from :func:`find_checkpoint`.
 
     Raises:
-        ValueError: TensorFlow is missing, a file is broken or cut off, or the checkpoint is TensorFlow 2's.
+        UserError: TensorFlow is missing, a file is broken or cut off, or the checkpoint is TensorFlow 2's.
     """
     files = _files(prefix)
     tf = _import_tensorflow()
@@ -154,11 +154,11 @@ def open_checkpoint(prefix: Path) -> CheckpointVariables:
         reader = tf.train.load_checkpoint(str(prefix))
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
     except Exception as e:  # as above
-        raise ValueError(f'{files[0]} cannot be read: {error_line(e)}') from e
+        raise UserError(f'{files[0]} cannot be read: {error_line(e)}') from e
     if OBJECT_GRAPH in shapes:
-        raise ValueError(f'prefix must be a TensorFlow 1 checkpoint, got the TensorFlow 2 object checkpoint {prefix}')
+        raise UserError(f'prefix must be a TensorFlow 1 checkpoint, got the TensorFlow 2 object checkpoint {prefix}')
     expected = sum(int(np.prod(shape, dtype=np.int64)) * dtypes[name].size for name, shape in shapes.items())
     size = sum(f.stat().st_size for f in files[1:])
     if size < expected:
-        raise ValueError(f'{files[1]} is cut off: {size} bytes of {expected}')
+        raise UserError(f'{files[1]} is cut off: {size} bytes of {expected}')
     return CheckpointVariables(reader, files, tf.__version__)

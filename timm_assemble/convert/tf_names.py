@@ -7,6 +7,7 @@ import torch
 from timm.layers import ConvNormAct, SEModule
 from torch import nn
 
+from ..errors import UserError
 from ..layers import BigLittleStage, BigLittleStem, Bottleneck, ProjectionShortcut, SelectiveKernelC3
 from ..models.assemble_resnet import AssembleResNet
 from ..models.validation import check_weights
@@ -132,7 +133,7 @@ def _to_torch(array: np.ndarray) -> np.ndarray:
     return array.T
 
 
-class MisfitError(ValueError):
+class MisfitError(UserError):
     """Variables that do not fit a model; ``problems`` has one line each."""
 
     def __init__(self, problems: List[str]) -> None:

@@ -7,7 +7,8 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Seq
 
 import timm
 
-from ..models.validation import check_model_args, error_line
+from ..errors import UserError, error_line
+from ..models.validation import check_model_args
 from ..recipes.paper import TECHNIQUES
 from .tf_names import BATCH_NORM_LEAVES, PREFIX, tf_shapes
 
@@ -89,11 +90,11 @@ def read_architecture(shapes: Shapes) -> Architecture:
         shapes: ``{official variable name: shape}``, TensorFlow layout, without optimizer slots.
 
     Raises:
-        ValueError: The variables fit no variant.
+        UserError: The variables fit no variant.
     """
     names = {name[len(PREFIX):]: tuple(shape) for name, shape in shapes.items() if name.startswith(PREFIX)}
     if not names:
-        raise ValueError(f'shapes must have names that start with {PREFIX!r}, got {sorted(shapes)[:3]}')
+        raise UserError(f'shapes must have names that start with {PREFIX!r}, got {sorted(shapes)[:3]}')
 
     def dims(*wanted: Tuple[str, int]) -> List[int]:
         """Return one dimension of each variable that exists."""
@@ -103,7 +104,7 @@ def read_architecture(shapes: Shapes) -> Architecture:
     stem = 'stage0/' if big_little else ''
     kernel = names.get(f'{stem}conv2d/kernel', ())
     if len(kernel) != 4 or kernel[:2] not in ((3, 3), (7, 7)):
-        raise ValueError(f"shapes must have the stem's 7x7 or 3x3 convolution {PREFIX}{stem}conv2d/kernel, "
+        raise UserError(f"shapes must have the stem's 7x7 or 3x3 convolution {PREFIX}{stem}conv2d/kernel, "
                          f'got {f"shape {kernel}" if kernel else "no such variable"}')
     deep = kernel[0] == 3
     norm = 'stage0_1/batch_normalization' if big_little else 'batch_normalization' + ('_2' if deep else '')
@@ -142,7 +143,7 @@ def read_architecture(shapes: Shapes) -> Architecture:
     }
     for rule, holds in rules.items():
         if not holds:
-            raise ValueError(f'shapes must have {rule}, inferred: {inferred}')
+            raise UserError(f'shapes must have {rule}, inferred: {inferred}')
     return inferred
 
 
@@ -182,11 +183,11 @@ def _check_given(name: str, args: Mapping[str, Any], inferred: Architecture) -> 
         check_model_args(name, {key: value for key, value in args.items() if value is not None})
         built = read_architecture(tf_shapes(timm.create_model(name, device='meta', **args)))  # type: ignore[arg-type]
     except Exception as e:  # building raises any kind
-        raise ValueError(f'model_args must be arguments of {name}: {error_line(e)}') from e
+        raise UserError(f'model_args must be arguments of {name}: {error_line(e)}') from e
     pooled = args.get('global_pool') != ''  # as the classifier needs it
     classes = inferred.num_classes - built.num_classes in (0, 1)
     if not (pooled and classes and built._replace(num_classes=inferred.num_classes) == inferred):
-        raise ValueError(f'model_args must fit the checkpoint, got {dict(args)}, inferred: {inferred}')
+        raise UserError(f'model_args must fit the checkpoint, got {dict(args)}, inferred: {inferred}')
 
 
 def infer_variant(
@@ -207,18 +208,18 @@ def infer_variant(
         keep_classes: Keep 1001 classes. By default they become 1000, without "background".
 
     Raises:
-        ValueError: The variables fit no variant, or not ``name`` or ``model_args``.
+        UserError: The variables fit no variant, or not ``name`` or ``model_args``.
     """
     inferred, given = read_architecture(shapes), dict(model_args or {})
     if name is None:  # of equally near ones the shortest: only anti-aliasing, without variables, may tell them apart
         name = min(TECHNIQUES, key=lambda n: (_distance(inferred, _registered(n)), len(n)))
     elif name not in timm.list_models(module='assemble_resnet'):
-        raise ValueError(f'name must be one of {timm.list_models(module="assemble_resnet")}, got {name!r}')
+        raise UserError(f'name must be one of {timm.list_models(module="assemble_resnet")}, got {name!r}')
     else:
         free = ('in_chans', 'width', 'embedding_size', 'num_classes', 'shortcut', *given)
         other = [key for key in _changes(inferred, _registered(name)) if key not in free]
         if other:
-            raise ValueError(f'name must fit the checkpoint, got {name} and other {other}, inferred: {inferred}')
+            raise UserError(f'name must fit the checkpoint, got {name} and other {other}, inferred: {inferred}')
     args = {**_changes(inferred, _registered(name)), **given}
     if given:
         _check_given(name, args, inferred)

@@ -3,11 +3,11 @@ from pathlib import Path
 from typing import Any, Iterable, List, NamedTuple, Sequence, Tuple
 
 import torch
-from PIL import Image
-from timm.data import create_transform
-from timm.data.readers.reader_image_folder import find_images_and_targets
 
-from ..models.loading import ModelSource, error_line
+from ..data.images import UnreadableError, list_images, read_image
+from ..data.preprocessing import size_of
+from ..errors import UserError
+from ..models.loading import ModelSource
 
 __all__ = ['CalibrationImages', 'MAX_IMAGES', 'MIN_IMAGES', 'load_folder', 'split_images', 'whole_batches']
 
@@ -38,21 +38,21 @@ def split_images(batches: Iterable[Any], size: Sequence[int], max_images: int = 
         max_images: Most images to use.
 
     Raises:
-        ValueError: Other images, or fewer than 40.
+        UserError: Other images, or fewer than 40.
     """
     images: List[torch.Tensor] = []
     for batch in batches:
         x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
         if not (isinstance(x, torch.Tensor) and x.is_floating_point() and x.shape[1:] == torch.Size(size)):
             got = f'{x.dtype} {tuple(x.shape)}' if isinstance(x, torch.Tensor) else type(x).__name__
-            raise ValueError(
+            raise UserError(
                 f'calibration must yield floating point images of (B, {", ".join(map(str, size))}), got {got}.')
         images += x.detach().float().cpu()
         if len(images) >= max_images:
             break
     images = images[:max_images]
     if len(images) < MIN_IMAGES:
-        raise ValueError(f'calibration must have at least {MIN_IMAGES} images, got {len(images)}.')
+        raise UserError(f'calibration must have at least {MIN_IMAGES} images, got {len(images)}.')
     return CalibrationImages(
         torch.stack(images[::ONE_IN]), torch.stack([x for i, x in enumerate(images) if i % ONE_IN]))
 
@@ -79,24 +79,19 @@ def load_folder(
         Images ``(N, C, H, W)``, and a line for each file that was skipped because it cannot be read.
 
     Raises:
-        ValueError: ``root`` is not a folder, or has fewer than 40 images that can be read.
+        UserError: ``root`` is not a folder, or has fewer than 40 images that can be read.
     """
-    if not root.is_dir():
-        raise ValueError(f'calibrate must be a folder of images, got {root}')
-    files = [path for path, _ in find_images_and_targets(str(root), class_to_idx=None)[0]]
+    files = [name for name, _ in list_images(root, 'calibrate', labelled=False).files]
     chosen = [files[i * len(files) // max_images] for i in range(max_images)] if len(files) > max_images else files
-    input_size: Any = tuple(size)
-    transform: Any = create_transform(
-        input_size, interpolation=source.interpolation, mean=source.mean, std=source.std, crop_pct=source.crop_pct,
-        crop_mode=source.crop_mode)
+    preprocessing = source.preprocessing.with_size(size_of(size[1:]))
+    transform = preprocessing.transform()
     images, skipped = [], []
-    for path in chosen:
+    for name in chosen:
         try:
-            with Image.open(path) as image:
-                images.append(transform(image.convert('L' if size[0] == 1 else 'RGB')))
-        except Exception as e:  # Pillow raises any kind for a broken file
-            skipped.append(f'{path}: {error_line(e)}')
+            images.append(transform(read_image(root / name, preprocessing.image_mode)))
+        except UnreadableError as e:
+            skipped.append(f'{e.path}: {e.reason}')
     if len(images) < MIN_IMAGES:
-        raise ValueError(
+        raise UserError(
             f'calibrate must have at least {MIN_IMAGES} images that can be read, got {len(images)} in {root}')
     return torch.stack(images), skipped

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from ..models.loading import error_line
-from ..utils.atomic import atomic_file
+from ..errors import UserError, error_line
+from ..runtime.atomic import atomic_file
 from .fold import fold_for_inference
 from .graph import AXES, DeployedModel, Normalization, check_images, trace
 from .metadata import METADATA_KEY
@@ -71,42 +71,42 @@ def check_format(format: str, dtype: Optional[torch.dtype] = None, any_size: boo
     """Check before long work that a format can hold a model, and that what writes it is installed.
 
     Raises:
-        ValueError: ``format`` is unknown or does not support ``dtype`` or ``any_size``, or something is missing.
+        UserError: ``format`` is unknown or does not support ``dtype`` or ``any_size``, or something is missing.
     """
     if format not in FORMATS:
-        raise ValueError(f'format must be one of {FORMATS}, got {format!r}.')
+        raise UserError(f'format must be one of {FORMATS}, got {format!r}.')
     if format == 'onnx':
         if dtype == torch.bfloat16:
-            raise ValueError("dtype must be float32 or float16 for ONNX, got bfloat16: ONNX Runtime's convolutions do "
+            raise UserError("dtype must be float32 or float16 for ONNX, got bfloat16: ONNX Runtime's convolutions do "
                              'not support it on CPUs')
         for name in ('onnx', 'onnxscript', 'onnxruntime'):
             if importlib.util.find_spec(name) is None:
-                raise ValueError(f"format 'onnx' needs {name}: pip install 'timm-assemble[export]'")
+                raise UserError(f"format 'onnx' needs {name}: pip install 'timm-assemble[export]'")
     if format == 'package':
         if any_size:
             # symbolic sizes take inductor minutes for the smallest network, and no check would reject too small ones
-            raise ValueError('any_size needs a program or ONNX: a package is compiled for one size')
+            raise UserError('any_size needs a program or ONNX: a package is compiled for one size')
         from torch._inductor.cpp_builder import get_cpp_compiler
 
         try:
             get_cpp_compiler()
         except Exception as e:  # of inductor's own class, which moved between versions
-            raise ValueError(f'format {format!r} needs a C++ compiler: {error_line(e)}') from e
+            raise UserError(f'format {format!r} needs a C++ compiler: {error_line(e)}') from e
 
 
 def check_output(output: Path, force: bool = False) -> None:
     """Check before long work that a file can be written.
 
     Raises:
-        ValueError: ``output`` exists without ``force`` or cannot be written.
+        UserError: ``output`` exists without ``force`` or cannot be written.
     """
     if output.is_dir():
-        raise ValueError(f'output must be a file, got the folder {output}')
+        raise UserError(f'output must be a file, got the folder {output}')
     if output.exists() and not force:
-        raise ValueError(f'output must not exist without `force`, got {output}')
+        raise UserError(f'output must not exist without `force`, got {output}')
     folder = output.absolute().parent
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise ValueError(f'output must be in a folder that exists and can be written to, got {output}')
+        raise UserError(f'output must be in a folder that exists and can be written to, got {output}')
 
 
 def example_images(model: DeployedModel, size: Sequence[int], any_batch: bool, any_size: bool) -> List[torch.Tensor]:
@@ -146,14 +146,14 @@ def verify(
         tolerance: The difference that is allowed.
 
     Raises:
-        ValueError: The logits differ by more.
+        UserError: The logits differ by more.
     """
     largest = 0.0
     for batch in images:
         for logits, got in zip(tree_leaves(expected(batch)), tree_leaves(run(batch)), strict=True):
             difference = _difference(got.float().cpu(), logits.float().cpu())
             if not difference <= tolerance:
-                raise ValueError(
+                raise UserError(
                     f"output must give the model's logits within {tolerance:g} of their standard deviation, got a "
                     f'difference of {difference:.1e} for images of {tuple(batch.shape)}; nothing was written')
             largest = max(largest, difference)
@@ -193,7 +193,7 @@ def export_model(
         The largest difference of logits, in their standard deviations.
 
     Raises:
-        ValueError: As for ``optimize_for_inference`` and ``check_format``; or the model cannot be exported, or the
+        UserError: As for ``optimize_for_inference`` and ``check_format``; or the model cannot be exported, or the
             file's logits differ from the model's by more than 0.001 of their standard deviation in float32, 0.05 in
             float16, 0.25 in bfloat16.
     """
@@ -203,7 +203,7 @@ def export_model(
     folded = fold_for_inference(model, example_size, dtype)
     batch, *size = [1, *example_size][-4:]
     if normalization is not None and {len(values) for values in normalization} != {size[0]}:
-        raise ValueError(f'normalization must have {size[0]} means and standard deviations, got {normalization!r}.')
+        raise UserError(f'normalization must have {size[0]} means and standard deviations, got {normalization!r}.')
     deployed = DeployedModel(folded, normalization, size if format == 'package' else None)
     batch_axis, *size_axes = AXES
     shape = [batch_axis if any_batch else batch,
@@ -222,7 +222,7 @@ def export_model(
         except (OSError, ValueError):
             raise
         except Exception as e:  # torch.export, inductor, g++ and ONNX Runtime raise any kind
-            raise ValueError(f'model cannot be exported as {format!r}: {error_line(e)}') from e
+            raise UserError(f'model cannot be exported as {format!r}: {error_line(e)}') from e
 
 
 def load_exported(path: Path, format: str) -> Callable[[torch.Tensor], torch.Tensor]:

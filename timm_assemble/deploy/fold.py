@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._pytree import tree_map_only
 
+from ..errors import UserError
 from .winograd import remove_winograd
 
 __all__ = ['fold_batch_norms', 'FoldedModel', 'check_size', 'fold_for_inference']
@@ -49,11 +50,11 @@ def fold_batch_norms(model: nn.Module) -> nn.Module:
         ``model``.
 
     Raises:
-        ValueError: The model or a part of it is in training mode, where batch norm uses the batch's statistics.
+        UserError: The model or a part of it is in training mode, where batch norm uses the batch's statistics.
     """
     training = [name or type(model).__name__ for name, module in model.named_modules() if module.training]
     if training:
-        raise ValueError(f'model must be in eval mode, call model.eval(); in training mode: {", ".join(training[:3])}'
+        raise UserError(f'model must be in eval mode, call model.eval(); in training mode: {", ".join(training[:3])}'
                          f'{" and more" if len(training) > 3 else ""}.')
     with torch.no_grad():
         for module in model.modules():
@@ -83,12 +84,12 @@ class FoldedModel(nn.Module):
     def train(self, mode: bool = True) -> 'FoldedModel':
         """Stay in eval mode; raise ValueError for training mode."""
         if mode:
-            raise ValueError('mode must be False: an optimized model has no batch norms left to train.')
+            raise UserError('mode must be False: an optimized model has no batch norms left to train.')
         return self
 
     def __call__(self, x: torch.Tensor) -> Any:
         if not x.is_floating_point():
-            raise ValueError(f'x must be floating point, images as preprocessed for the model, got {x.dtype}.')
+            raise UserError(f'x must be floating point, images as preprocessed for the model, got {x.dtype}.')
         with torch.no_grad():  # inductor folds constants only without gradients
             return super().__call__(x.contiguous(memory_format=torch.channels_last))  # one layout, one compilation
 
@@ -101,10 +102,10 @@ class FoldedModel(nn.Module):
 def check_size(model: nn.Module, size: Sequence[int], name: str = 'example_size') -> None:
     """Raise ValueError, which calls the size ``name``, unless the model can be called with it."""
     if len(size) not in (3, 4) or not all(isinstance(n, int) and n > 0 for n in size):
-        raise ValueError(f'{name} must be (B, C, H, W) or (C, H, W), positive integers, got {tuple(size)!r}.')
+        raise UserError(f'{name} must be (B, C, H, W) or (C, H, W), positive integers, got {tuple(size)!r}.')
     channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), size[-3])
     if channels != size[-3]:
-        raise ValueError(f"{name} must have the model's {channels} channels, got {tuple(size)!r}.")
+        raise UserError(f"{name} must have the model's {channels} channels, got {tuple(size)!r}.")
 
 
 def fold_for_inference(
@@ -115,7 +116,7 @@ def fold_for_inference(
     """
     check_size(model, example_size)
     if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f'dtype must be one of {DTYPES} or None, got {dtype!r}.')
+        raise UserError(f'dtype must be one of {DTYPES} or None, got {dtype!r}.')
     if isinstance(model, FoldedModel):
         model = model.model
     folded = remove_winograd(fold_batch_norms(copy.deepcopy(model))).requires_grad_(False)

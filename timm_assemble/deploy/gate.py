@@ -4,12 +4,14 @@ from typing import Any, Callable, Dict, Iterable
 
 import torch
 
+from ..errors import UserError
+
 __all__ = ['DEFAULT_GATE', 'Agreement', 'Gate', 'GateError', 'compare', 'signal_to_noise']
 
 MIN_IMAGES = 10  # held-out images; with fewer, the measurement says nothing
 
 
-class GateError(ValueError):
+class GateError(UserError):
     """A quantized model whose predictions or logits are too far from the model's."""
 
 
@@ -74,7 +76,7 @@ class Gate:
         sure: The model is sure of an image if its top-1 probability is at least this; 0 for all images.
 
     Raises:
-        ValueError: A value out of range.
+        UserError: A value out of range.
     """
 
     agreement: float = 99.0
@@ -83,11 +85,11 @@ class Gate:
 
     def __post_init__(self) -> None:
         if not 0 <= self.agreement <= 100:
-            raise ValueError(f'agreement must be a percentage from 0 to 100, got {self.agreement!r}.')
+            raise UserError(f'agreement must be a percentage from 0 to 100, got {self.agreement!r}.')
         if not self.sqnr < float('inf'):
-            raise ValueError(f'sqnr must be a number of dB, got {self.sqnr!r}.')
+            raise UserError(f'sqnr must be a number of dB, got {self.sqnr!r}.')
         if not 0 <= self.sure < 1:
-            raise ValueError(f'sure must be a probability from 0 to below 1, got {self.sure!r}.')
+            raise UserError(f'sure must be a probability from 0 to below 1, got {self.sure!r}.')
 
     def is_passed(self, measured: Agreement) -> bool:
         """Return whether ``measured`` reaches the gate."""
@@ -124,12 +126,12 @@ def compare(
         sure: As in :class:`Gate`.
 
     Raises:
-        ValueError: Fewer than ten images.
+        UserError: Fewer than ten images.
     """
     pairs = [(model(x).float().cpu(), quantized(x).float().cpu()) for x in batches]
     images = sum(len(expected) for expected, _ in pairs)
     if images < MIN_IMAGES:
-        raise ValueError(f'batches must have at least {MIN_IMAGES} held-out images, got {images}.')
+        raise UserError(f'batches must have at least {MIN_IMAGES} held-out images, got {images}.')
     logits, got = (torch.cat(parts) for parts in zip(*pairs))
     is_sure = logits.softmax(1).amax(1) >= sure
     same = (got.argmax(1) == logits.argmax(1)) & got.isfinite().all(1)

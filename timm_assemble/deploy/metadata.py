@@ -1,33 +1,15 @@
 """Metadata of exported files: classes, preprocessing and input, one JSON document in every format."""
 import json
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict
 
 import torch
-from timm.data import ImageNetInfo, infer_imagenet_subset
 
 from ..models.loading import ModelSource
 
-__all__ = ['METADATA_KEY', 'class_names', 'read_metadata', 'source_metadata']
+__all__ = ['METADATA_KEY', 'read_metadata', 'source_metadata']
 
 METADATA_KEY = 'metadata.json'  # extra file of a program, key of a package's and of ONNX's metadata
-
-
-def class_names(model: Any) -> Tuple[Optional[List[str]], Optional[Dict[str, str]]]:
-    """Return the names of a model's classes in the order of its logits, and their descriptions by name.
-
-    They are those of the model's configuration. Without, they are ImageNet's synsets for the number of classes of
-    ImageNet-1k, -12k, -21k or -22k, as in timm; of 1001 classes, the first is ``background``. Otherwise None.
-    """
-    config = model.pretrained_cfg
-    if config.get('label_names'):
-        return list(config['label_names']), config.get('label_descriptions')
-    background = model.num_classes == 1001
-    subset = infer_imagenet_subset(dict(num_classes=model.num_classes - background))
-    if subset is None:
-        return None, None
-    info = ImageNetInfo(subset)
-    return ['background'] * background + info.label_names(), info.label_descriptions(as_dict=True)  # type: ignore
 
 
 def source_metadata(source: ModelSource, name: str) -> Dict[str, Any]:
@@ -37,11 +19,11 @@ def source_metadata(source: ModelSource, name: str) -> Dict[str, Any]:
         source: The model.
         name: Where it came from.
     """
-    names, descriptions = class_names(source.model)
+    classes, preprocessing = source.class_map, source.preprocessing.to_dict()
+    preprocessing.pop('input_size')  # the file's own may be another
     return dict(
         model=source.architecture, source=name, weights_sha256=source.checksum, num_classes=source.num_classes,
-        label_names=names, label_descriptions=descriptions, mean=[*source.mean], std=[*source.std],
-        crop_pct=source.crop_pct, crop_mode=source.crop_mode, interpolation=source.interpolation)
+        label_names=classes.names and [*classes.names], label_descriptions=classes.descriptions, **preprocessing)
 
 
 def read_metadata(path: Path, format: str) -> Dict[str, Any]:

@@ -166,7 +166,7 @@ def optimize_for_inference(
         A module with the same call and a copy of the weights. Its ``agreement`` is what the gate measured, or None.
 
     Raises:
-        ValueError: The model is in training mode, a size is not 3 or 4 positive integers or has other channels than the
+        UserError: The model is in training mode, a size is not 3 or 4 positive integers or has other channels than the
             model, or ``dtype`` is not supported. With ``calibration``: another ``dtype`` than float32, no torchao, no
             CPU, or unsuitable images; a GateError if the quantized model does not reach the gate.
     """

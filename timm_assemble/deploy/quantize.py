@@ -8,6 +8,8 @@ from typing import Any, Dict, List, Optional, Sequence
 import torch
 from torch import nn
 
+from ..errors import UserError
+
 __all__ = ['BATCH_SIZE', 'check_quantizable', 'float_modules', 'quantize_torch', 'reduce_range']
 
 X86 = ('x86_64', 'AMD64')
@@ -18,18 +20,18 @@ def check_quantizable(model: nn.Module, dtype: Optional[torch.dtype]) -> None:
     """Check before long work that a model can be quantized for this process.
 
     Raises:
-        ValueError: It is not in float32 or not on a CPU, or torchao is missing.
+        UserError: It is not in float32 or not on a CPU, or torchao is missing.
     """
     weights = next(model.parameters())
     if (dtype or weights.dtype) != torch.float32:
-        raise ValueError(f'dtype must be float32 with `calibration`, got {dtype or weights.dtype}.')
+        raise UserError(f'dtype must be float32 with `calibration`, got {dtype or weights.dtype}.')
     if weights.device.type != 'cpu' or platform.machine() not in X86:
-        raise ValueError(
+        raise UserError(
             f'calibration needs a model on an x86 processor, got {weights.device} on {platform.machine()}.')
     if getattr(model, 'agreement', None) is not None:
-        raise ValueError('model must be in float, got one that is quantized already.')
+        raise UserError('model must be in float, got one that is quantized already.')
     if importlib.util.find_spec('torchao') is None:
-        raise ValueError("calibration needs torchao: pip install 'timm-assemble[int8]'")
+        raise UserError("calibration needs torchao: pip install 'timm-assemble[int8]'")
 
 
 def reduce_range() -> bool:
@@ -82,7 +84,7 @@ class QuantizedGraph(nn.Module):
 
     def forward(self, x: torch.Tensor) -> Any:
         if tuple(x.shape[1:]) != self.size:
-            raise ValueError(
+            raise UserError(
                 f'x must be images of {self.size}, for which the model was quantized, got {tuple(x.shape)}.')
         return self.graph(x)
 

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 import torch
 from torch import nn
 
-from ..utils.atomic import atomic_file
+from ..runtime.atomic import atomic_file
 from .calibration import CalibrationImages, whole_batches
 from .export import export_model, load_exported
 from .gate import DEFAULT_GATE, Agreement, Gate, compare
@@ -117,7 +117,7 @@ def export_quantized(
 
     Raises:
         GateError: The file does not reach the gate; nothing is written.
-        ValueError: As for ``export_model``.
+        UserError: As for ``export_model``.
     """
     import onnx
 

@@ -9,7 +9,7 @@ from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
-from ..utils.atomic import atomic_file
+from ..runtime.atomic import atomic_file
 
 __all__ = ['DAMAGED', 'cache_file', 'read_cached', 'write_arrays', 'write_cached']
 

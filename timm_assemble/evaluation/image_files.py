@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from ..errors import UserError
+
 __all__ = [
     'IMAGES', 'Batch', 'FileDataset', 'FileList', 'Unreadable', 'batches', 'can_be_read', 'class_folders',
     'list_files', 'make_file_list', 'read_image', 'some', 'unreadable_line']
@@ -83,7 +85,7 @@ def list_files(
 ) -> FileList:
     """List ``folder/class/file`` without hidden files, of the classes ``only``; errors name the ``parameter``."""
     if not folder.is_dir():
-        raise ValueError(f'{parameter} must be a folder with one folder per class, got {folder}')
+        raise UserError(f'{parameter} must be a folder with one folder per class, got {folder}')
     classes = tuple(name for name in class_folders(folder) if only is None or name in only)
     files: List[Tuple[str, int]] = []
     empty, other = [], []
@@ -99,7 +101,7 @@ def list_files(
         if len(files) == before:
             empty.append(name)
     if not files:
-        raise ValueError(
+        raise UserError(
             f'{parameter} must have one folder per class with {", ".join(extensions)} files, {folder} has none')
     notes = []
     if empty:
@@ -120,10 +122,10 @@ def read_image(path: Path) -> Image.Image:
         if image.mode.startswith('I;16') or image.mode == 'I':
             values = np.asarray(image).astype(np.int64)
             if image.mode == 'I' and image.format != 'PNG':  # older Pillow's mode of a PNG with 16 bits
-                raise ValueError('it has 32 bits per pixel, whose range is unknown')
+                raise UserError('it has 32 bits per pixel, whose range is unknown')
             return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert('RGB')
         if image.mode == 'F':
-            raise ValueError('it has floats as pixels, whose range is unknown')
+            raise UserError('it has floats as pixels, whose range is unknown')
         if image.mode == 'P' and 'transparency' in image.info:
             return image.convert('RGBA').convert('RGB')  # the same pixels, without Pillow's warning
         return image.convert('RGB')

@@ -5,6 +5,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
+from ..errors import UserError
 from ..models.loading import ModelSource, load_source, split_source
 
 __all__ = [
@@ -15,7 +16,7 @@ FromPixels = Callable[[torch.Tensor], torch.Tensor]
 Model = Union[str, FromPixels]
 
 
-class OutputError(ValueError):
+class OutputError(UserError):
     """A model returns something else than one finite row for each image."""
 
 
@@ -27,7 +28,7 @@ def _labels(models: Sequence[Model]) -> List[str]:
               for model, label in zip(models, short)]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
-        raise ValueError(f'models must have distinct labels, got {", ".join(twice)} more than once')
+        raise UserError(f'models must have distinct labels, got {", ".join(twice)} more than once')
     return labels
 
 
@@ -41,7 +42,7 @@ def label_models(
         models = [models] if isinstance(models, str) or callable(models) else [*models]
         labelled = dict(zip(_labels(models), models))
     if not labelled:
-        raise ValueError('models must be at least one, got none')
+        raise UserError('models must be at least one, got none')
     if baseline is None or baseline in labelled:
         return labelled, baseline
     for label, model in labelled.items():
@@ -59,12 +60,12 @@ def check_identities(labelled: Mapping[str, Model], identities: Mapping[str, str
     callables = [label for label, model in labelled.items() if not isinstance(model, str)]
     unknown = [label for label in identities if label not in callables]
     if unknown:
-        raise ValueError(f'identities must be of callables, {callables or "none"} here, got {unknown}')
+        raise UserError(f'identities must be of callables, {callables or "none"} here, got {unknown}')
     if len({*identities.values()}) < len(identities):
-        raise ValueError(f'identities must be distinct, got {dict(identities)}')
+        raise UserError(f'identities must be distinct, got {dict(identities)}')
     missing = [label for label in callables if label not in identities]
     if cached and missing:
-        raise ValueError(f'identities must say which weights {", ".join(missing)} has, because `output` caches results')
+        raise UserError(f'identities must say which weights {", ".join(missing)} has, because `output` caches results')
 
 
 def from_pixels(
@@ -109,15 +110,15 @@ def model_identity(source: ModelSource) -> Dict[str, Any]:
     Weights are not everything: anti-aliasing, for one, has none.
     """
     structure = re.sub(r' at 0x[0-9a-f]+', '', repr(source.model))
-    return dict(architecture=source.architecture, checksum=source.checksum, mean=[*source.mean], std=[*source.std],
-                structure=hashlib.sha256(structure.encode()).hexdigest())
+    return dict(architecture=source.architecture, checksum=source.checksum, mean=[*source.preprocessing.mean],
+                std=[*source.preprocessing.std], structure=hashlib.sha256(structure.encode()).hexdigest())
 
 
 def model_details(name: str, source: ModelSource) -> Dict[str, Any]:
     """Return what results say of a model by name."""
-    return dict(source=name, architecture=source.architecture, checksum=source.checksum, mean=[*source.mean],
-                std=[*source.std], own_size=source.input_size[-1],
-                parameters=sum(p.numel() for p in source.model.parameters()))
+    steps = source.preprocessing
+    return dict(source=name, architecture=source.architecture, checksum=source.checksum, mean=[*steps.mean],
+                std=[*steps.std], own_size=steps.size[1], parameters=sum(p.numel() for p in source.model.parameters()))
 
 
 def callable_details(identity: str) -> Dict[str, Any]:
@@ -129,6 +130,6 @@ def callable_details(identity: str) -> Dict[str, Any]:
 def load_rgb_source(name: str, **model_args: Any) -> ModelSource:
     """Load a model by name that takes images of 3 channels."""
     source = load_source(name, **model_args)
-    if source.input_size[0] != 3:
-        raise ValueError(f'models must take images of 3 channels, {name} takes {source.input_size[0]}')
+    if source.preprocessing.channels != 3:
+        raise UserError(f'models must take images of 3 channels, {name} takes {source.preprocessing.channels}')
     return source

@@ -5,6 +5,8 @@ from typing import Union
 
 import torch
 
+from ..errors import UserError
+
 __all__ = ['check_packages', 'find_device']
 
 
@@ -14,9 +16,9 @@ def check_packages(extra: str, *packages: str) -> None:
         try:
             import_module(package)
         except ModuleNotFoundError as e:
-            raise ValueError(f"{extra} needs {e.name}: pip install 'timm-assemble[{extra}]'") from e
+            raise UserError(f"{extra} needs {e.name}: pip install 'timm-assemble[{extra}]'") from e
         except ImportError as e:  # OpenCV without a system's graphics library, say
-            raise ValueError(f'{extra} cannot import {package}: {" ".join(str(e).split())}') from e
+            raise UserError(f'{extra} cannot import {package}: {" ".join(str(e).split())}') from e
 
 
 def find_device(name: Union[str, torch.device, None]) -> torch.device:
@@ -27,5 +29,5 @@ def find_device(name: Union[str, torch.device, None]) -> torch.device:
             device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as e:
-        raise ValueError(f'device must be one that torch has here, got {name!r}: {str(e).splitlines()[0]}') from e
+        raise UserError(f'device must be one that torch has here, got {name!r}: {str(e).splitlines()[0]}') from e
     return device

@@ -5,7 +5,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Type, TypeVar
 
-from ..utils.atomic import atomic_file
+from ..errors import UserError
+from ..runtime.atomic import atomic_file
 from .tables import Table
 
 __all__ = ['BaseResults', 'check_output', 'file_name']
@@ -24,7 +25,7 @@ def check_output(folder: Path, measurement: str) -> None:
         return
     except (ValueError, KeyError, TypeError):
         about = 'of another version'
-    raise ValueError(f'output must not have results of another measurement, {folder / "results.json"} has ({about}); '
+    raise UserError(f'output must not have results of another measurement, {folder / "results.json"} has ({about}); '
                      f'give another folder, and this one\'s cache as `cache` to reuse its tasks')
 
 
@@ -64,7 +65,7 @@ class BaseResults(ABC):
             values = json.loads(path.read_text(encoding='utf-8'))
             cls.check(values)
         except (OSError, ValueError) as e:
-            raise ValueError(f'folder must have results.json of a finished run, got {folder}: {e}') from e
+            raise UserError(f'folder must have results.json of a finished run, got {folder}: {e}') from e
         return cls(values)
 
     @property
@@ -100,7 +101,7 @@ class BaseResults(ABC):
         """Write results.json, .csv, .md, .tex and ``more`` texts by name, and return their paths.
 
         Raises:
-            ValueError: ``folder`` has results of another measurement.
+            UserError: ``folder`` has results of another measurement.
         """
         folder.mkdir(parents=True, exist_ok=True)
         check_output(folder, self._values['measurement'])

@@ -1,6 +1,7 @@
 """Parts of the JSON schemas of results.json, and their check."""
 from typing import Any, Dict
 
+from ..errors import UserError
 from .requirements import check_packages
 
 __all__ = [
@@ -44,4 +45,4 @@ def check(results: Any, schema: Dict[str, Any], extra: str) -> None:
     try:
         jsonschema.validate(results, schema)
     except jsonschema.ValidationError as e:
-        raise ValueError(f'results{e.json_path[1:]}: {e.message}') from e
+        raise UserError(f'results{e.json_path[1:]}: {e.message}') from e

@@ -21,7 +21,7 @@ from torch import nn
 from ..hub.model_card import Result, model_card
 from ..hub.save import save_model
 from ..training import drop_block_schedule
-from ..utils.atomic import atomic_folder
+from ..runtime.atomic import atomic_folder
 
 CLASSES = 10
 SIZE = 64

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-from ..utils.atomic import atomic_folder
+from ..errors import UserError
+from ..runtime.atomic import atomic_folder
 
 __all__ = ['DATA_SETS', 'DataSet', 'main', 'write_folders']
 
@@ -47,7 +48,7 @@ def _samples(data_set: DataSet, root: Path, split: str, download: bool) -> Itera
     try:
         read: Any = getattr(datasets, data_set.reader)(str(root), split=split, download=download)
     except (RuntimeError, ValueError) as e:  # torchvision says what is missing
-        raise ValueError(f"root must have torchvision's files of {data_set.title}, got {root}: {e}") from e
+        raise UserError(f"root must have torchvision's files of {data_set.title}, got {root}: {e}") from e
     if hasattr(read, 'loader'):
         read.loader = Path
         samples: Any = (read[i] for i in range(len(read)))
@@ -72,10 +73,10 @@ def write_folders(name: str, root: Path, output: Path, download: bool = False) -
         Number of images and of classes of both splits.
 
     Raises:
-        ValueError: ``name`` is unknown, torchvision does not find the files, or ``output`` exists.
+        UserError: ``name`` is unknown, torchvision does not find the files, or ``output`` exists.
     """
     if name not in DATA_SETS:
-        raise ValueError(f'name must be one of {", ".join(DATA_SETS)}, got {name!r}')
+        raise UserError(f'name must be one of {", ".join(DATA_SETS)}, got {name!r}')
     data_set, counts = DATA_SETS[name], {}
     with atomic_folder(output) as made:
         for folder, splits in (('train', data_set.train), ('validation', ('test',))):

@@ -8,6 +8,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from torch import nn
 
+from ..errors import UserError
 from ..models.family import registered_models
 
 __all__ = ['Result', 'fold', 'from_pretrained', 'is_registered_here', 'model_card']
@@ -115,10 +116,10 @@ def model_card(
         license_id: The Hub's name of the license; by default the architecture's, or Apache-2.0.
 
     Raises:
-        ValueError: ``source`` has another form.
+        UserError: ``source`` has another form.
     """
     if not re.fullmatch(r"(hf-hub|local-dir):[^'\n\r]+", source):
-        raise ValueError(f"source must be 'hf-hub:user/name' or 'local-dir:folder', got {source!r}.")
+        raise UserError(f"source must be 'hf-hub:user/name' or 'local-dir:folder', got {source!r}.")
     cfg = model.pretrained_cfg
     registered_here = is_registered_here(cfg['architecture'])
     title = fold(title) or source.partition(':')[2].partition('@')[0].rpartition('/')[2]

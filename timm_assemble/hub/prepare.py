@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 
+from ..errors import UserError
 from ..models.loading import load_source
 from ..models.train_checkpoint import TrainedModel, read_train_checkpoint
 from ..models.validation import check_model_config
-from ..utils.atomic import MODEL_FILES, atomic_folder
-from ..utils.cache import cache_folder
-from ..utils.checksum import file_sha256
+from ..runtime.atomic import MODEL_FILES, atomic_folder
+from ..runtime.cache import cache_folder
+from ..runtime.checksum import file_sha256
 from .model_card import Result, fold, from_pretrained, is_registered_here, model_card
 from .save import for_transformers, save_model
 
@@ -61,7 +62,7 @@ def _as_value_error(message: str) -> Iterator[None]:
         yield
     except Exception as e:
         name = '' if isinstance(e, ValueError) else f'{type(e).__name__}: '
-        raise ValueError(f'{message}: {name}{fold(e)[:300]}') from e
+        raise UserError(f'{message}: {name}{fold(e)[:300]}') from e
 
 
 @contextmanager
@@ -75,7 +76,7 @@ def _output_folder(folder: Path) -> Iterator[Path]:
         files = [file for file in folder.iterdir() if file != own]
         checksums = json.loads(own.read_text()) if own.is_file() else None
         if checksums is None or not all(f.is_file() and checksums.get(f.name) == file_sha256(f) for f in files):
-            raise ValueError(f'output must be a new or empty folder, or one that push wrote and nobody changed, got '
+            raise UserError(f'output must be a new or empty folder, or one that push wrote and nobody changed, got '
                              f'{folder}; give another `output`, or push {folder} itself')
         for file in [*files, own]:  # the checksums last: after an interrupt, push still recognizes its folder
             file.unlink()
@@ -120,25 +121,25 @@ def _read_folder(folder: Path) -> Tuple[Any, Dict[str, Any]]:
     """Return a folder's model and its config.json.
 
     Raises:
-        ValueError: The folder has no model of this package, or its weights are not those of its config.json.
+        UserError: The folder has no model of this package, or its weights are not those of its config.json.
     """
     missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
     if missing:
         checkpoints = sorted(f.name for f in folder.glob('*.pth.tar'))
         hint = f'; to publish a checkpoint, give its file, such as {checkpoints[-1]}' if checkpoints else ''
-        raise ValueError(f'path must have {" and ".join(MODEL_FILES)}; {folder} lacks {" and ".join(missing)}{hint}')
+        raise UserError(f'path must have {" and ".join(MODEL_FILES)}; {folder} lacks {" and ".join(missing)}{hint}')
     with _as_value_error(f'path must have a config.json as timm writes it, got {folder}'):
         check_model_config(folder / 'config.json')
         config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
     architecture = config['architecture']
     if not is_registered_here(architecture):
-        raise ValueError(f"path must hold one of this package's models, got {architecture!r} in {folder}")
+        raise UserError(f"path must hold one of this package's models, got {architecture!r} in {folder}")
     with _as_value_error('path must have a model.safetensors with the finite weights of its config.json'):
         model = load_source(f'local-dir:{folder}').model
     # timm 1.0.31 corrects it on loading, 1.0.29 prepares images for another model
     input_size = (config.get('pretrained_cfg') or config).get('input_size') or [model.in_chans]
     if input_size[0] != model.in_chans:
-        raise ValueError(
+        raise UserError(
             f"path must have an input_size with the model's {model.in_chans} channels, got {input_size} in {folder}")
     return model, config
 
@@ -197,27 +198,27 @@ def prepare(path: Path, repo: str, revision: Optional[str] = None, output: Optio
             of a folder, the README.md that is sent if it differs from the folder's, which by default is not written.
 
     Raises:
-        ValueError: An argument is outside its range, or the folder or the checkpoint is not complete.
+        UserError: An argument is outside its range, or the folder or the checkpoint is not complete.
     """
     from huggingface_hub.utils import validate_repo_id
 
     if repo.count('/') != 1:
-        raise ValueError(f"repo must be 'user/name', got {repo!r}")
+        raise UserError(f"repo must be 'user/name', got {repo!r}")
     try:
         validate_repo_id(repo)
     except ValueError as e:
-        raise ValueError(f'repo must be a name on the Hub: {fold(e)}') from e
+        raise UserError(f'repo must be a name on the Hub: {fold(e)}') from e
     branch, name = revision or 'main', repo.split('/')[1]
     if not re.fullmatch(r'[\w.][\w./-]*', branch):
-        raise ValueError(f'revision must be the name of a branch, got {revision!r}')
+        raise UserError(f'revision must be the name of a branch, got {revision!r}')
     target = Publication(path, repo, branch, {}, [], [])
     if path.is_dir():
         return _prepare_folder(target, name, output)
     if not path.is_file():
-        raise ValueError(f'path must exist, got {path}')
+        raise UserError(f'path must exist, got {path}')
     trained = read_train_checkpoint(path)
     if not is_registered_here(trained.model.pretrained_cfg['architecture']):
-        raise ValueError(f"path must hold one of this package's models, got {trained.args['model']!r} in {path}")
+        raise UserError(f"path must hold one of this package's models, got {trained.args['model']!r} in {path}")
     folder = output or cache_folder('push', repo)
     _write_trained(trained, folder, target.source, name)
     files, left_out = _select_files(folder, [])
@@ -235,7 +236,7 @@ def _prepare_folder(target: Publication, title: str, output: Optional[Path]) -> 
         notes.append(f'{CARD} does not say `import timm_assemble`, without which timm does not know the model')
     if note and output is not None:
         if output.resolve() == folder.resolve():
-            raise ValueError(f'output must not be `path`, got {output}')
+            raise UserError(f'output must not be `path`, got {output}')
         with _output_folder(output) as made:
             (made / CARD).write_bytes(text.encode())
         note += f', written to {output / CARD}'

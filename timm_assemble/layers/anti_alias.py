@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import BlurPool2d
 
+from ..errors import UserError
 from .constant_buffers import ConstantBuffers
 
 __all__ = ['AntiAlias2d']
@@ -41,7 +42,7 @@ class AntiAlias2d(BlurPool2d, ConstantBuffers):
         dilation: Dilation of the filter, for a network with an ``output_stride``.
 
     Raises:
-        ValueError: ``filt_size`` is not from 2 to 7.
+        UserError: ``filt_size`` is not from 2 to 7.
     """
 
     filt: torch.Tensor
@@ -56,7 +57,7 @@ class AntiAlias2d(BlurPool2d, ConstantBuffers):
             dtype=None,
     ) -> None:
         if filt_size not in range(2, 8):
-            raise ValueError(f'filt_size must be an integer from 2 to 7, got {filt_size!r}.')
+            raise UserError(f'filt_size must be an integer from 2 to 7, got {filt_size!r}.')
         super().__init__(channels, filt_size=filt_size, stride=stride, pad_mode='reflect', device=device, dtype=dtype)
         self.dilation = dilation
         self.pads = [dilation * ((filt_size - 1) // 2), dilation * (filt_size // 2)] * 2  # left, right, top, bottom

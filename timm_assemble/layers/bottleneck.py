@@ -7,6 +7,7 @@ from timm.layers import ConvNormAct, LayerType, SEModule, create_act_layer
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from ..errors import UserError
 from .anti_alias import AntiAlias2d
 from .selective_kernel import SelectiveKernelC3
 
@@ -44,7 +45,7 @@ class Bottleneck(nn.Module):
         drop_path: Stochastic depth of the residual branch, such as timm's ``DropPath``, or None.
 
     Raises:
-        ValueError: Unknown ``attn``.
+        UserError: Unknown ``attn``.
     """
 
     expansion = 4
@@ -69,7 +70,7 @@ class Bottleneck(nn.Module):
     ) -> None:
         super().__init__()
         if attn not in ATTENTIONS:
-            raise ValueError(f'attn must be one of {ATTENTIONS}, got {attn!r}.')
+            raise UserError(f'attn must be one of {ATTENTIONS}, got {attn!r}.')
         dd: Dict[str, Any] = dict(device=device, dtype=dtype)
         out_chs = self.expansion * width
         conv_norm_act: Callable[..., Any] = partial(

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..errors import UserError
 from .constant_buffers import ConstantBuffers
 
 __all__ = ['drop_block_mask', 'drop_block_2d', 'DropBlock2d', 'set_drop_block_rate']
@@ -115,7 +116,7 @@ class DropBlock2d(ConstantBuffers):
         gamma_scale: Factor of the rate, positive.
 
     Raises:
-        ValueError: An argument is outside its range.
+        UserError: An argument is outside its range.
     """
 
     rate: torch.Tensor
@@ -123,9 +124,9 @@ class DropBlock2d(ConstantBuffers):
     def __init__(self, rate: float = 0.1, block_size: int = 7, gamma_scale: float = 1.0, device=None) -> None:
         super().__init__()
         if block_size < 1:
-            raise ValueError(f'block_size must be 1 or more, got {block_size!r}.')
+            raise UserError(f'block_size must be 1 or more, got {block_size!r}.')
         if not gamma_scale > 0:
-            raise ValueError(f'gamma_scale must be positive, got {gamma_scale!r}.')
+            raise UserError(f'gamma_scale must be positive, got {gamma_scale!r}.')
         self.block_size, self.gamma_scale = block_size, gamma_scale
         self.last_rate = 0.0  # the meta device and to_empty() lose the buffer's value
         self.register_buffer('rate', torch.zeros((), device=device, dtype=torch.float32), persistent=False)
@@ -135,7 +136,7 @@ class DropBlock2d(ConstantBuffers):
     def set_rate(self, rate: float) -> None:
         """Set the DropBlock rate, 0 to 1, of the following forward passes."""
         if not 0.0 <= rate <= 1.0:
-            raise ValueError(f'rate must be from 0 to 1, got {rate!r}.')
+            raise UserError(f'rate must be from 0 to 1, got {rate!r}.')
         self.last_rate = float(rate)
         self.init_non_persistent_buffers()
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from timm.layers import ConvNormAct, LayerType, SelectAdaptivePool2d
 from torch import nn
 
+from ..errors import UserError
 from .gem_pool import GeMPool2d
 from .weight_init import init_weights_official
 
@@ -33,7 +34,7 @@ class AssembleHead(nn.Module):
         act_layer: Activation layer of the embedding.
 
     Raises:
-        ValueError: Unknown pooling, or negative ``num_classes``.
+        UserError: Unknown pooling, or negative ``num_classes``.
     """
 
     def __init__(
@@ -64,9 +65,9 @@ class AssembleHead(nn.Module):
         """
         pool_type = self.global_pool.pool_type if pool_type is None else pool_type
         if pool_type not in GLOBAL_POOLS:
-            raise ValueError(f'global_pool must be one of {GLOBAL_POOLS}, got {pool_type!r}.')
+            raise UserError(f'global_pool must be one of {GLOBAL_POOLS}, got {pool_type!r}.')
         if num_classes < 0:
-            raise ValueError(f'num_classes must be 0 or more, got {num_classes!r}.')
+            raise UserError(f'num_classes must be 0 or more, got {num_classes!r}.')
         dd = dict(device=device, dtype=dtype)
         self.global_pool: Any = GeMPool2d() if pool_type == 'gem' else SelectAdaptivePool2d(pool_type=pool_type)
         pooled_chs = self.in_chs * self.global_pool.feat_mult()

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from timm.layers import ConvNormAct, LayerType
 from torch import nn
 
+from ..errors import UserError
 from .anti_alias import AntiAlias2d
 
 __all__ = ['DilatedAvgPool2d', 'shortcut_pool', 'ProjectionShortcut', 'SHORTCUTS']
@@ -55,10 +56,10 @@ def shortcut_pool(
     Source: arXiv 1812.01187 section 4.2 (ResNet-D), arXiv 1807.03848 section 4; arXiv 2001.06268 section 3.1.
 
     Raises:
-        ValueError: Unknown ``kind``.
+        UserError: Unknown ``kind``.
     """
     if kind not in SHORTCUTS:
-        raise ValueError(f'shortcut must be one of {SHORTCUTS}, got {kind!r}.')
+        raise UserError(f'shortcut must be one of {SHORTCUTS}, got {kind!r}.')
     apart = first_dilation or dilation
     strided = stride == 2 or apart != dilation
     size, padding = (2, 0) if kind == 'd' else (3, apart)

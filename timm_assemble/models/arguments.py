@@ -5,13 +5,9 @@ from typing import Any
 
 from timm.layers import BlurPool2d, LayerType, get_act_layer, get_norm_act_layer
 
-__all__ = ['check', 'resolve_aa_size', 'resolve_act_layer', 'resolve_norm_layer']
+from ..errors import check
 
-
-def check(ok: bool, name: str, value: Any, allowed: str) -> None:
-    """Raise a ValueError that names an argument, its value and what is allowed, unless ``ok``."""
-    if not ok:
-        raise ValueError(f'{name} must be {allowed}, got {value!r}.')
+__all__ = ['resolve_aa_size', 'resolve_act_layer', 'resolve_norm_layer']
 
 
 def resolve_act_layer(act_layer: LayerType) -> LayerType:

@@ -16,8 +16,9 @@ from timm.models._efficientnet_builder import decode_arch_def, efficientnet_init
 from timm.models.efficientnet import EfficientNet
 from torch import nn
 
+from ..errors import check
 from ..layers import DropBlock2d, fill_constant_buffers
-from .arguments import check, resolve_act_layer, resolve_norm_layer
+from .arguments import resolve_act_layer, resolve_norm_layer
 from .family import DropBlockRate, base_cfg, check_has_weights
 
 __all__ = ['AssembleMobileNet']  # register_model adds the entry points
@@ -63,7 +64,7 @@ class AssembleMobileNet(DropBlockRate, EfficientNet):
         device, dtype: Device and data type of the parameters.
 
     Raises:
-        ValueError: An argument is outside its range.
+        UserError: An argument is outside its range.
     """
 
     def __init__(

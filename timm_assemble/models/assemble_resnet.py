@@ -15,8 +15,9 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import feature_take_indices
 from torch import nn
 
+from ..errors import check
 from ..layers import AssembleHead, Bottleneck, fill_constant_buffers, init_weights_official
-from .arguments import check, resolve_aa_size, resolve_act_layer, resolve_norm_layer
+from .arguments import resolve_aa_size, resolve_act_layer, resolve_norm_layer
 from .family import DropBlockRate, base_cfg, check_has_weights
 from .stages import make_stages, make_stem, make_stem_pool
 
@@ -66,7 +67,7 @@ class AssembleResNet(DropBlockRate, nn.Module):
         device, dtype: Device and data type of the parameters.
 
     Raises:
-        ValueError: An argument is outside its range.
+        UserError: An argument is outside its range.
     """
 
     def __init__(

@@ -6,8 +6,8 @@ import timm
 import torch
 from timm.models import resolve_pretrained_cfg
 
+from ..errors import UserError, check
 from ..layers import set_drop_block_rate
-from .arguments import check
 
 __all__ = ['FAMILIES', 'DropBlockRate', 'base_cfg', 'check_has_weights', 'registered_models']
 
@@ -43,11 +43,11 @@ def check_has_weights(variant: str, kwargs: Mapping[str, Any], otherwise: str = 
     """Check that ``create_model(variant, pretrained=True, **kwargs)`` names weights.
 
     Raises:
-        ValueError: It names none; the message has their sources, ``otherwise`` among them.
+        UserError: It names none; the message has their sources, ``otherwise`` among them.
     """
     cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay'))
     if not (cfg.has_weights or cfg.state_dict):
-        raise ValueError(
+        raise UserError(
             f"pretrained must be False, since {variant} comes without weights of its own. Load a model from the "
             f"Hugging Face Hub with create_model('hf-hub:user/name', pretrained=True){otherwise}.")
 

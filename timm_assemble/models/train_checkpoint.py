@@ -9,8 +9,9 @@ import torch
 from timm.models import PretrainedCfg, clean_state_dict, parse_model_name
 from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
 
-from .pretrained_cfg import input_channels
-from .validation import check_model_args, check_model_source, check_pretrained_cfg, check_weights, error_line
+from ..errors import UserError, error_line
+from ..data.preprocessing import input_channels
+from .validation import check_model_args, check_model_source, check_pretrained_cfg, check_weights
 
 __all__ = ['NotTrainCheckpointError', 'TrainedModel', 'read_train_checkpoint']
 
@@ -20,7 +21,7 @@ TRAINING_ONLY = (
 )
 
 
-class NotTrainCheckpointError(ValueError):
+class NotTrainCheckpointError(UserError):
     """train.py did not write the file; it may hold only weights."""
 
 
@@ -77,9 +78,9 @@ def _read_args(path: Path, checkpoint: Dict[str, Any]) -> Tuple[Dict[str, Any], 
         try:
             args = yaml.safe_load(file.read_text(encoding='utf-8'))
         except (yaml.YAMLError, ValueError, RecursionError) as e:
-            raise ValueError(f'{file} must be YAML as train.py writes it: {error_line(e)}') from e
+            raise UserError(f'{file} must be YAML as train.py writes it: {error_line(e)}') from e
     if not isinstance(args, dict) or not isinstance(args.get('model'), str):
-        raise ValueError(f'{file} must be the arguments of train.py with a model, got {reprlib.repr(args)}')
+        raise UserError(f'{file} must be the arguments of train.py with a model, got {reprlib.repr(args)}')
     given = {k: ' '.join(v.split()) if isinstance(v, str) and v.splitlines() not in ([], [v]) else v
              for k, v in args.items() if v is not None}
     return given, str(file)
@@ -138,7 +139,7 @@ def read_train_checkpoint(path: Path, **overrides: Any) -> TrainedModel:
 
     Raises:
         NotTrainCheckpointError: train.py did not write the file.
-        ValueError: An argument is not allowed, or the weights are not those of the model that the arguments build.
+        UserError: An argument is not allowed, or the weights are not those of the model that the arguments build.
     """
     checkpoint = _load(path)
     args, file = _read_args(path, checkpoint)
@@ -150,12 +151,12 @@ def read_train_checkpoint(path: Path, **overrides: Any) -> TrainedModel:
             architecture, pretrained_cfg=dict(cfg, architecture=architecture),
             pretrained_cfg_overlay=_overlay(args, cfg, model_args), **model_args)
     except Exception as e:  # arguments of another type or value raise any kind
-        raise ValueError(f'{file}: {error_line(e)}') from e
+        raise UserError(f'{file}: {error_line(e)}') from e
     ema = checkpoint.get('state_dict_ema') is not None
     try:
         model.load_state_dict(clean_state_dict(checkpoint['state_dict_ema' if ema else 'state_dict']))
     except (RuntimeError, AttributeError, TypeError) as e:
-        raise ValueError(
+        raise UserError(
             f'{path}: weights must be those of {architecture} as its arguments build it: {error_line(e)[:300]}') from e
     check_weights(model.state_dict(), str(path))
     model_args.update(num_classes=model.num_classes, in_chans=model_args.get('in_chans', 3))

@@ -16,12 +16,12 @@ import torch
 from timm.models import PretrainedCfg, is_model_in_modules, model_entrypoint
 from timm.models._hub import download_from_hf
 
+from ..errors import UserError, error_line
 from .assemble_mobilenet import AssembleMobileNet
 from .assemble_resnet import AssembleResNet
 
 __all__ = [
-    'check_model_args', 'check_model_config', 'check_model_source', 'check_pretrained_cfg', 'check_weights',
-    'error_line']
+    'check_model_args', 'check_model_config', 'check_model_source', 'check_pretrained_cfg', 'check_weights']
 
 NETWORKS = dict(assemble_resnet=AssembleResNet, assemble_mobilenet=AssembleMobileNet)
 # Far above any real network: a larger value is a broken file, which would take minutes or all memory to build.
@@ -47,14 +47,9 @@ CONFIG_KEYS = (
     'label_descriptions')
 
 
-def error_line(error: BaseException) -> str:
-    """Return an error's message as one line of at most 500 characters."""
-    return ' '.join(str(error).split())[:500] or type(error).__name__
-
-
 def _check(ok: bool, key: str, value: Any, allowed: str) -> None:
     if not ok:
-        raise ValueError(f'{key} must be {allowed}, got {reprlib.repr(value)}')
+        raise UserError(f'{key} must be {allowed}, got {reprlib.repr(value)}')
 
 
 def _check_keys(keys: Iterable[Any], known: Iterable[str], owner: str) -> None:
@@ -62,7 +57,7 @@ def _check_keys(keys: Iterable[Any], known: Iterable[str], owner: str) -> None:
     for key in keys:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, 1)
-            raise ValueError(f'{owner} has no {reprlib.repr(key)}' + (f'; did you mean {near[0]!r}?' if near else ''))
+            raise UserError(f'{owner} has no {reprlib.repr(key)}' + (f'; did you mean {near[0]!r}?' if near else ''))
 
 
 def check_pretrained_cfg(cfg: Any, num_classes: Optional[int] = None) -> None:
@@ -73,7 +68,7 @@ def check_pretrained_cfg(cfg: Any, num_classes: Optional[int] = None) -> None:
         num_classes: Number of classes of the model; by default that of the configuration.
 
     Raises:
-        ValueError: A key is unknown, or a value is not allowed, such as a ``std`` of 0 or as many ``label_names`` as
+        UserError: A key is unknown, or a value is not allowed, such as a ``std`` of 0 or as many ``label_names`` as
             there are no classes.
     """
     _check(isinstance(cfg, dict), 'pretrained_cfg', cfg, 'an object')
@@ -88,7 +83,7 @@ def check_pretrained_cfg(cfg: Any, num_classes: Optional[int] = None) -> None:
     classes = cfg.get('num_classes', PretrainedCfg.num_classes) if num_classes is None else num_classes
     names = cfg.get('label_names')
     if names is not None and len(names) != classes:
-        raise ValueError(f'label_names must be as many as the {classes} classes, got {len(names)}')
+        raise UserError(f'label_names must be as many as the {classes} classes, got {len(names)}')
 
 
 def check_model_args(architecture: Any, args: Any) -> None:
@@ -125,7 +120,7 @@ def _check_content(config: Any) -> None:
         for key in set(config) - set(CONFIG_KEYS):  # timm ignores unknown keys, so also a misspelled one
             near = difflib.get_close_matches(key, CONFIG_KEYS, 1, cutoff=0.8)
             if near and near[0] not in config:
-                raise ValueError(f'key {reprlib.repr(key)} is unknown; did you mean {near[0]!r}?')
+                raise UserError(f'key {reprlib.repr(key)} is unknown; did you mean {near[0]!r}?')
     check_model_args(config.get('architecture'), model_args)
     _check(isinstance(cfg, dict), 'pretrained_cfg', cfg, 'an object')
     overrides = {key: config[key] for key in ('num_classes', 'label_names') if key in config}
@@ -136,17 +131,17 @@ def check_model_config(file: Path) -> None:
     """Check a config.json as timm writes and reads it, before timm builds what it says.
 
     Raises:
-        ValueError: It is missing, is not JSON, names an unknown architecture, or has a key or value that is not
+        UserError: It is missing, is not JSON, names an unknown architecture, or has a key or value that is not
             allowed.
     """
     try:
         _check_content(json.loads(file.read_text(encoding='utf-8')))
     except FileNotFoundError as e:
-        raise ValueError(f'{file} must exist, as timm writes it beside the weights') from e
+        raise UserError(f'{file} must exist, as timm writes it beside the weights') from e
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise ValueError(f'{file} must be JSON: {error_line(e)}') from e
+        raise UserError(f'{file} must be JSON: {error_line(e)}') from e
     except (ValueError, TypeError, RuntimeError, AttributeError) as e:  # building raises any of them
-        raise ValueError(f'{file}: {error_line(e)}') from e
+        raise UserError(f'{file}: {error_line(e)}') from e
 
 
 def check_model_source(model: str) -> None:
@@ -156,7 +151,7 @@ def check_model_source(model: str) -> None:
         model: Name of a model of timm, ``hf-hub:USER/NAME`` or ``local-dir:FOLDER``.
 
     Raises:
-        ValueError: timm knows no such model, or its config.json does not pass :func:`check_model_config`.
+        UserError: timm knows no such model, or its config.json does not pass :func:`check_model_config`.
     """
     scheme, colon, name = model.partition(':')
     try:
@@ -165,9 +160,9 @@ def check_model_source(model: str) -> None:
         elif colon and scheme in ('hf-hub', 'hf_hub'):
             check_model_config(Path(download_from_hf(name, 'config.json')))
         elif not timm.is_model(model):
-            raise ValueError('timm knows no such model; it can also be hf-hub:USER/NAME or local-dir:FOLDER')
+            raise UserError('timm knows no such model; it can also be hf-hub:USER/NAME or local-dir:FOLDER')
     except (ValueError, OSError) as e:
-        raise ValueError(f'model {model}: {error_line(e)}') from e
+        raise UserError(f'model {model}: {error_line(e)}') from e
 
 
 def check_weights(state: Mapping[str, torch.Tensor], where: str) -> None:
@@ -176,7 +171,7 @@ def check_weights(state: Mapping[str, torch.Tensor], where: str) -> None:
         if tensor.is_floating_point():
             finite = tensor.isfinite()
             if not bool(finite.all()):
-                raise ValueError(f'{where}: {name} must be finite, got {int((~finite).sum())} of {tensor.numel()} '
+                raise UserError(f'{where}: {name} must be finite, got {int((~finite).sum())} of {tensor.numel()} '
                                  f'values that are not')
             if name.endswith('running_var') and bool((tensor < 0).any()):
-                raise ValueError(f'{where}: {name} must be 0 or more, got {tensor.min().item():.4g}')
+                raise UserError(f'{where}: {name} must be 0 or more, got {tensor.min().item():.4g}')

@@ -3,15 +3,15 @@
 The first line of a file is its row, ``# Row E10.``, ``# E11 with views.`` or ``# Food-101.``; the second says what it
 is. The published numbers are in :mod:`.paper`.
 """
-import difflib
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, NamedTuple, Tuple, Union
 
 import yaml
 
+from ..errors import UserError, did_you_mean
 from .paper import FINE_TUNING_TOP1, ROWS, UNPUBLISHED
 
-__all__ = ['Recipe', 'check_keys', 'did_you_mean', 'find_config', 'read_config', 'read_recipe', 'recipe_names',
+__all__ = ['Recipe', 'check_keys', 'find_config', 'read_config', 'read_recipe', 'recipe_names',
            'recipe_path']
 
 FOLDER = Path(__file__).parent
@@ -50,12 +50,6 @@ def recipe_names() -> List[str]:
     return [path.stem for path in sorted(FOLDER.glob('*.yaml'), key=lambda path: rows.index(_header(path)[0]))]
 
 
-def did_you_mean(word: str, names: Iterable[str], count: int = 1) -> str:
-    """Return ``'; did you mean ...?'`` with the nearest names, ``''`` if none is near."""
-    near = difflib.get_close_matches(word, list(names), count)
-    return f'; did you mean {", ".join(near)}?' if near else ''
-
-
 def recipe_path(name: str, expected: str = 'name must be a recipe') -> Path:
     """Return the YAML file of a recipe.
 
@@ -64,12 +58,12 @@ def recipe_path(name: str, expected: str = 'name must be a recipe') -> Path:
         expected: Beginning of the error message.
 
     Raises:
-        ValueError: The recipe does not exist; the message has the nearest names.
+        UserError: The recipe does not exist; the message has the nearest names.
     """
     wanted, names = name.removesuffix('.yaml'), recipe_names()
     if wanted not in names:
         meant = did_you_mean(wanted, names, 3) or '; `timm-assemble recipes` lists them'
-        raise ValueError(f'{expected}, got {name!r}{meant}')
+        raise UserError(f'{expected}, got {name!r}{meant}')
     return FOLDER / f'{wanted}.yaml'
 
 
@@ -77,7 +71,7 @@ def find_config(config: str) -> Path:
     """Return a configuration file, given as a path or as the name of a recipe; a file comes first.
 
     Raises:
-        ValueError: Neither exists; the message has the nearest recipes.
+        UserError: Neither exists; the message has the nearest recipes.
     """
     return Path(config) if Path(config).is_file() else recipe_path(config, 'config must be a file or a recipe')
 
@@ -97,20 +91,20 @@ def read_config(path: Union[str, Path]) -> Dict[str, Any]:
     """Read a YAML file of train.py's arguments.
 
     Raises:
-        ValueError: The file cannot be read or is not a mapping with names as keys.
+        UserError: The file cannot be read or is not a mapping with names as keys.
     """
     try:
         config = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
     except OSError as e:
-        raise ValueError(f'config {path} cannot be read: {e.strerror or e}') from e
+        raise UserError(f'config {path} cannot be read: {e.strerror or e}') from e
     except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ValueError(f'config {path} must be YAML: {" ".join(str(e).split())}') from e
+        raise UserError(f'config {path} must be YAML: {" ".join(str(e).split())}') from e
     if not isinstance(config, dict):
-        raise ValueError(f'config {path} must map argument names to values, got '
+        raise UserError(f'config {path} must map argument names to values, got '
                          f'{"an empty file" if config is None else type(config).__name__}')
     for key in config:
         if not isinstance(key, str):
-            raise ValueError(f'config {path} must map argument names to values, got the name {key!r}')
+            raise UserError(f'config {path} must map argument names to values, got the name {key!r}')
     return config
 
 
@@ -118,9 +112,9 @@ def check_keys(keys: Iterable[str], known: Iterable[str], path: Union[str, Path]
     """Check that the keys of the configuration ``path`` are ``known`` arguments of train.py.
 
     Raises:
-        ValueError: A key is unknown; the message has the nearest name.
+        UserError: A key is unknown; the message has the nearest name.
     """
     names = list(known)
     for key in keys:
         if key not in names:
-            raise ValueError(f'config {path} has the unknown argument {key!r}{did_you_mean(key, names)}')
+            raise UserError(f'config {path} has the unknown argument {key!r}{did_you_mean(key, names)}')

@@ -3,8 +3,8 @@ import os
 from pathlib import Path
 from typing import Dict, NamedTuple, Optional, Tuple
 
+from ..errors import UserError, error_line
 from ..evaluation.image_files import FileList, list_files, make_file_list
-from ..models.loading import error_line
 
 __all__ = ['DATASETS', 'Published', 'find_images']
 
@@ -33,7 +33,7 @@ def _published_split(root: Path, dataset: str, download: bool) -> FileList:
         data = getattr(datasets, published.kind)(str(root), split='test', download=download)
     except (OSError, ValueError, IndexError) as e:
         hint = '' if download else '; `download` fetches it into a new or empty folder'
-        raise ValueError(f'data_dir must hold {published.title} as published, {root} does not: {error_line(e)}'
+        raise UserError(f'data_dir must hold {published.title} as published, {root} does not: {error_line(e)}'
                          f'{hint}') from e
     classes = sorted({*data.labels})
     number = {label: i for i, label in enumerate(classes)}
@@ -41,7 +41,7 @@ def _published_split(root: Path, dataset: str, download: bool) -> FileList:
              for path, label in zip(data.paths, data.labels)]
     missing = [name for name, _ in files if not (root / name).is_file()]
     if missing or not files:
-        raise ValueError(f'data_dir must have the images that its lists name, {root} lacks {len(missing)} of '
+        raise UserError(f'data_dir must have the images that its lists name, {root} lacks {len(missing)} of '
                          f'{len(files)}{f": {missing[0]}" if missing else ""}')
     notes = [] if len(files) == published.images else [
         f'{root}: {published.title} has {published.images} test images as published, {len(files)} here']
@@ -52,8 +52,8 @@ def find_images(data_dir: Path, dataset: Optional[str] = None, download: bool = 
     """List the images to search, each with its class; a published data set's are those of its test classes."""
     if dataset is None:
         if download:
-            raise ValueError('download needs `dataset`: a folder of classes is not fetched')
+            raise UserError('download needs `dataset`: a folder of classes is not fetched')
         return list_files(data_dir, parameter='data_dir')
     if dataset not in DATASETS:
-        raise ValueError(f'dataset must be one of {", ".join(map(str, DATASETS))}, got {dataset!r}')
+        raise UserError(f'dataset must be one of {", ".join(map(str, DATASETS))}, got {dataset!r}')
     return _published_split(data_dir, dataset, download)

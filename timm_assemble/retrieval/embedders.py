@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 
+from ..errors import UserError, error_line
 from ..evaluation.models import (
     FromPixels, Model, callable_details, compute_outputs, from_pixels, load_rgb_source, model_details, model_identity,
 )
 from ..layers.gem_pool import gem_pool_2d
-from ..models.loading import ModelSource, error_line
+from ..models.loading import ModelSource
 
 __all__ = ['HEADS', 'Embedder', 'Preprocessing', 'compute_embeddings', 'load_embedder']
 
@@ -57,7 +58,7 @@ def _feature_map(model: Any, x: torch.Tensor) -> torch.Tensor:
     if len(shape) == 3:
         return features[:, getattr(model, 'num_prefix_tokens', 0):].transpose(1, 2)[..., None]
     if len(shape) != 4:
-        raise ValueError(f'there must be a feature map for this `head`, got {shape or type(features).__name__}')
+        raise UserError(f'there must be a feature map for this `head`, got {shape or type(features).__name__}')
     channels_last = getattr(model, 'output_fmt', 'NCHW') == 'NHWC' or (
         shape[1] != model.num_features and shape[3] == model.num_features)
     return features.permute(0, 3, 1, 2) if channels_last else features
@@ -82,7 +83,7 @@ def _has_embedding(model: Any) -> bool:
 def _load(name: str, last_stride: Optional[int]) -> ModelSource:
     if last_stride is None:
         return load_rgb_source(name)
-    missing = ValueError(f"last_stride must not be given for {name}: it is an argument of this package's models alone")
+    missing = UserError(f"last_stride must not be given for {name}: it is an argument of this package's models alone")
     try:
         source = load_rgb_source(name, last_stride=last_stride)
     except ValueError as e:
@@ -99,21 +100,23 @@ def load_embedder(
 ) -> Embedder:
     """Load a model and try it on one image; ``identity`` distinguishes a callable from all others."""
     if head not in HEADS:
-        raise ValueError(f'head must be one of {", ".join(HEADS)}, got {head!r}')
+        raise UserError(f'head must be one of {", ".join(HEADS)}, got {head!r}')
     if isinstance(model, str):
         source = _load(model, last_stride)
         if head == 'embedding' and not _has_embedding(source.model):
-            raise ValueError(f'head embedding needs a layer between pooling and classifier, {label} has none')
-        preprocessing = Preprocessing(input_size or source.input_size[-1], crop_pct or source.crop_pct,
-                                      source.interpolation, source.crop_mode)
-        embed = from_pixels(source.model, source.mean, source.std, preprocessing.input_size, device, amp,
+            raise UserError(f'head embedding needs a layer between pooling and classifier, {label} has none')
+        preprocessing = Preprocessing(
+            input_size or source.preprocessing.size[1], crop_pct or source.preprocessing.crop_pct,
+            source.preprocessing.interpolation, source.preprocessing.crop_mode)
+        mean, std = source.preprocessing.mean, source.preprocessing.std
+        embed = from_pixels(source.model, mean, std, preprocessing.input_size, device, amp,
                             partial(_forward, source.model, head))
         decides, details = model_identity(source), model_details(model, source)
     else:
         if head != 'model' or last_stride is not None:
-            raise ValueError(f'head and `last_stride` are for models by name, {label} is a callable')
+            raise UserError(f'head and `last_stride` are for models by name, {label} is a callable')
         if input_size is None:
-            raise ValueError(f'input_size must be given for a callable, {label}')
+            raise UserError(f'input_size must be given for a callable, {label}')
         preprocessing = Preprocessing(input_size, crop_pct or 0.875, 'bilinear')
         embed, decides, details = model, dict(callable=identity or label), callable_details(identity or label)
     size = preprocessing.input_size
@@ -122,7 +125,7 @@ def load_embedder(
     except torch.cuda.OutOfMemoryError:
         raise
     except (ValueError, AssertionError, RuntimeError, TypeError, AttributeError) as e:
-        raise ValueError(f'models must return embeddings of images of {size} x {size} with head {head}, {label} does '
+        raise UserError(f'models must return embeddings of images of {size} x {size} with head {head}, {label} does '
                          f'not: {error_line(e)}') from e
     return Embedder(label, embed, preprocessing, dict(decides, head=head, preprocessing=[*preprocessing]),
                     dict(details, **preprocessing._asdict(), dimensions=dimensions))

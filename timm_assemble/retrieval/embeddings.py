@@ -9,9 +9,10 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 import numpy as np
 import torch
 
+from ..errors import UserError
 from ..evaluation.cache import DAMAGED, read_cached, write_cached
 from ..evaluation.image_files import Batch, FileDataset, FileList, Unreadable, batches, can_be_read, read_image
-from ..utils.distributed import Ranks
+from ..runtime.ranks import Ranks
 from .embedders import Embedder, compute_embeddings
 
 __all__ = ['CHUNK', 'EmbeddingCache', 'Embedded', 'embed_files']
@@ -82,7 +83,7 @@ class EmbeddingCache:
     def _chunk(self, embedder: Embedder, start: int) -> Chunk:
         chunk = self.get(embedder, start)
         if chunk is None:
-            raise ValueError(f'output must be one folder for all ranks; {self.folder} lacks embeddings of '
+            raise UserError(f'output must be one folder for all ranks; {self.folder} lacks embeddings of '
                              f'{embedder.label}')
         return chunk
 
@@ -120,9 +121,9 @@ def _embed(
                 parts.append(compute_embeddings(
                     embedder.embed, batch.images.to(device, non_blocking=True)).cpu().numpy())
             except ValueError as e:
-                raise ValueError(f'models must fit the images; {embedder.label}: {e}') from e
+                raise UserError(f'models must fit the images; {embedder.label}: {e}') from e
             except torch.cuda.OutOfMemoryError as e:
-                raise ValueError(f'batch_size must be below {batch_size}: {device} has too little memory for '
+                raise UserError(f'batch_size must be below {batch_size}: {device} has too little memory for '
                                  f'{embedder.label}; what is finished is cached') from e
         bar.update(len(batch.items) + len(batch.unreadable))
         start = last - last % CHUNK

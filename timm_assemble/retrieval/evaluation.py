@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..errors import UserError
 from ..evaluation.image_files import FileList, unreadable_line
 from ..evaluation.models import Model, check_identities, label_models
 from ..evaluation.requirements import check_packages, find_device
 from ..evaluation.results import check_output
-from ..utils.distributed import Ranks
+from ..runtime.ranks import Ranks
 from .datasets import DATASETS, find_images
 from .embedders import load_embedder
 from .embeddings import Embedded, EmbeddingCache, embed_files
@@ -84,7 +85,7 @@ def _recall_at(recall_at: Optional[Sequence[int]], dataset: Optional[str], image
         return [k for k in (DATASETS[dataset].recall_at if dataset else RECALL_AT) if k < images]
     wrong = [k for k in recall_at if not 1 <= k < images]
     if wrong or not recall_at:
-        raise ValueError(f'recall_at must be from 1 to {images - 1}, the number of other images, got '
+        raise UserError(f'recall_at must be from 1 to {images - 1}, the number of other images, got '
                          f'{wrong[0] if wrong else "none"}')
     return sorted({*recall_at})
 
@@ -151,20 +152,20 @@ def evaluate(
         command: What results.json says was called.
 
     Raises:
-        ValueError: An argument is wrong, the images or a model do not fit, or a package of the extra ``retrieval`` is
+        UserError: An argument is wrong, the images or a model do not fit, or a package of the extra ``retrieval`` is
             missing.
     """
     for name, value, least in (
             ('input_size', input_size, 1), ('queries', queries, 0), ('batch_size', batch_size, 1),
             ('workers', workers, 0)):
         if value is not None and value < least:
-            raise ValueError(f'{name} must be {least} or more, got {value}')
+            raise UserError(f'{name} must be {least} or more, got {value}')
     if last_stride not in (None, 1, 2):
-        raise ValueError(f'last_stride must be 1 or 2, got {last_stride}')
+        raise UserError(f'last_stride must be 1 or 2, got {last_stride}')
     if crop_pct is not None and not 0 < crop_pct <= 1:
-        raise ValueError(f'crop_pct must be above 0 and at most 1, got {crop_pct}')
+        raise UserError(f'crop_pct must be above 0 and at most 1, got {crop_pct}')
     if cache and not output:
-        raise ValueError('cache needs `output`: without it nothing is cached')
+        raise UserError('cache needs `output`: without it nothing is cached')
     check_packages('retrieval', *(['pytorch_metric_learning'] if dataset else []),
                    *(['matplotlib', 'jsonschema'] if output else []))
     labelled, _ = label_models(models)
@@ -199,14 +200,14 @@ def evaluate(
             began = time.perf_counter()
             embedded = store.collect(embedder, {*unreadable})
             if np.bincount(classes[embedded.items]).max(initial=0) < 2:
-                raise ValueError(f'data_dir must have two images of one class that can be read, {files.folder} has '
+                raise UserError(f'data_dir must have two images of one class that can be read, {files.folder} has '
                                  f'{len(embedded.items)} of {len(files.files)} images, none of them of one class')
             bar.reset(total=len(embedded.items) // ranks.world_size)
             bar.set_postfix_str(f'searched, {embedder.label}', refresh=False)
             try:
                 found = _search(embedded, classes, max(recalls, default=1), device, ranks, bar)
             except torch.cuda.OutOfMemoryError as e:
-                raise ValueError(f'device must hold all embeddings, {embedder.label} has {len(embedded.items)} of '
+                raise UserError(f'device must hold all embeddings, {embedder.label} has {len(embedded.items)} of '
                                  f'{embedder.details["dimensions"]} numbers, {device} has too little memory') from e
             reports.append(dict(
                 label=embedder.label, **embedder.details, images=len(embedded.items),

@@ -5,7 +5,7 @@ from typing import Any, List, NamedTuple, Sequence, Tuple
 import numpy as np
 
 from ..evaluation.image_files import read_image
-from ..utils.atomic import atomic_file
+from ..runtime.atomic import atomic_file
 
 __all__ = ['SHOWN', 'Example', 'choose_queries', 'draw']
 

@@ -7,6 +7,8 @@ from typing import Dict, NamedTuple, Sequence
 import numpy as np
 import torch
 
+from ..errors import UserError
+
 __all__ = ['Scores', 'retrieval_metrics', 'score_neighbours']
 
 
@@ -40,7 +42,7 @@ def retrieval_metrics(scores: Scores, relevant: np.ndarray, recall_at: Sequence[
     """Return ``recall@k`` for each k and ``map@r`` in percent, over the queries that have something to find."""
     asked = relevant > 0
     if not asked.any():
-        raise ValueError('classes must have two images or more, at least one of them; got one image of each class')
+        raise UserError('classes must have two images or more, at least one of them; got one image of each class')
     first, average = scores.first[asked], scores.average_precision[asked]
     return {**{f'recall@{k}': 100 * float(((first > 0) & (first <= k)).mean()) for k in recall_at},
             'map@r': 100 * float(average.mean())}

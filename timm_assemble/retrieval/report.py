@@ -77,7 +77,7 @@ class Results(BaseResults):
         """Check and write all files; return their paths.
 
         Raises:
-            ValueError: The results break the schema, or ``folder`` has those of another measurement.
+            UserError: The results break the schema, or ``folder`` has those of another measurement.
         """
         self.check(self._values)
         folder = Path(folder)

@@ -13,11 +13,12 @@ from typing import Dict, Mapping, Optional, Sequence, Union
 import torch
 from timm.data import ImageNetInfo
 
+from ..errors import UserError
 from ..evaluation.image_files import Unreadable, unreadable_line
 from ..evaluation.models import Model, check_identities, label_models
 from ..evaluation.requirements import check_packages, find_device
 from ..evaluation.results import check_output
-from ..utils.distributed import Ranks
+from ..runtime.ranks import Ranks
 from .models import load_classifier
 from .plan import Plan, Request, make_plan
 from .progress import Progress, image_bar
@@ -47,7 +48,7 @@ def _versions(plan: Plan) -> Dict[str, str]:
 def _raise_on_unreadable(files: Sequence[Unreadable]) -> None:
     named = [dict(path=file.path, reason=file.reason) for file in dict.fromkeys(files)]
     if named:
-        raise ValueError(unreadable_line(named))
+        raise UserError(unreadable_line(named))
 
 
 def _measurement(plan: Plan, models: Sequence[Classifier], baseline: Optional[str], cache: TaskCache) -> str:
@@ -128,13 +129,13 @@ def evaluate(
         command: What results.json says was called.
 
     Raises:
-        ValueError: An argument is wrong, a folder or model does not fit, or a package of the extra ``robustness`` is
+        UserError: An argument is wrong, a folder or model does not fit, or a package of the extra ``robustness`` is
             missing.
     """
     for name, value, least in (
             ('input_size', input_size, 1), ('shift', shift, 1), ('batch_size', batch_size, 1), ('workers', workers, 0)):
         if value is not None and value < least:
-            raise ValueError(f'{name} must be {least} or more, got {value}')
+            raise UserError(f'{name} must be {least} or more, got {value}')
     check_packages('robustness', 'torchmetrics', *(['imagecorruptions'] if generate else []),
                    *(['av'] if imagenet_p else []), *(['sklearn'] if ood else []),
                    *(['scipy'] if keep_predictions else []), *(['matplotlib', 'jsonschema'] if output else []))
@@ -144,7 +145,7 @@ def evaluate(
         warnings.warn('baseline has no effect but being measured too: without `imagenet_c`, `imagenet_p` and '
                       '`generate` nothing is relative to it', stacklevel=2)
     if cache and not output:
-        raise ValueError('cache needs `output`: without it nothing is cached')
+        raise UserError('cache needs `output`: without it nothing is cached')
     imagenet_c, imagenet_p, generate, clean = (
         None if folder is None else Path(folder) for folder in (imagenet_c, imagenet_p, generate, clean))
     sets, others = ({name: Path(folder) for name, folder in (folders or {}).items()} for folders in (test_sets, ood))

@@ -7,6 +7,8 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
+from ..errors import UserError
+
 __all__ = [
     'ALEXNET_CLEAN_ERROR', 'ALEXNET_ERROR', 'ALEXNET_FLIP_RATE', 'COMMON', 'EXTRA', 'SEVERITIES', 'agreement',
     'compares_with_first', 'corruption_error', 'count_flips', 'flip_rate', 'mean_corruption_error', 'mean_flip_rate',
@@ -33,21 +35,21 @@ ALEXNET_FLIP_RATE: Dict[str, float] = dict(
 
 def _ratio(value: float, baseline: float, what: str) -> float:
     if not baseline > 0:
-        raise ValueError(f'baseline must have {what} above 0, got {baseline:g}')
+        raise UserError(f'baseline must have {what} above 0, got {baseline:g}')
     return 100 * value / baseline
 
 
 def _percents(name: str, values: Any) -> np.ndarray:
     array = np.atleast_1d(np.asarray(values, dtype=float))
     if array.ndim != 1 or not array.size or not ((array >= 0) & (array <= 100)).all():
-        raise ValueError(f'{name} must be percents from 0 to 100, one per severity, got {values!r}')
+        raise UserError(f'{name} must be percents from 0 to 100, one per severity, got {values!r}')
     return array
 
 
 def _check_names(parameter: str, values: Mapping[str, Any], baseline: Mapping[str, Any]) -> None:
     missing = [name for name in values if name not in baseline]
     if not values or missing:
-        raise ValueError(f'{parameter} must be at least one of {[*baseline]}, as in `baseline`, got {[*values]}')
+        raise UserError(f'{parameter} must be at least one of {[*baseline]}, as in `baseline`, got {[*values]}')
 
 
 def corruption_error(errors: Sequence[float], baseline: Any) -> float:
@@ -61,11 +63,11 @@ def corruption_error(errors: Sequence[float], baseline: Any) -> float:
         Percent of the baseline's error: 100 is as good as the baseline, 0 is no error.
 
     Raises:
-        ValueError: A value is not a percent, or the baseline's error is 0.
+        UserError: A value is not a percent, or the baseline's error is 0.
     """
     values, divisor = _percents('errors', errors), _percents('baseline', baseline)
     if divisor.size not in (1, values.size):
-        raise ValueError(f'baseline must have 1 value or {values.size}, as many as `errors`, got {divisor.size}')
+        raise UserError(f'baseline must have 1 value or {values.size}, as many as `errors`, got {divisor.size}')
     return _ratio(values.mean(), divisor.mean(), 'an error')
 
 
@@ -81,7 +83,7 @@ def relative_corruption_error(errors: Sequence[float], clean: float, baseline: A
         Percent of the error that the corruption adds to the baseline's; negative where it helps the model.
 
     Raises:
-        ValueError: A value is not a percent, or the corruption adds no error to the baseline's.
+        UserError: A value is not a percent, or the corruption adds no error to the baseline's.
     """
     values, divisor = _percents('errors', errors), _percents('baseline', baseline)
     own, other = (_percents(name, value)[0] for name, value in (('clean', clean), ('baseline_clean', baseline_clean)))
@@ -97,7 +99,7 @@ def mean_corruption_error(errors: Mapping[str, Sequence[float]], baseline: Mappi
         baseline: Corruption to the baseline's errors.
 
     Raises:
-        ValueError: ``errors`` is empty, or has a corruption that the baseline lacks.
+        UserError: ``errors`` is empty, or has a corruption that the baseline lacks.
     """
     _check_names('errors', errors, baseline)
     return float(np.mean([corruption_error(values, baseline[name]) for name, values in errors.items()]))
@@ -129,7 +131,7 @@ def count_flips(predictions: Sequence[int], with_first: bool) -> Tuple[int, int]
     """
     classes = np.asarray(predictions)
     if classes.ndim != 1 or classes.size < 2:
-        raise ValueError(f'predictions must be classes of 2 frames or more, got shape {classes.shape}')
+        raise UserError(f'predictions must be classes of 2 frames or more, got shape {classes.shape}')
     others = classes[0] if with_first else classes[:-1]
     return int((classes[1:] != others).sum()), classes.size - 1
 
@@ -147,7 +149,7 @@ def top5_distances(ranked: Any, with_first: bool) -> List[int]:
     """
     classes = np.asarray(ranked)
     if classes.ndim != 2 or len(classes) < 2:
-        raise ValueError(f'ranked must be (frames, 5) with 2 frames or more, got shape {classes.shape}')
+        raise UserError(f'ranked must be (frames, 5) with 2 frames or more, got shape {classes.shape}')
     others = np.broadcast_to(classes[:1], classes[1:].shape) if with_first else classes[:-1]
     same = others[:, :, None] == classes[1:, None, :]  # rank in the earlier frame, rank in the later one
     ranks = np.where(same.any(2), same.argmax(2), 5)
@@ -161,7 +163,7 @@ def flip_rate(sequences: Sequence[Sequence[int]], with_first: bool) -> float:
     of a published perturbation have.
     """
     if not len(sequences):
-        raise ValueError('sequences must be at least one, got none')
+        raise UserError('sequences must be at least one, got none')
     flips, pairs = zip(*(count_flips(sequence, with_first) for sequence in sequences))
     return 100 * sum(flips) / sum(pairs)
 
@@ -170,7 +172,7 @@ def mean_flip_rate(rates: Mapping[str, float], baseline: Mapping[str, float] = A
     """Return mFR: the mean over perturbations of ``100 * FP / FP of the baseline``.
 
     Raises:
-        ValueError: ``rates`` is empty, has a perturbation that the baseline lacks, or the baseline never flips.
+        UserError: ``rates`` is empty, has a perturbation that the baseline lacks, or the baseline never flips.
     """
     _check_names('rates', rates, baseline)
     return float(np.mean([_ratio(rate, baseline[name], 'a flip rate') for name, rate in rates.items()]))
@@ -180,5 +182,5 @@ def agreement(first: Sequence[int], second: Sequence[int]) -> float:
     """Return the percent of equal predictions: shift consistency, for two crops."""
     a, b = np.asarray(first), np.asarray(second)
     if a.shape != b.shape or a.ndim != 1 or not a.size:
-        raise ValueError(f'first must be as long as `second` and not empty, got shapes {a.shape} and {b.shape}')
+        raise UserError(f'first must be as long as `second` and not empty, got shapes {a.shape} and {b.shape}')
     return 100 * float((a == b).mean())

@@ -5,11 +5,11 @@ from typing import Optional, Tuple
 
 import torch
 
+from ..errors import UserError, error_line
 from ..evaluation.models import (
     Model, OutputError, callable_details, from_pixels, load_rgb_source, model_details, model_identity,
 )
-from ..models.loading import error_line
-from ..utils.accuracy import map_classes
+from ..runtime.accuracy import map_classes
 from .datasets.test_sets import LabelMap, LabelSpace, synsets
 from .plan import Plan
 from .tasks.classify import compute_logits
@@ -21,9 +21,10 @@ __all__ = ['load_classifier', 'map_folders']
 def _from_name(label: str, name: str, size: int, device: torch.device, amp: bool) -> Classifier:
     source = load_rgb_source(name)
     if source.num_classes < 1:
-        raise ValueError(f'models must have a classifier, {name} returns features')
+        raise UserError(f'models must have a classifier, {name} returns features')
     return Classifier(
-        label, from_pixels(source.model, source.mean, source.std, size, device, amp), model_identity(source),
+        label, from_pixels(source.model, source.preprocessing.mean, source.preprocessing.std, size, device, amp),
+        model_identity(source),
         details=dict(model_details(name, source), num_classes=source.num_classes))
 
 
@@ -34,7 +35,7 @@ def map_folders(
     imagenet = num_classes in (1000, 1001)
     background = num_classes - 1000  # official checkpoints have class 0 for it
     if (space.folders not in ('any', 'none') or space.mask) and not imagenet:
-        raise ValueError(f"{argument} must be a model of ImageNet's 1000 classes, got {num_classes}")
+        raise UserError(f"{argument} must be a model of ImageNet's 1000 classes, got {num_classes}")
     mask = None
     if space.mask:
         numbers = {name: i + background for i, name in enumerate(synsets())}
@@ -64,9 +65,9 @@ def load_classifier(
             classifier = Classifier(label, model, dict(callable=identity), details=callable_details(identity))
         logits = compute_logits(classifier.classify, torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device))
     except (AssertionError, RuntimeError) as e:
-        raise ValueError(f'models must take images of {size} x {size}, {label} does not: {error_line(e)}') from e
+        raise UserError(f'models must take images of {size} x {size}, {label} does not: {error_line(e)}') from e
     except OutputError as e:
-        raise ValueError(f'models must return logits, {label} does not: {e}') from e
+        raise UserError(f'models must return logits, {label} does not: {e}') from e
     num_classes = classifier.details.setdefault('num_classes', logits.shape[1])
 
     @functools.cache

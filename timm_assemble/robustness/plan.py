@@ -5,6 +5,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from ..errors import UserError
 from ..evaluation.image_files import class_folders, list_files
 from .datasets.corruptions import library_versions
 from .datasets.protocols import PROTOCOLS, Preprocessing, Protocol
@@ -81,24 +82,24 @@ def _protocol(request: Request) -> Protocol:
     """Return the protocol of a request whose options go together."""
     images = request.imagenet_c or request.generate or request.clean or request.test_sets
     if not (images or request.imagenet_p):
-        raise ValueError('imagenet_c must be given, or `imagenet_p`, `generate`, `clean` or `test_sets`')
+        raise UserError('imagenet_c must be given, or `imagenet_p`, `generate`, `clean` or `test_sets`')
     if request.generate and (request.imagenet_c or request.clean):
-        raise ValueError('generate corrupts clean images, and takes neither `imagenet_c` nor `clean`')
+        raise UserError('generate corrupts clean images, and takes neither `imagenet_c` nor `clean`')
     name = request.protocol or ('assemble' if request.generate else 'imagenet-c')
     if name not in PROTOCOLS:
-        raise ValueError(f'protocol must be one of {[*PROTOCOLS]}, got {name!r}')
+        raise UserError(f'protocol must be one of {[*PROTOCOLS]}, got {name!r}')
     if request.generate and request.imagenet_p and not request.protocol:
-        raise ValueError('generate has images of 256 and `imagenet_p` sequences of 224: set `protocol` to imagenet-c, '
+        raise UserError('generate has images of 256 and `imagenet_p` sequences of 224: set `protocol` to imagenet-c, '
                          'or measure them one after the other')
     if name == 'assemble' and (request.imagenet_c or request.imagenet_p):
-        raise ValueError('protocol must be imagenet-c for published images, which are 224 x 224; assemble is for '
+        raise UserError('protocol must be imagenet-c for published images, which are 224 x 224; assemble is for '
                          '`generate`')
     if name in PUBLISHED_ALONE and not request.imagenet_c:
-        raise ValueError(f'protocol {name} needs `imagenet_c`: its corruptions are read and not generated')
+        raise UserError(f'protocol {name} needs `imagenet_c`: its corruptions are read and not generated')
     if request.corruptions and not (request.imagenet_c or request.generate):
-        raise ValueError('corruptions need `imagenet_c` or `generate`')
+        raise UserError('corruptions need `imagenet_c` or `generate`')
     if request.shift and not (request.imagenet_c or request.generate or request.clean):
-        raise ValueError('shift needs images: `clean`, `generate` or `imagenet_c`')
+        raise UserError('shift needs images: `clean`, `generate` or `imagenet_c`')
     return PROTOCOLS[name]
 
 
@@ -108,11 +109,11 @@ def make_plan(request: Request) -> Plan:
     known = protocol.corruptions if protocol.name in PUBLISHED_ALONE else tuple(ALEXNET_ERROR)
     unknown = [name for name in request.corruptions or () if name not in known]
     if unknown:
-        raise ValueError(f'corruptions must be from {", ".join(known)}; got {", ".join(unknown)}')
+        raise UserError(f'corruptions must be from {", ".join(known)}; got {", ".join(unknown)}')
     corruptions = tuple(name for name in known if name in (request.corruptions or protocol.corruptions))
     size = request.input_size or protocol.crop
     if request.shift and request.shift >= size:
-        raise ValueError(f"shift must be below the input's side, {size}, got {request.shift}")
+        raise UserError(f"shift must be below the input's side, {size}, got {request.shift}")
     whole = Preprocessing(protocol.resize, protocol.crop, size)
     published = whole._replace(resize=0)
     tasks: List[Task] = []
@@ -136,7 +137,7 @@ def make_plan(request: Request) -> Plan:
         notes += more
         texts.append(f'{len(corruptions)} corruptions, images as published: {published.describe()}')
         if clean and class_folders(found[0].folder) != class_folders(clean):
-            raise ValueError(f'clean must have the classes of `imagenet_c`, {clean} has others')
+            raise UserError(f'clean must have the classes of `imagenet_c`, {clean} has others')
     if request.imagenet_p:
         tasks += imagenet_p_tasks(request.imagenet_p, published)
         texts.append(f'sequences as published: {published.describe()}, noise against the first frame, others against '

@@ -9,8 +9,9 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 import numpy as np
 import torch
 
+from ..errors import UserError
 from ..evaluation.image_files import Batch, FileDataset, Unreadable, batches, can_be_read
-from ..utils.distributed import Ranks
+from ..runtime.ranks import Ranks
 from .progress import Progress
 from .tasks.cache import CachedResult, TaskCache
 from .tasks.task import Classifier, Records, Task
@@ -49,16 +50,16 @@ def _run(task: Task, models: Sequence[Classifier], cache: TaskCache, loading: Lo
                 try:
                     records = task.measure(model, moved)
                 except ValueError as e:
-                    raise ValueError(f'models must fit the images; {model.label} on {task.title}: {e}') from e
+                    raise UserError(f'models must fit the images; {model.label} on {task.title}: {e}') from e
                 except torch.cuda.OutOfMemoryError as e:
-                    raise ValueError(
+                    raise UserError(
                         f'batch_size must be below {loading.batch_size}: {loading.device} has too little memory for '
                         f'{model.label} on {task.title}; what is finished is cached') from e
                 parts[model.label].append(dict(records, item=np.array(batch.items, dtype=np.int32)))
                 seconds[model.label] += time.perf_counter() - began
         progress.update(task, batch, sum(seconds.values()) - before, f'{task.title} {labels}')
     if not any(parts.values()):
-        raise ValueError(f'files of {task.title} cannot be read, none of {task.items}: {unreadable[0].path} '
+        raise UserError(f'files of {task.title} cannot be read, none of {task.items}: {unreadable[0].path} '
                          f'({unreadable[0].reason})')
     shared = (time.perf_counter() - start - sum(seconds.values())) / len(models)
     for model in models:

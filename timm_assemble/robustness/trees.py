@@ -5,6 +5,7 @@ Trees are ``corruption/severity/class/*.JPEG``, as in ImageNet-C, and ``perturba
 from pathlib import Path
 from typing import List, Mapping, Optional, Sequence, Tuple
 
+from ..errors import UserError
 from ..evaluation.image_files import FileList, class_folders, list_files, some
 from .datasets.corruptions import Corruption, library_versions
 from .datasets.protocols import Preprocessing
@@ -33,13 +34,13 @@ def imagenet_c_tasks(
     One ValueError names all folders that are missing, or all that differ in classes or number of images.
     """
     if not root.is_dir():
-        raise ValueError(f'imagenet_c must be a folder with one folder per corruption, got {root}')
+        raise UserError(f'imagenet_c must be a folder with one folder per corruption, got {root}')
     wanted = [(name, severity) for name in corruptions for severity in SEVERITIES]
     absent = [name for name in corruptions if not (root / name).is_dir()]
     missing = absent + [f'{name}/{severity}' for name, severity in wanted
                         if name not in absent and not (root / name / str(severity)).is_dir()]
     if missing:
-        raise ValueError(f'imagenet_c must have {len(corruptions)} corruptions with severities 1 to 5, {root} lacks '
+        raise UserError(f'imagenet_c must have {len(corruptions)} corruptions with severities 1 to 5, {root} lacks '
                          f'{some(missing)}; `corruptions` names those to measure, without an mCE')
     tasks: List[ErrorTask] = []
     notes: List[str] = []
@@ -54,7 +55,7 @@ def imagenet_c_tasks(
         if tasks[-1].items != tasks[0].items or files.classes != classes:
             unlike.append(f'{tasks[-1].title} has {tasks[-1].items} of {len(files.classes)}')
     if unlike:
-        raise ValueError(f'imagenet_c must have the same classes and number of images in all folders of {root}: '
+        raise UserError(f'imagenet_c must have the same classes and number of images in all folders of {root}: '
                          f'{tasks[0].title} has {tasks[0].items} images of {len(classes)} classes, {some(unlike)}')
     more = len(notes) - 3
     return tasks, notes[:3] + ([f'{root}: so have {more} more of its folders'] if more > 0 else [])
@@ -68,12 +69,12 @@ def imagenet_p_tasks(root: Path, preprocessing: Preprocessing) -> List[FlipTask]
     perturbations = [*ALEXNET_FLIP_RATE]
     missing = [name for name in perturbations if not (root / name).is_dir()]
     if missing:
-        raise ValueError(f'imagenet_p must be a folder with the {len(perturbations)} perturbations '
+        raise UserError(f'imagenet_p must be a folder with the {len(perturbations)} perturbations '
                          f'{", ".join(perturbations)}; {root} lacks {", ".join(missing)}')
     tasks = [FlipTask.of_files(list_files(root / name, FlipTask.extensions, 'imagenet_p'), preprocessing,
                                group='perturbation', name=name) for name in perturbations]
     if len({task.items for task in tasks}) > 1:
-        raise ValueError(f'imagenet_p must have the same number of videos in all perturbations of {root}: '
+        raise UserError(f'imagenet_p must have the same number of videos in all perturbations of {root}: '
                          f'{", ".join(f"{task.name} has {task.items}" for task in tasks)}')
     return tasks
 
@@ -100,7 +101,7 @@ def test_set_tasks(
     notes: List[str] = []
     for name, folder in folders.items():
         if not folder.is_dir():
-            raise ValueError(f'test_sets {name} must be a folder, got {folder}')
+            raise UserError(f'test_sets {name} must be a folder, got {folder}')
         space, only = known_test_set(name), None
         if space == OBJECTNET:
             classes = objectnet_classes(folder)
@@ -129,7 +130,7 @@ def ood_tasks(
     ImageNet-O is measured among the classes of its folders, and beside the clean images of these.
     """
     if folders and clean is None:
-        raise ValueError('ood needs `clean` or `generate`: images of the models\' classes to tell the others from')
+        raise UserError('ood needs `clean` or `generate`: images of the models\' classes to tell the others from')
     tasks: List[ErrorTask] = []
     notes: List[str] = []
     for name, folder in folders.items():
@@ -139,7 +140,7 @@ def ood_tasks(
             mask = tuple(sorted(files.classes))
             reference = _reference(name, clean, mask, preprocessing)
             if not reference:
-                raise ValueError(f'clean must have the classes of ood {name}, folders named by synsets, got {clean}')
+                raise UserError(f'clean must have the classes of ood {name}, folders named by synsets, got {clean}')
             tasks += reference
         notes += files.notes
         tasks.append(ErrorTask.of_files(files, preprocessing, group='ood', name=name,

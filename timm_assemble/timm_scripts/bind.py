@@ -11,6 +11,7 @@ from typing import Any, Callable
 
 from timm.utils import unwrap_model
 
+from ..errors import UserError
 from ..recipes import check_keys, read_config
 from ..training import drop_block_schedule
 from . import HOOK
@@ -70,9 +71,9 @@ def _bind_drop_block(script: Any, args: Namespace) -> None:
     start = (args.model_kwargs or {}).get(START_RATE)
     if start is not None:
         if isinstance(start, bool) or not isinstance(start, (int, float)) or not 0.0 <= start <= 1.0:
-            raise ValueError(f'model_kwargs {START_RATE} must be from 0 to 1, got {start!r}')
+            raise UserError(f'model_kwargs {START_RATE} must be from 0 to 1, got {start!r}')
         if not args.drop_block:
-            raise ValueError(f'model_kwargs {START_RATE}={start} needs `drop_block`, the final rate')
+            raise UserError(f'model_kwargs {START_RATE}={start} needs `drop_block`, the final rate')
         create_model = script.create_model
 
         def create_without_start_rate(*model_args: Any, **kwargs: Any) -> Any:
@@ -96,7 +97,7 @@ def bind(script: Any) -> None:
     """
     missing = [name for name in NEEDED if not hasattr(script, name)]
     if missing:
-        raise ValueError(f'script must be the train.py of timm 1.0.25 or newer, got '
+        raise UserError(f'script must be the train.py of timm 1.0.25 or newer, got '
                          f'{getattr(script, "__file__", script.__name__)} without {", ".join(missing)}')
     file = script.config_parser.parse_known_args()[0].config
     if file:  # argparse accepts defaults for arguments that do not exist

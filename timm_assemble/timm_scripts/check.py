@@ -6,7 +6,7 @@ from typing import Any, Mapping, Optional
 import timm
 import torch
 
-from ..recipes import did_you_mean
+from ..errors import UserError, did_you_mean
 
 __all__ = ['check_data', 'check_model']
 
@@ -19,7 +19,7 @@ def check_model(name: str, kwargs: Mapping[str, Any]) -> None:
     if set(name) & set('/\\:'):
         return
     if not timm.is_model(name):
-        raise ValueError(
+        raise UserError(
             f'model must be a model name that timm knows, got {name!r}{did_you_mean(name, timm.list_models(), 3)}')
     if not kwargs:
         return
@@ -29,7 +29,7 @@ def check_model(name: str, kwargs: Mapping[str, Any]) -> None:
     except TypeError as e:
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(e))
         if unknown and unknown[1] in kwargs:
-            raise ValueError(f'model_kwargs must be arguments of {name}, got {unknown[1]!r}') from e
+            raise UserError(f'model_kwargs must be arguments of {name}, got {unknown[1]!r}') from e
     except Exception:  # it may be the meta device's; train.py reports what is wrong
         pass
 
@@ -39,6 +39,6 @@ def check_data(dataset: str, data_dir: Optional[str]) -> None:
     if '/' in dataset:  # torch/, hfds/, ... may need no folder
         return
     if not data_dir:
-        raise ValueError('data_dir must be the folder of the images, got none')
+        raise UserError('data_dir must be the folder of the images, got none')
     if not Path(data_dir).exists():
-        raise ValueError(f'data_dir must exist, got {data_dir}')
+        raise UserError(f'data_dir must exist, got {data_dir}')

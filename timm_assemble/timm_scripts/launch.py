@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Dict, List, NoReturn, Optional, Sequence
 
+from ..errors import UserError
 from ..recipes import find_config, read_config
 from . import HOOK
 
@@ -21,7 +22,7 @@ PACKAGE = Path(__file__).parents[1]
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
+        raise UserError(message)
 
 
 def train_arguments(arguments: Sequence[str]) -> List[str]:
@@ -31,7 +32,7 @@ def train_arguments(arguments: Sequence[str]) -> List[str]:
         arguments: Arguments of train.py, where ``-c`` may name a recipe. A file of that name comes first.
 
     Raises:
-        ValueError: The recipe does not exist or the configuration cannot be read.
+        UserError: The recipe does not exist or the configuration cannot be read.
     """
     parser = _Parser(add_help=False)  # as in train.py: it accepts abbreviations, and the last of several values wins
     parser.add_argument('-c', '--config', default='')
@@ -46,7 +47,7 @@ def train_arguments(arguments: Sequence[str]) -> List[str]:
     parser.add_argument('--device-modules', nargs='+')
     modules = parser.parse_known_args(rest)[0].device_modules or config.get('device_modules') or []
     if not isinstance(modules, list):
-        raise ValueError(f'device_modules must be a list of modules, got {modules!r}')
+        raise UserError(f'device_modules must be a list of modules, got {modules!r}')
     return rest if HOOK in modules else [*rest, '--device-modules', *modules, HOOK]
 
 
@@ -70,7 +71,7 @@ def run_script(script: Path, arguments: Sequence[str]) -> None:
     except Exception as e:
         trace = _from(script, e.__traceback__)
         if trace is None and isinstance(e, (SyntaxError, ValueError)):
-            raise ValueError(f'script must be a Python file, got {script}: {" ".join(str(e).split())}') from e
+            raise UserError(f'script must be a Python file, got {script}: {" ".join(str(e).split())}') from e
         origin = traceback.extract_tb(e.__traceback__)[-1].filename
         if isinstance(e, (ValueError, OSError)) and PACKAGE in Path(origin).parents:
             raise  # the user's mistake; other errors are the script's own

@@ -13,7 +13,8 @@ from typing import Optional
 import timm
 from filelock import FileLock
 
-from ..utils.cache import cache_folder
+from ..errors import UserError
+from ..runtime.cache import cache_folder
 
 __all__ = ['SCRIPTS', 'find_script', 'scripts_folder']
 
@@ -39,17 +40,17 @@ def find_script(name: str, script: Optional[Path] = None, repository: str = REPO
         repository: Address of the repository to clone.
 
     Raises:
-        ValueError: The file or the folder does not have the script, or it cannot be cloned.
+        UserError: The file or the folder does not have the script, or it cannot be cloned.
     """
     if script is not None:
         if not script.is_file():
-            raise ValueError(f'script must be a file, got {script}')
+            raise UserError(f'script must be a file, got {script}')
         return script.resolve()
     folder = os.environ.get(VARIABLE)
     if folder:
         path = Path(folder).expanduser() / f'{name}.py'
         if not path.is_file():
-            raise ValueError(f'{VARIABLE} must be a folder with {name}.py, got {folder}')
+            raise UserError(f'{VARIABLE} must be a folder with {name}.py, got {folder}')
         return path.resolve()
     cache = scripts_folder()
     try:
@@ -62,7 +63,7 @@ def find_script(name: str, script: Optional[Path] = None, repository: str = REPO
         why = f'the cache {cache} cannot be written: {e.strerror or e}'
     except RuntimeError as e:
         why = f'cloning failed: {e}'
-    raise ValueError(
+    raise UserError(
         f'{name}.py of timm {timm.__version__} was not found ({why}): give the file with `script`, or set the '
         f'environment variable {VARIABLE} to its folder, or run this once with a network connection')
 

@@ -8,6 +8,7 @@ from typing import Any, Callable, List, Optional
 from timm.data.loader import fast_collate
 from torch.utils.data import default_collate
 
+from ..errors import UserError
 from ..training import (
     RepeatedViews, StoredLogitsDistillationTask, TeacherCollate, TeacherCollateMixup, TeacherDataset, TeacherLogits,
     TeacherMixup, TeacherViews, ViewDataset, describe_transform, fingerprint,
@@ -48,18 +49,18 @@ def _open(name: str, args: Namespace) -> Any:
     """Open the store and check train.py's arguments against what a store can do."""
     kind, _, path = name.partition(':')
     if args.kd_distill_type != 'logit':
-        raise ValueError(f'kd_distill_type must be logit with stored {kind}, got {args.kd_distill_type}')
+        raise UserError(f'kd_distill_type must be logit with stored {kind}, got {args.kd_distill_type}')
     if getattr(args, 'naflex_loader', False):
-        raise ValueError(f'naflex_loader must be off with stored {kind}: it splits images into patches')
+        raise UserError(f'naflex_loader must be off with stored {kind}: it splits images into patches')
     if not args.kd_temperature > 0:
-        raise ValueError(f'kd_temperature must be positive, got {args.kd_temperature}')
+        raise UserError(f'kd_temperature must be positive, got {args.kd_temperature}')
     for argument, (off, why) in NOT_WITH_VIEWS.items() if kind == 'views' else ():
         if getattr(args, argument, off) != off:
-            raise ValueError(f'{argument} must be off with stored views: {why}')
+            raise UserError(f'{argument} must be off with stored views: {why}')
     try:
         return STORES[kind](path)
     except ValueError as e:
-        raise ValueError(f'kd_model_name must name stored {kind}: {e}') from e
+        raise UserError(f'kd_model_name must name stored {kind}: {e}') from e
 
 
 def _with_views(dataset: Any, store: TeacherViews, args: Namespace, num_classes: int, loader_args: Any) -> ViewDataset:
@@ -75,7 +76,7 @@ def bind_stored_teacher(script: Any, args: Namespace) -> None:
     """Bind the store that ``kd_model_name`` names, as ``logits:STORE`` or ``views:STORE``; nothing for other names.
 
     Raises:
-        ValueError: The store cannot be read, or an argument does not fit it.
+        UserError: The store cannot be read, or an argument does not fit it.
     """
     name: Optional[str] = args.kd_model_name
     if not name or name.partition(':')[0] not in STORES:

@@ -2,7 +2,7 @@
 
 Each part works alone in a custom training loop; ``train_hook`` binds them into timm's train.py.
 """
-from .dataset_fingerprint import SampleFingerprint, fingerprint
+from ..data.fingerprint import SampleFingerprint, fingerprint
 from .distillation import (
     StoredLogitsDistillationTask, distillation_cross_entropy, distillation_weights, pack_targets, unpack_targets,
 )

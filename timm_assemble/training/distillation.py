@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from timm.task import ClassificationTask
 from torch import nn
 
+from ..errors import UserError
+
 __all__ = [
     'distillation_cross_entropy', 'distillation_weights', 'pack_targets', 'unpack_targets',
     'StoredLogitsDistillationTask',
@@ -36,14 +38,14 @@ def distillation_cross_entropy(
         0-d float32 tensor.
 
     Raises:
-        ValueError: The shapes differ or the temperature is not positive.
+        UserError: The shapes differ or the temperature is not positive.
 
     Source: arXiv 1503.02531 section 2; arXiv 2001.06268 section 3.2.
     """
     if not temperature > 0:
-        raise ValueError(f'temperature must be positive, got {temperature!r}')
+        raise UserError(f'temperature must be positive, got {temperature!r}')
     if logits.shape != teacher_probs.shape:
-        raise ValueError(
+        raise UserError(
             f'teacher_probs must have the shape of logits, {tuple(logits.shape)}, got {tuple(teacher_probs.shape)}')
     log_probs = F.log_softmax(logits.float() / temperature, dim=-1)
     return -(teacher_probs * log_probs).sum(-1).mean() * temperature ** 2
@@ -75,11 +77,11 @@ def unpack_targets(targets: torch.Tensor, num_classes: int) -> Tuple[torch.Tenso
         Labels, int64 ``(...,)`` or float32 ``(..., C)``, and probabilities, float32 ``(..., C)``.
 
     Raises:
-        ValueError: The last dimension has another size.
+        UserError: The last dimension has another size.
     """
     width = targets.shape[-1] if targets.ndim else 0
     if width not in (1 + num_classes, 2 * num_classes) or num_classes < 2:
-        raise ValueError(
+        raise UserError(
             f'targets must have {1 + num_classes} or {2 * num_classes} columns, a label or {num_classes} class weights '
             f'and {num_classes} teacher probabilities, got shape {tuple(targets.shape)}')
     labels, teacher_probs = targets.split((width - num_classes, num_classes), dim=-1)
@@ -116,7 +118,7 @@ class StoredLogitsDistillationTask(ClassificationTask):
         **kwargs: Further arguments of timm's ClassificationTask.
 
     Raises:
-        ValueError: The temperature is not positive.
+        UserError: The temperature is not positive.
 
     Source: arXiv 2001.06268 section 3.2. Departures: timm's LogitDistillationTask runs the teacher on the augmented
     image in every step and minimizes the KL divergence, which has the same gradient.
@@ -132,7 +134,7 @@ class StoredLogitsDistillationTask(ClassificationTask):
             **kwargs: Any,
     ) -> None:
         if not temperature > 0:
-            raise ValueError(f'temperature must be positive, got {temperature!r}')
+            raise UserError(f'temperature must be positive, got {temperature!r}')
         super().__init__(model, criterion=criterion, **kwargs)
         self.task_loss_weight, self.distill_loss_weight = distillation_weights(task_loss_weight, distill_loss_weight)
         self.temperature = temperature

@@ -1,6 +1,8 @@
 """The DropBlock rate as a function of the training step."""
 import math
 
+from ..errors import UserError
+
 __all__ = ['drop_block_schedule']
 
 
@@ -23,15 +25,15 @@ def drop_block_schedule(step: int, total: int, start: float, end: float) -> floa
         end: Rate at step ``total``, from 0 to 1. The paper trains with 0 to 0.1 and fine-tunes with 0.1 to 0.3.
 
     Raises:
-        ValueError: An argument is outside its range.
+        UserError: An argument is outside its range.
 
     Source: arXiv 2001.06268 section 3.2 and 4.1; arXiv 1810.12890 section 3.
     """
     if step < 0:
-        raise ValueError(f'step must be 0 or more, got {step!r}')
+        raise UserError(f'step must be 0 or more, got {step!r}')
     if not 1 <= total < math.inf:
-        raise ValueError(f'total must be 1 or more and finite, got {total!r}')
+        raise UserError(f'total must be 1 or more and finite, got {total!r}')
     for name, rate in (('start', start), ('end', end)):
         if not 0.0 <= rate <= 1.0:
-            raise ValueError(f'{name} must be a DropBlock rate from 0 to 1, got {rate!r}')
+            raise UserError(f'{name} must be a DropBlock rate from 0 to 1, got {rate!r}')
     return start + (end - start) * step / total if step < total else end

@@ -16,7 +16,8 @@ from typing import Any, Optional, Union
 
 import torch
 
-from .dataset_fingerprint import SampleFingerprint
+from ..errors import UserError
+from ..data.fingerprint import SampleFingerprint
 from .store import StoreInfo, check_samples, count_finished, expand, open_array, read_info
 
 __all__ = ['TeacherLogits']
@@ -29,19 +30,19 @@ class TeacherLogits:
         path: Folder of a store, or a file of shape ``(N, C)`` in float16, float32 or float64.
 
     Raises:
-        ValueError: ``path`` is not a store, or the store is incomplete or damaged.
+        UserError: ``path`` is not a store, or the store is incomplete or damaged.
     """
 
     def __init__(self, path: Union[str, Path]) -> None:
         self.path = Path(path)
         self.info: Optional[StoreInfo] = None
         if not str(path) or not self.path.exists():
-            raise ValueError(f'path must be a store of teacher logits or an .npy file, got {str(path)!r}, '
+            raise UserError(f'path must be a store of teacher logits or an .npy file, got {str(path)!r}, '
                              f'which {"does not exist" if str(path) else "is empty"}')
         if self.path.is_dir():
             self.info, complete = read_info(self.path)
             if not complete:
-                raise ValueError(f'path must be a complete store, got {self.path} with {count_finished(self.path)} of '
+                raise UserError(f'path must be a complete store, got {self.path} with {count_finished(self.path)} of '
                                  f'{self.info.num_chunks} chunks; resume the teacher-logits command that began it')
             self._arrays = {name: open_array(self.path / f'{name}.npy', shape)
                             for name, (shape, _) in self.info.arrays().items()}
@@ -49,7 +50,7 @@ class TeacherLogits:
         else:
             plain = open_array(self.path)
             if plain.ndim != 2 or plain.dtype.kind != 'f':
-                raise ValueError(
+                raise UserError(
                     f'{self.path} must hold floats of shape (N, C), got {plain.dtype} of shape {plain.shape}')
             self._arrays = {'logits': plain}
             self.count, self.num_classes = plain.shape
@@ -77,7 +78,7 @@ class TeacherLogits:
             num_classes: Classes of the student.
 
         Raises:
-            ValueError: They do not; the message says how they differ.
+            UserError: They do not; the message says how they differ.
         """
         plain = StoreInfo({}, {}, {**samples.as_dict(), 'count': self.count}, self.num_classes)
         check_samples(self.path, self.info or plain, samples, num_classes)

@@ -13,10 +13,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms.functional import pil_to_tensor  # type: ignore[import-untyped]
 
-from ..models.pretrained_cfg import input_channels
-from ..utils.checksum import weights_sha256
-from ..utils.distributed import Ranks
-from .dataset_fingerprint import SampleFingerprint, fingerprint
+from ..errors import UserError
+from ..data.preprocessing import input_channels
+from ..runtime.checksum import weights_sha256
+from ..runtime.ranks import Ranks
+from ..data.fingerprint import SampleFingerprint, fingerprint
 from .store import StoreInfo, StoreWriter
 from .view_store import ViewInfo
 from .view_transform import (
@@ -30,7 +31,7 @@ def read_image(dataset: Any, index: int) -> Image.Image:
     """Read an image of a data set without its transform; timm's data set would skip an unreadable one to the next.
 
     Raises:
-        ValueError: It cannot be read; the message names it.
+        UserError: It cannot be read; the message names it.
     """
     reader = getattr(dataset, 'reader', None)
     try:
@@ -40,7 +41,7 @@ def read_image(dataset: Any, index: int) -> Image.Image:
             return Image.open(file).convert(dataset.input_img_mode or 'RGB')
     except Exception as e:  # Pillow raises errors of many kinds for damaged files
         name = f'sample {index}' if reader is None else dataset.filename(index)
-        raise ValueError(f'dataset must have readable images, got {name}: {" ".join(str(e).split())}') from e
+        raise UserError(f'dataset must have readable images, got {name}: {" ".join(str(e).split())}') from e
 
 
 @dataclass
@@ -115,14 +116,14 @@ def _compute(
         for batch in batches_of_unit:
             loaded = next(loader)
             if isinstance(loaded, str):
-                raise ValueError(loaded)
+                raise UserError(loaded)
             with torch.inference_mode(), torch.autocast(device.type, amp_dtype, enabled=amp):
                 rows.append(model(loaded[0].to(device, non_blocking=True)).float().cpu())
             checksums.append(loaded[1])
             finite = rows[-1].isfinite().all(1)
             if not finite.all():
                 bad = batch[int(finite.int().argmin())]
-                raise ValueError(f'model must give finite logits, got others for sample {bad}'
+                raise UserError(f'model must give finite logits, got others for sample {bad}'
                                  + ('; try without `amp`' if amp else ''))
         yield unit, info.pack(unit, torch.cat(rows), torch.cat(checksums).numpy())
 
@@ -156,13 +157,13 @@ def available_device(device: Union[str, torch.device]) -> torch.device:
     """Return a device of this machine.
 
     Raises:
-        ValueError: The machine does not have it, or torch does not know it.
+        UserError: The machine does not have it, or torch does not know it.
     """
     try:
         found = torch.device(device)
         torch.zeros(1, device=found).cpu()
     except (RuntimeError, AssertionError) as e:
-        raise ValueError(f'device must be available, got {str(device)!r}: {str(e).splitlines()[0]}') from e
+        raise UserError(f'device must be available, got {str(device)!r}: {str(e).splitlines()[0]}') from e
     return found
 
 
@@ -178,7 +179,7 @@ def _data_config(model: nn.Module, preprocessing: Dict[str, Any]) -> Dict[str, A
     channels = getattr(model, 'in_chans', None) or resolve_data_config(preprocessing, model=model)['input_size'][0]
     for key in ('mean', 'std'):
         if len(preprocessing.get(key) or (0,)) not in (1, channels):
-            raise ValueError(f'{key} must have one value or {channels}, got {len(preprocessing[key])}')
+            raise UserError(f'{key} must have one value or {channels}, got {len(preprocessing[key])}')
     config = resolve_data_config({'in_chans': channels, **preprocessing}, model=model, use_test_size=True)
     adapted = input_channels(config, channels)
     return {**config, **{key: adapted[key] for key in ('input_size', 'mean', 'std')}}
@@ -189,12 +190,12 @@ def _check_dataset(model: nn.Module, name: str, dataset: Any, channels: int, top
     samples = fingerprint(dataset)
     num_classes: Any = model.num_classes
     if samples.classes > num_classes:
-        raise ValueError(f'dataset must have at most {num_classes} classes, those of {name}, got {samples.classes}')
+        raise UserError(f'dataset must have at most {num_classes} classes, those of {name}, got {samples.classes}')
     if not 0 <= top_k < num_classes:
-        raise ValueError(f'top_k must be from 0 to {num_classes - 1}, below the number of classes, got {top_k}')
+        raise UserError(f'top_k must be from 0 to {num_classes - 1}, below the number of classes, got {top_k}')
     mode = getattr(dataset, 'input_img_mode', None)
     if mode and _bands(mode) != channels:
-        raise ValueError(f'input_img_mode must be a mode with {channels} channels, those of {name}, got {mode!r}')
+        raise UserError(f'input_img_mode must be a mode with {channels} channels, those of {name}, got {mode!r}')
     if samples.classes < num_classes:
         warnings.warn(f'the data set has {samples.classes} classes, the teacher {num_classes}: '
                       f'a student needs {num_classes} outputs', stacklevel=3)
@@ -238,7 +239,7 @@ def store_teacher_logits(
         What the logits belong to.
 
     Raises:
-        ValueError: The device does not exist, class counts or channels do not match, the folder holds other files, an
+        UserError: The device does not exist, class counts or channels do not match, the folder holds other files, an
             image cannot be read, or logits are not finite.
 
     Source: arXiv 2001.06268 section 3.2: logits of each training image are computed once.
@@ -295,25 +296,25 @@ def store_teacher_views(
         What the views belong to.
 
     Raises:
-        ValueError: As in :func:`store_teacher_logits`, or an argument is outside its range.
+        UserError: As in :func:`store_teacher_logits`, or an argument is outside its range.
         TypeError: ``transform`` has an unknown argument.
 
     Source: arXiv 2303.08983 section 3, which stores augmentation parameters and the teacher's largest probabilities.
     """
     device = available_device(device)
     if views < 1:
-        raise ValueError(f'views must be 1 or more, got {views!r}')
+        raise UserError(f'views must be 1 or more, got {views!r}')
     if not 0 <= seed < 1 << 32:
-        raise ValueError(f'seed must be from 0 to {(1 << 32) - 1}, got {seed!r}')
+        raise UserError(f'seed must be from 0 to {(1 << 32) - 1}, got {seed!r}')
     description = describe_transform(getattr(dataset, 'input_img_mode', None), **transform)
     try:
         view_transform = make_view_transform(description)
     except Exception as e:  # timm's errors for unknown policies and modes are of many kinds
-        raise ValueError(f'transform must be one that timm builds, got {type(e).__name__}: {e}') from e
+        raise UserError(f'transform must be one that timm builds, got {type(e).__name__}: {e}') from e
     config = _data_config(model, {})
     channels = config['input_size'][0]
     if description['input_size'][0] != channels:
-        raise ValueError(f'model must have as many input channels as the views, {description["input_size"][0]}, got '
+        raise UserError(f'model must have as many input channels as the views, {description["input_size"][0]}, got '
                          f'{channels} of {name}')
     num_classes = int(model.num_classes)
     top_k = (10 if num_classes > 10 else 0) if top_k is None else top_k

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 
-from ..utils.atomic import atomic_file
-from .dataset_fingerprint import SampleFingerprint
+from ..errors import UserError
+from ..runtime.atomic import atomic_file
+from ..data.fingerprint import SampleFingerprint
 
 __all__ = [
     'StoreInfo', 'StoreWriter', 'check_samples', 'count_finished', 'expand', 'open_array', 'read_info', 'shrink']
@@ -132,22 +133,22 @@ def read_info(folder: Path, kind: Type[StoreInfo] = StoreInfo) -> Tuple[StoreInf
         kind: Class of the store's content.
 
     Raises:
-        ValueError: The folder is not a store of that kind.
+        UserError: The folder is not a store of that kind.
     """
     path = folder / 'store.json'
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:
-        raise ValueError(f'path must be a store of teacher {kind.CONTENT}, got {folder}, which has no store.json; '
+        raise UserError(f'path must be a store of teacher {kind.CONTENT}, got {folder}, which has no store.json; '
                          f'`timm-assemble teacher-logits` writes a store') from None
     except OSError as e:
-        raise ValueError(f'path must be a store of teacher {kind.CONTENT}, got {folder}: {e.strerror or e}') from None
+        raise UserError(f'path must be a store of teacher {kind.CONTENT}, got {folder}: {e.strerror or e}') from None
     except (json.JSONDecodeError, UnicodeDecodeError):
-        raise ValueError(f'{path} must be JSON') from None
+        raise UserError(f'{path} must be JSON') from None
     names = [field.name for field in fields(kind)]
     if (not isinstance(content, dict) or content.get('format') != kind.FORMAT
             or not {*names, 'complete'} <= content.keys()):
-        raise ValueError(f'{path} must have the format {kind.FORMAT!r} with {", ".join(names)} and complete')
+        raise UserError(f'{path} must have the format {kind.FORMAT!r} with {", ".join(names)} and complete')
     return kind(**{name: content[name] for name in names}), content['complete']
 
 
@@ -155,30 +156,30 @@ def open_array(path: Path, shape: Optional[Tuple[int, ...]] = None, dtype: Any =
     """Map an ``.npy`` file into memory.
 
     Raises:
-        ValueError: It is missing, damaged, or of another shape or dtype.
+        UserError: It is missing, damaged, or of another shape or dtype.
     """
     try:
         array = np.load(path, mmap_mode=mode, allow_pickle=False)
     except FileNotFoundError:
-        raise ValueError(f'{path} is missing') from None
+        raise UserError(f'{path} is missing') from None
     except (ValueError, EOFError, OSError) as e:
-        raise ValueError(f'{path} must be a complete .npy file: {str(e).splitlines()[0]}') from None
+        raise UserError(f'{path} must be a complete .npy file: {str(e).splitlines()[0]}') from None
     if not isinstance(array, np.ndarray):
-        raise ValueError(f'{path} must hold one array, as an .npy file does')
+        raise UserError(f'{path} must hold one array, as an .npy file does')
     if shape is not None and array.shape != shape:
-        raise ValueError(f'{path} must have shape {shape}, got {array.shape}')
+        raise UserError(f'{path} must have shape {shape}, got {array.shape}')
     if dtype is not None and array.dtype != dtype:
-        raise ValueError(f'{path} must hold {np.dtype(dtype)}, got {array.dtype}')
+        raise UserError(f'{path} must hold {np.dtype(dtype)}, got {array.dtype}')
     return array
 
 
 def check_samples(path: Path, info: StoreInfo, samples: SampleFingerprint, num_classes: int) -> None:
     """Check that a store belongs to a data set and fits a student; see :meth:`TeacherLogits.check`."""
     if info.num_classes != num_classes:
-        raise ValueError(f'num_classes must be {info.num_classes}, the classes of {path}, got {num_classes}')
+        raise UserError(f'num_classes must be {info.num_classes}, the classes of {path}, got {num_classes}')
     difference = SampleFingerprint(**info.samples).difference(samples)
     if difference is not None:
-        raise ValueError(f'samples must be those of {path}, got {difference}')
+        raise UserError(f'samples must be those of {path}, got {difference}')
 
 
 def count_finished(folder: Path) -> int:
@@ -214,20 +215,20 @@ class StoreWriter:
         """Create the files of a new store; check those of an existing one.
 
         Raises:
-            ValueError: The folder holds other files, or the store of another run.
+            UserError: The folder holds other files, or the store of another run.
         """
         exists = (self.output / 'store.json').exists()
         if exists:
             existing = asdict(read_info(self.output, type(self.info))[0])
             for name, wanted in json.loads(json.dumps(asdict(self.info))).items():
                 if existing[name] != wanted and name not in self.info.GROWS:
-                    raise ValueError(f'output must be a new folder or the store of the same run, got {self.output} '
+                    raise UserError(f'output must be a new folder or the store of the same run, got {self.output} '
                                      f'with `{name}` {existing[name]} instead of {wanted}')
         elif self.output.exists() and not self.output.is_dir():
-            raise ValueError(f'output must be a folder, got the file {self.output}')
+            raise UserError(f'output must be a folder, got the file {self.output}')
         allowed = {'chunks', *(f'{name}.npy' for name in self.info.arrays()), *self._leftovers()}
         if not exists and self.output.is_dir() and not {*os.listdir(self.output)} <= allowed:
-            raise ValueError(f'output must be a new or empty folder or a store, got {self.output} with other files')
+            raise UserError(f'output must be a new or empty folder or a store, got {self.output} with other files')
         if exists and self._complete_units() >= self.info.num_units:
             return
         (self.output / 'chunks').mkdir(parents=True, exist_ok=True)
@@ -266,11 +267,11 @@ class StoreWriter:
         """Mark the store as complete.
 
         Raises:
-            ValueError: Units are missing.
+            UserError: Units are missing.
         """
         missing = self.missing()  # none if a kill left chunks/ in a complete store
         if missing:
-            raise ValueError(f'output must have all chunks before it is complete, got {self.output} without '
+            raise UserError(f'output must have all chunks before it is complete, got {self.output} without '
                              f'{len(missing)} of {self.info.num_units}')
         if self._complete_units() < self.info.num_units:
             self._write_json(complete=True)

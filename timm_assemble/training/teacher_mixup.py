@@ -12,6 +12,7 @@ from timm.data import FastCollateMixup, Mixup
 from timm.data.mixup import mixup_target
 from torch.utils.data import Dataset
 
+from ..errors import UserError
 from .distillation import pack_targets, unpack_targets
 
 __all__ = [
@@ -32,7 +33,7 @@ class TeacherDataset(Dataset):
 
     def __init__(self, dataset: Any, store: Any, temperature: float = 1.0) -> None:
         if not temperature > 0:
-            raise ValueError(f'temperature must be positive, got {temperature!r}')
+            raise UserError(f'temperature must be positive, got {temperature!r}')
         self.dataset = dataset
         self.store = store
         self.temperature = temperature

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, Sampler
 from torchvision.transforms import Compose  # type: ignore[import-untyped]
 
+from ..errors import UserError
 from .distillation import pack_targets
 from .teacher_mixup import TeacherDataset
 from .view_store import TeacherViews
@@ -39,7 +40,7 @@ class ViewDataset(TeacherDataset):
         repeats: Different views of an image in one epoch, for :class:`RepeatedViews`.
 
     Raises:
-        ValueError: The temperature is not positive, or a transform is set that is not such a ``Compose``.
+        UserError: The temperature is not positive, or a transform is set that is not such a ``Compose``.
     """
 
     def __init__(
@@ -66,11 +67,11 @@ class ViewDataset(TeacherDataset):
         """Return the view of an image in this epoch.
 
         Raises:
-            ValueError: The epoch is not set.
+            UserError: The epoch is not set.
         """
         epoch, views = int(self._epoch), self.store.views
         if epoch < 0:
-            raise ValueError('epoch must be set with set_epoch(epoch) before each epoch')
+            raise UserError('epoch must be set with set_epoch(epoch) before each epoch')
         order = np.random.default_rng((self.seed, index)).permutation(views)
         return int(order[(epoch * self.repeats + repeat) % views])
 
@@ -108,7 +109,7 @@ class ViewDataset(TeacherDataset):
                 cannot be read by workers that are forked later.
 
         Raises:
-            ValueError: They do not; the message names the first, and packages whose versions differ.
+            UserError: They do not; the message names the first, and packages whose versions differ.
         """
         keys = np.linspace(0, len(self) - 1, min(samples, len(self))).astype(int).tolist()
         epoch = int(self._epoch)
@@ -120,7 +121,7 @@ class ViewDataset(TeacherDataset):
         if different:
             now, then = pixel_versions(), self.store.info.versions
             versions = [f'{name} {then[name]} instead of {now[name]}' for name in now if then.get(name) != now[name]]
-            raise ValueError(f'dataset must give the pixels that the teacher saw, got others for {len(different)} of '
+            raise UserError(f'dataset must give the pixels that the teacher saw, got others for {len(different)} of '
                              f'{len(keys)} images, such as {self._name(different[0])}'
                              + (f'; {self.store.path} was written with {", ".join(versions)}' if versions else ''))
 

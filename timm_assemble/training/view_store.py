@@ -17,7 +17,8 @@ from typing import Any, ClassVar, Dict, List, Tuple, Union
 import numpy as np
 import torch
 
-from .dataset_fingerprint import SampleFingerprint
+from ..errors import UserError
+from ..data.fingerprint import SampleFingerprint
 from .store import StoreInfo, check_samples, count_finished, expand, open_array, read_info, shrink
 from .view_transform import view_seed
 
@@ -78,7 +79,7 @@ class TeacherViews:
         path: Folder of a store.
 
     Raises:
-        ValueError: ``path`` is not a store of views, or the store is incomplete or damaged.
+        UserError: ``path`` is not a store of views, or the store is incomplete or damaged.
     """
 
     def __init__(self, path: Union[str, Path]) -> None:
@@ -86,7 +87,7 @@ class TeacherViews:
         info: Any
         info, complete = read_info(self.path, ViewInfo)
         if not complete:
-            raise ValueError(f'path must be a complete store, got {self.path} with {count_finished(self.path)} of '
+            raise UserError(f'path must be a complete store, got {self.path} with {count_finished(self.path)} of '
                              f'{info.num_units} chunks; resume the teacher-logits command that began it')
         self.info: ViewInfo = info
         self.views, self.count, self.num_classes = info.views, info.count, info.num_classes
@@ -117,9 +118,9 @@ class TeacherViews:
             transform: Description of the transform, see :func:`.describe_transform`.
 
         Raises:
-            ValueError: They do not; the message says how they differ.
+            UserError: They do not; the message says how they differ.
         """
         check_samples(self.path, self.info, samples, num_classes)
         for name, value in self.info.transform.items():
             if transform.get(name) != value:
-                raise ValueError(f'transform must be that of {self.path}, `{name}` {value}, got {transform.get(name)}')
+                raise UserError(f'transform must be that of {self.path}, `{name}` {value}, got {transform.get(name)}')

@@ -12,6 +12,8 @@ from PIL import Image
 from timm.data import create_transform
 from torchvision.transforms import Compose  # type: ignore[import-untyped]
 
+from ..errors import UserError
+
 __all__ = [
     'TRANSFORM_ARGUMENTS', 'checksum', 'describe_transform', 'make_view_transform', 'pixel_versions',
     'seeded_generators', 'split_transform', 'view_seed',
@@ -60,13 +62,13 @@ def split_transform(transform: Any) -> Tuple[Compose, Compose]:
         What decides the view's pixels, and the conversion with what follows: normalisation, random erasing.
 
     Raises:
-        ValueError: The transform is not a ``Compose`` with a conversion, such as timm's for augmentation splits.
+        UserError: The transform is not a ``Compose`` with a conversion, such as timm's for augmentation splits.
     """
     steps = getattr(transform, 'transforms', ())
     for i, step in enumerate(steps):
         if type(step).__name__ in TO_TENSOR:
             return Compose(steps[:i]), Compose(steps[i:])
-    raise ValueError(f'transform must be a Compose that converts an image to a tensor, got {transform!r}')
+    raise UserError(f'transform must be a Compose that converts an image to a tensor, got {transform!r}')
 
 
 def describe_transform(input_img_mode: Optional[str] = None, **arguments: Any) -> Dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Dict, NamedTuple
 import numpy as np
 from PIL import Image
 
+from ...errors import UserError
 from ..metrics import ALEXNET_ERROR, SEVERITIES
 
 __all__ = ['MILLISECONDS', 'MIN_SIDE', 'Corruption', 'corrupt', 'image_seed', 'library_versions', 'warm_up']
@@ -56,11 +57,11 @@ def corrupt(image: np.ndarray, corruption: str, severity: int, seed: int) -> np.
     off, as in the published images, which were then compressed as JPEG.
     """
     if corruption not in ALEXNET_ERROR:
-        raise ValueError(f'corruption must be one of {[*ALEXNET_ERROR]}, got {corruption!r}')
+        raise UserError(f'corruption must be one of {[*ALEXNET_ERROR]}, got {corruption!r}')
     if severity not in SEVERITIES:
-        raise ValueError(f'severity must be from 1 to 5, got {severity!r}')
+        raise UserError(f'severity must be from 1 to 5, got {severity!r}')
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < MIN_SIDE:
-        raise ValueError(
+        raise UserError(
             f'image must be uint8 of (H, W, 3) with sides of {MIN_SIDE} or more, got {image.dtype} of {image.shape}')
     function = _functions()[corruption]
     state = np.random.get_state()

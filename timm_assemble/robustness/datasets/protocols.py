@@ -7,6 +7,7 @@ from typing import Dict, NamedTuple, Tuple
 from PIL import Image
 from torchvision.transforms import functional as vision  # type: ignore[import-untyped]
 
+from ...errors import UserError
 from ..metrics import COMMON, EXTRA
 
 __all__ = ['PROTOCOLS', 'Preprocessing', 'Protocol', 'resize_short_side']
@@ -57,7 +58,7 @@ class Preprocessing(NamedTuple):
         if self.resize:
             image = resize_short_side(image, self.resize)
         if min(image.size) < self.crop:  # black padding would be measured as a corruption
-            raise ValueError(f'image must be at least {self.crop} x {self.crop}, as the protocol crops it, '
+            raise UserError(f'image must be at least {self.crop} x {self.crop}, as the protocol crops it, '
                              f'got {image.width} x {image.height}')
         return vision.center_crop(image, self.crop)
 

@@ -6,6 +6,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from timm.data import ImageNetInfo
 
+from ...errors import UserError
 from ...evaluation.image_files import class_folders, some
 
 __all__ = [
@@ -77,7 +78,7 @@ def check_folders(name: str, folder: Path, space: LabelSpace) -> List[str]:
         return []
     unknown = sorted({*found} - {*expected})
     if unknown:
-        raise ValueError(f'test_sets {name} must have folders of its {len(expected)} classes, {folder} also has '
+        raise UserError(f'test_sets {name} must have folders of its {len(expected)} classes, {folder} also has '
                          f'{some(unknown)}')
     missing = sorted({*expected} - {*found})
     return [f'{name}: {len(missing)} of {len(expected)} classes have no folder: {some(missing)}'] if missing else []
@@ -98,6 +99,6 @@ def objectnet_classes(root: Path) -> Dict[str, Tuple[int, ...]]:
         classes = {label: tuple(sorted(class_of_name[name.strip()] for name in names.split(';')))
                    for label, names in names_of_label.items()}
     except (OSError, ValueError, KeyError, AttributeError) as e:
-        raise ValueError(f'test_sets objectnet must be a folder with images/ and mappings/ as published, with '
+        raise UserError(f'test_sets objectnet must be a folder with images/ and mappings/ as published, with '
                          f'{", ".join(MAPPINGS)}; {root}: {type(e).__name__}: {e}') from e
     return {name: classes[label] for name, label in label_of_folder.items() if label in classes}

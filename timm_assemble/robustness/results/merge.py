@@ -3,6 +3,7 @@ import hashlib
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Union
 
+from ...errors import UserError
 from .report import Results
 
 __all__ = ['merge']
@@ -35,11 +36,11 @@ def merge(folders: Sequence[Union[str, Path]], command: str = 'timm_assemble.rob
         command: What results.json says was called.
 
     Raises:
-        ValueError: A folder has no results, or the runs differ in protocol, data, unreadable files, or in the results
+        UserError: A folder has no results, or the runs differ in protocol, data, unreadable files, or in the results
             of one label.
     """
     if len(folders) < 2:
-        raise ValueError(f'merge needs two folders or more, got {len(folders)}')
+        raise UserError(f'merge needs two folders or more, got {len(folders)}')
     first, *others = [Results.load(folder).to_dict() for folder in folders]
     models = {model['label']: model for model in first['models']}
     notes, comparisons = [*first['notes']], [*first['comparisons']]
@@ -47,13 +48,13 @@ def merge(folders: Sequence[Union[str, Path]], command: str = 'timm_assemble.rob
     for folder, other in zip(folders[1:], others):
         differing = _differing({key: first[key] for key in SAME}, {key: other[key] for key in SAME})
         if differing:
-            raise ValueError(f'merge needs runs of one protocol, data and files, {folders[0]} and {folder} differ in '
+            raise UserError(f'merge needs runs of one protocol, data and files, {folders[0]} and {folder} differ in '
                              f'{", ".join(differing)}')
         for model in other['models']:
             known = models.setdefault(model['label'], model)
             differing = _differing(known, model)
             if known is not model and any(not path.startswith('statistics') for path in differing):
-                raise ValueError(f'merge needs one label for each model, {model["label"]} of {folder} is another one: '
+                raise UserError(f'merge needs one label for each model, {model["label"]} of {folder} is another one: '
                                  f'{", ".join(differing[:5])} differ')
             known['statistics'] = known['statistics'] or model['statistics']
         notes += other['notes']

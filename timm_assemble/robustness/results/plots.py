@@ -4,7 +4,7 @@ from typing import Any, Dict, Optional, Sequence
 
 import numpy as np
 
-from ...utils.atomic import atomic_file
+from ...runtime.atomic import atomic_file
 
 __all__ = ['draw']
 

@@ -55,7 +55,7 @@ class Results(BaseResults):
         Without corruptions and perturbations there is no plot, and an earlier one is removed.
 
         Raises:
-            ValueError: The results break the schema, or ``folder`` has those of another measurement.
+            UserError: The results break the schema, or ``folder`` has those of another measurement.
         """
         self.check(self._values)
         folder = Path(folder)

@@ -4,7 +4,7 @@ from typing import Any, Dict, List, Mapping
 
 import numpy as np
 
-from ...utils.atomic import atomic_file
+from ...runtime.atomic import atomic_file
 from .tables import HEADLINES
 
 __all__ = ['draw_comparisons', 'draw_reliability']

@@ -3,6 +3,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
+from ...errors import UserError
 from ..tasks.cache import CachedResult
 from ..tasks.task import Records
 from ..tasks.classify import CALIBRATION_BINS, calibration_bins, calibration_error, split_halves
@@ -20,7 +21,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> Dict[str, Any]:
     from scipy.stats import binomtest
 
     if first.shape != second.shape:
-        raise ValueError(f'first must have as many images as `second`, got {len(first)} and {len(second)}')
+        raise UserError(f'first must have as many images as `second`, got {len(first)} and {len(second)}')
     only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
     discordant = only_first + only_second
     p_value = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0

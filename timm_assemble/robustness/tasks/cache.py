@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+from ...errors import UserError
 from ...evaluation.cache import DAMAGED, read_cached, write_cached
 from ...evaluation.image_files import Unreadable
 from .task import Classifier, Records, Task
@@ -75,7 +76,7 @@ class TaskCache:
         for task in tasks:
             result = self.get(task, model)
             if result is None:
-                raise ValueError(f'output must be one folder for all ranks; {self.folder} lacks {task.title} of '
+                raise UserError(f'output must be one folder for all ranks; {self.folder} lacks {task.title} of '
                                  f'{model.label}')
             results.append(result)
         return results

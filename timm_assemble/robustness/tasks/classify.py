@@ -7,6 +7,7 @@ from typing import Any, Dict, Optional, Tuple
 import numpy as np
 import torch
 
+from ...errors import UserError
 from ...evaluation.models import FromPixels, compute_outputs
 from ..datasets.test_sets import LabelMap
 
@@ -66,7 +67,7 @@ def error_records(
     if label_map is None:
         targets = folders[:, None].cpu()
         if len(targets) and int(targets.max()) >= logits.shape[1]:
-            raise ValueError(f'classes must be below {logits.shape[1]}, as many as logits, got {int(targets.max())}')
+            raise UserError(f'classes must be below {logits.shape[1]}, as many as logits, got {int(targets.max())}')
     elif label_map.targets:
         targets = _lookup(label_map)[folders.cpu()]
     else:
@@ -99,7 +100,7 @@ def calibration_bins(confidence: np.ndarray) -> np.ndarray:
 def error_metrics(records: Dict[str, np.ndarray]) -> Dict[str, Any]:
     """Return the counts ``images``, ``wrong_top1`` and ``wrong_top5``, and ``ece`` in percent."""
     if not len(records['hit1']):
-        raise ValueError('records must have at least one image, got none')
+        raise UserError('records must have at least one image, got none')
     return dict(
         images=len(records['hit1']), wrong_top1=int((~records['hit1']).sum()), wrong_top5=int((~records['hit5']).sum()),
         ece=calibration_error(records['confidence'], records['hit1']))

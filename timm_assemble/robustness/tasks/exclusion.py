@@ -3,6 +3,7 @@ from typing import Any, Dict, List, Sequence, Set, Tuple
 
 import numpy as np
 
+from ...errors import UserError
 from .cache import CachedResult
 from .task import Classifier, Records
 
@@ -39,7 +40,7 @@ def leave_out(measured: Measured) -> Tuple[List[Tuple[Classifier, List[CachedRes
             if out:
                 keep = ~np.isin(result.records['item'], [*out])
                 if not keep.any():
-                    raise ValueError(f'files of {result.task.title} cannot be read in one condition or another, none '
+                    raise UserError(f'files of {result.task.title} cannot be read in one condition or another, none '
                                      f'of {result.task.items} is left')
                 records = keep_items(result.records, keep)
                 result = result._replace(records=records, metrics=result.task.metrics(records))

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Dict, List, Optional
 import numpy as np
 from PIL import Image
 
+from ...errors import UserError
 from ...evaluation.image_files import Batch, FileDataset, read_image
 from ..datasets.corruptions import Corruption, corrupt, image_seed, warm_up
 from ..datasets.images import read_frames, two_crops
@@ -116,7 +117,7 @@ class FlipTask(Task):
         steps = self.preprocessing
         frames = [steps.resize_to_input(steps.resize_and_crop(frame)) for frame in read_frames(path)]
         if len(frames) < 2:
-            raise ValueError(f'frames must be 2 or more, got {len(frames)}')
+            raise UserError(f'frames must be 2 or more, got {len(frames)}')
         return frames
 
     def measure(self, model: Classifier, batch: Batch) -> Records:

@@ -13,6 +13,8 @@ from typing import Iterator
 
 from filelock import FileLock, Timeout
 
+from ..errors import UserError
+
 __all__ = ['MODEL_FILES', 'atomic_file', 'atomic_folder', 'check_output_folder']
 
 MODEL_FILES = ('config.json', 'model.safetensors')
@@ -26,12 +28,17 @@ def atomic_file(path: Path) -> Iterator[Path]:
     The file is flushed to the disk first. An error, an interrupt or a kill leaves ``path`` as it was. The yielded path
     has the same name in a temporary folder beside ``path``.
     """
-    with tempfile.TemporaryDirectory(SUFFIX, f'.{path.name}.', path.parent) as folder:
-        temporary = Path(folder) / path.name
-        yield temporary
-        with open(temporary, 'rb+') as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+    try:
+        with tempfile.TemporaryDirectory(SUFFIX, f'.{path.name}.', path.parent) as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            with open(temporary, 'rb+') as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except OSError as e:
+        if e.filename is None or SUFFIX in str(e.filename):  # a full disk names no file
+            e.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -67,33 +74,33 @@ def check_output_folder(folder: Path, force: bool = False) -> None:
         force: The folder of a model may exist too, and is replaced.
 
     Raises:
-        ValueError: The folder would replace something that must not be lost, or cannot be written.
+        UserError: The folder would replace something that must not be lost, or cannot be written.
     """
     got = f'got {str(folder)!r}'
     path = folder.absolute()
     try:
         if path.name == '..' or Path.cwd().is_relative_to(os.path.realpath(path)):
-            raise ValueError('it is the working directory or above it')
+            raise UserError('it is the working directory or above it')
         os.lstat(path.with_name(f'.{path.name}.????????{SUFFIX}'))  # the longest name that is written
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as e:
-        raise ValueError(f'output must be a new folder, {got}: {getattr(e, "strerror", None) or e}') from e
+        raise UserError(f'output must be a new folder, {got}: {getattr(e, "strerror", None) or e}') from e
     if path.is_symlink():
-        raise ValueError(f'output must not be a symbolic link, {got}')
+        raise UserError(f'output must not be a symbolic link, {got}')
     _finish_killed(path)
     if path.exists() and not path.is_dir():
-        raise ValueError(f'output must be a folder, {got}')
+        raise UserError(f'output must be a folder, {got}')
     if path.is_dir() and any(path.iterdir()):
         if not force:
-            raise ValueError(f'output must be a new or empty folder without `force`, {got}')
+            raise UserError(f'output must be a new or empty folder without `force`, {got}')
         if not all((path / name).is_file() for name in MODEL_FILES):
-            raise ValueError(f'output must be a folder with {" and ".join(MODEL_FILES)} for `force`, {got}')
+            raise UserError(f'output must be a folder with {" and ".join(MODEL_FILES)} for `force`, {got}')
     above = path.parent
     while not os.path.lexists(above):
         above = above.parent
     if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
-        raise ValueError(f'output must be in a writable folder, {got}')
+        raise UserError(f'output must be in a writable folder, {got}')
 
 
 @contextmanager

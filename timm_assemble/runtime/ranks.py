@@ -5,6 +5,8 @@ from typing import Any, Callable, List, Optional, Sequence, TypeVar
 
 from torch import distributed
 
+from ..errors import UserError
+
 __all__ = ['Ranks']
 
 T = TypeVar('T')
@@ -51,7 +53,7 @@ class Ranks:
             distributed.broadcast_object_list(result)
         error: Optional[str] = result[1]
         if error is not None:
-            raise ValueError(error)
+            raise UserError(error)
         return result[0]
 
     def gather(self, items: List[T]) -> List[T]:

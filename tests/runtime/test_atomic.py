@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from timm_assemble.utils import atomic
-from timm_assemble.utils.atomic import MODEL_FILES, atomic_file, atomic_folder, check_output_folder
+from timm_assemble.runtime.atomic import MODEL_FILES, atomic_file, atomic_folder, check_output_folder
 
 # Imports the module without its package, to start fast. Dies before rename or unlink number argv[2]; else it waits.
 WRITER = """

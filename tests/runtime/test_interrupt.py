@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from timm_assemble.utils.interrupt import end_on_interrupt, raise_on_interrupt
+from timm_assemble.runtime.interrupt import end_on_interrupt, raise_on_interrupt
 
 
 RAISES, ENDS, IGNORED = signal.default_int_handler, signal.SIG_DFL, signal.SIG_IGN

@@ -7,6 +7,8 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 import numpy as np
 from torch.utils.data import IterableDataset
 
+from ..errors import UserError
+
 __all__ = ['SampleFingerprint', 'fingerprint']
 
 HASHED_IMAGES = 64  # of a data set without names
@@ -77,10 +79,10 @@ def fingerprint(dataset: Any) -> SampleFingerprint:
         dataset: Map-style data set of timm (folders, tar files, Hugging Face datasets) or torchvision.
 
     Raises:
-        ValueError: The data set streams: its samples have no index.
+        UserError: The data set streams: its samples have no index.
     """
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, '__getitem__'):
-        raise ValueError(f'dataset must have an index for stored logits, got {type(dataset).__name__}, which streams')
+        raise UserError(f'dataset must have an index for stored logits, got {type(dataset).__name__}, which streams')
     names, labels = _names_and_labels(dataset)
     digest = hashlib.sha256()
     if names is None or labels is None:

@@ -6,6 +6,8 @@ import torch
 from timm.data import ImageNetInfo, create_dataset, create_loader, resolve_data_config
 from timm.utils import natural_key
 
+from ..errors import UserError
+
 __all__ = ['Accuracy', 'map_classes', 'measure_accuracy', 'read_class_map']
 
 
@@ -50,10 +52,10 @@ def read_class_map(root: Path, num_classes: int, argument: str = 'root') -> Dict
         argument: Name of ``root`` in errors.
 
     Raises:
-        ValueError: ``root`` is not a folder, or the number of folders is wrong.
+        UserError: ``root`` is not a folder, or the number of folders is wrong.
     """
     if not root.is_dir():
-        raise ValueError(f'{argument} must be a folder with one folder per class, got {root}')
+        raise UserError(f'{argument} must be a folder with one folder per class, got {root}')
     return map_classes([f.name for f in root.iterdir() if f.is_dir() and not f.name.startswith('.')], num_classes,
                        argument, f' in {root}')
 
@@ -65,7 +67,7 @@ def map_classes(folders: Collection[str], num_classes: int, argument: str = 'roo
     if names and num_classes in (1000, 1001) and synsets.keys() >= set(names):
         return {name: synsets[name] + num_classes - 1000 for name in names}
     if len(names) != num_classes:
-        raise ValueError(f'{argument} must have one folder for each of the {num_classes} classes'
+        raise UserError(f'{argument} must have one folder for each of the {num_classes} classes'
                          f'{" or folders named by synsets" if num_classes in (1000, 1001) else ""}, '
                          f'got {len(names)} folders{where}')
     return {name: i for i, name in enumerate(names)}
@@ -82,13 +84,13 @@ def measure_accuracy(model: Any, root: Path, class_map: Dict[str, int], batch_si
         batch_size: Images per batch.
 
     Raises:
-        ValueError: ``root`` has no images.
+        UserError: ``root`` has no images.
     """
     config = resolve_data_config({}, model=model, use_test_size=True)
     try:
         dataset = create_dataset('', root=str(root), search_split=False, class_map=class_map)
     except RuntimeError as e:  # what timm raises for a folder without images
-        raise ValueError(f'root must have images: {e}') from e
+        raise UserError(f'root must have images: {e}') from e
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     loader = create_loader(
         dataset, config['input_size'], batch_size, interpolation=config['interpolation'], mean=config['mean'],

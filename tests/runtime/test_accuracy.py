@@ -5,7 +5,7 @@ import timm
 import torch
 from PIL import Image
 
-from timm_assemble.utils.accuracy import measure_accuracy, read_class_map
+from timm_assemble.runtime.accuracy import measure_accuracy, read_class_map
 
 
 def image_folder(root, names, each=2):

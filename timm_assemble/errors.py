@@ -1,0 +1,58 @@
+"""The class of a user's mistake."""
+import difflib
+import os
+from contextlib import contextmanager
+from typing import Any, Iterable, Iterator, Optional, Union
+
+__all__ = ['UserError', 'check', 'did_you_mean', 'error_line', 'reading']
+
+
+class UserError(ValueError):
+    """A user's mistake, in one line that names the parameter, what is allowed and the value.
+
+    The command line prints it with the option instead of the parameter, and exits with status 2. Any other exception is
+    a bug and shows its traceback.
+
+    Args:
+        message: ``'PARAMETER must be ALLOWED, got VALUE'``. Other parameters in it are between backticks.
+        parameter: The parameter; the message's first word if None.
+    """
+
+    def __init__(self, message: str, parameter: Optional[str] = None) -> None:
+        super().__init__(message)
+        self.parameter = message.partition(' ')[0] if parameter is None else parameter
+
+    def __reduce__(self) -> Any:
+        return _unpickle, (type(self), self.args, self.__dict__)
+
+
+def _unpickle(kind: type, args: Any, state: Any) -> UserError:
+    error = kind.__new__(kind, *args)
+    error.args, error.__dict__ = args, state
+    return error
+
+
+def check(ok: bool, parameter: str, value: Any, allowed: str) -> None:
+    """Raise UserError unless ``ok``."""
+    if not ok:
+        raise UserError(f'{parameter} must be {allowed}, got {value!r}')
+
+
+def error_line(error: BaseException) -> str:
+    """Return an error's message as one line of at most 500 characters."""
+    return ' '.join(str(error).split())[:500] or type(error).__name__
+
+
+def did_you_mean(word: str, names: Iterable[str], count: int = 1) -> str:
+    """Return ``'; did you mean ...?'`` with the nearest names, ``''`` if none is near."""
+    near = difflib.get_close_matches(word, list(names), count)
+    return f'; did you mean {", ".join(near)}?' if near else ''
+
+
+@contextmanager
+def reading(parameter: str, path: Union[str, os.PathLike]) -> Iterator[None]:
+    """Report an error of the operating system on a path that the user gave as the user's."""
+    try:
+        yield
+    except OSError as e:
+        raise UserError(f'{parameter} {os.fspath(path)!r} cannot be used: {e.strerror or error_line(e)}') from e
