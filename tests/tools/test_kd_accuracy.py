@@ -1,17 +1,11 @@
 """The benchmark of distillation: its aggregation, what a killed run keeps, its arms and its plot."""
-import json
-
 import pytest
 import torch
-from PIL import Image
-
 from benchmarks import kd_accuracy
 from benchmarks.harness import kd_training
-from benchmarks.harness.measure import RESULTS, check_results, environment, read_results
+from benchmarks.harness.measure import environment
 from benchmarks.kd_accuracy import ARMS, NONE, ONLINE, STORED
-from benchmarks.reports import kd_plot, report
-
-COMMITTED = RESULTS / 'kd_accuracy.json'
+from benchmarks.reports.plots import plot_kd_accuracy
 
 
 def run_of(top1):
@@ -38,7 +32,6 @@ def test_gain_is_paired_by_seed_and_its_share_has_a_jackknife_error():
     error = (2 / 3 * sum((value - middle) ** 2 for value in left_out)) ** 0.5
     assert columns['standard error of the share'] == pytest.approx(100 * error)
     assert 'gain' not in kd_accuracy.summary(runs, NONE)
-    check_results(results_of(runs))
 
 
 def test_killed_run_goes_on_with_what_is_missing(tmp_path, monkeypatch):
@@ -82,27 +75,15 @@ def test_arms_differ_in_names_and_have_the_teacher_where_they_say(tmp_path, monk
     assert (tmp_path / 'views-2' / 'view-0001.npy').exists()
 
 
-def test_plot_has_a_point_for_each_number_of_views_and_rejects_other_results(tmp_path, capsys):
+def test_plot_has_a_point_for_each_number_of_views(tmp_path):
     runs = {arm.name: [run_of(80.0 + i), run_of(81.0 + i)] for i, arm in enumerate(ARMS)}
-    path = tmp_path / 'kd_accuracy.json'
-    path.write_text(json.dumps(results_of(runs)))
-    figure = kd_plot.draw(read_results(path), tmp_path / 'plot.png')
-    [points] = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 5 and line.get_marker() == 'o']
+    axes = plot_kd_accuracy(results_of(runs), tmp_path / 'plot.png')
+    [points] = [line for line in axes.lines if len(line.get_xdata()) == 5 and line.get_marker() == 'o']
     assert [*points.get_xdata()] == [1, 2, 5, 10, 40] and [*points.get_ydata()] == [82.5, 83.5, 84.5, 85.5, 86.5]
-    assert kd_plot.main(['--results', str(path)]) == 0 and path.with_suffix('.png').exists()
-    path.write_text(json.dumps(results_of({NONE: runs[NONE], ONLINE: runs[ONLINE]})))
-    assert kd_plot.main(['--results', str(path)]) == 2
-    err = capsys.readouterr().err
-    assert err.count('\n') == 1 and 'stored logits' in err
-
-
-def test_committed_plot_is_of_the_committed_results():
-    with Image.open(COMMITTED.with_suffix('.png')) as image:
-        assert image.info['Description'] == report.provenance(read_results(COMMITTED)), (
-            'run `python -m benchmarks.reports.kd_plot`')
+    assert (tmp_path / 'plot.png').exists()
 
 
 def test_timings_are_compared_with_the_first_case():
-    rows = kd_accuracy.timed_rows('Time', {'a': [1.0, 1.0], 'b': [1.2, 1.2]}, {'b': 1.1})
+    rows = kd_accuracy.rows_of('Time', {'a': [1.0, 1.0], 'b': [1.2, 1.2]}, {'b': 1.1})
     assert rows[0]['comparison'] is None and rows[1]['comparison']['passed'] is False
     assert rows[1]['comparison']['reference'] == 'a'
