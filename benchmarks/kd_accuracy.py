@@ -1,17 +1,10 @@
-"""Accuracy and cost of distillation from stored views: ``python -m benchmarks.kd_accuracy``.
-
-Trainings that are finished lie in ``kd-accuracy/``: a run that was killed goes on where it was.
-"""
-import json
+"""Accuracy and cost of distillation from stored views: ``python -m benchmarks.kd_accuracy``"""
 import sys
 import tempfile
-from dataclasses import asdict, replace
-from hashlib import sha256
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
-
-from timm_assemble.runtime.atomic import atomic_file
 
 from .harness.cli import finish, parse_args
 from .harness.kd_training import Arm, Data, LargeData, Settings, epoch_of, storing, train
@@ -60,8 +53,7 @@ def share_of(gains: Sequence[float], whole: Sequence[float]) -> Tuple[float, flo
 def summary(runs: Runs, name: str) -> Dict[str, Any]:
     """Return the columns of an arm: accuracy, its gain over none, and the share of the online teacher's gain."""
     top1 = {arm: [run['top1'] for run in found] for arm, found in runs.items()}
-    columns = {'top-1 on crops (%)': mean(top1[name]), 'standard error': standard_error(top1[name]),
-               'top-1 on whole images (%)': mean(run['clean'] for run in runs[name])}
+    columns = {'top-1 on crops (%)': mean(top1[name]), 'standard error': standard_error(top1[name])}
     if name != NONE:
         gains = [own - none for own, none in zip(top1[name], top1[NONE])]
         whole = [online - none for online, none in zip(top1[ONLINE], top1[NONE])]
@@ -84,18 +76,6 @@ def accuracy_rows(runs: Runs, group: str) -> List[Dict[str, Any]]:
     return [dict(row, details=summary(runs, row['name'])) for row in rows]
 
 
-def finished_run(folder: Path, arm: Arm, data: Any, seed: int) -> Dict[str, float]:
-    """Train, or read what an earlier call wrote."""
-    key = sha256(repr((asdict(arm), seed)).encode()).hexdigest()[:16]
-    path = folder / f'{key}.json'
-    if not path.exists():
-        run = train(arm, data, seed)
-        with atomic_file(path) as file:
-            file.write_text(json.dumps(dict(run, arm=arm.name, seed=seed)))
-        print(f'{arm.name}, seed {seed}: top-1 {run["top1"]:.2f} %, {run["seconds"]:.2f} s per epoch', flush=True)
-    return json.loads(path.read_text())
-
-
 def cost_rows(
         args: Any, data: Data, arms: Sequence[Arm], split: str, views: int, text: str = '') -> List[Dict[str, Any]]:
     """Time epochs of some arms and storing, each interleaved."""
@@ -111,24 +91,22 @@ def cost_rows(
 
 def main() -> int:
     """Train teacher and students, time epochs and storing, print and write the results."""
-    args, root = parse_args('kd_accuracy', QUESTION, rounds=5), Path('kd-accuracy')
-    folder = root / sha256(repr(SETTINGS).encode()).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    data = Data(folder, SETTINGS)
-    crops, clean = data.accuracy(data.teacher)
-    print(f'teacher: top-1 {crops:.2f} % on crops, {clean:.2f} % on whole images', flush=True)
+    args = parse_args('kd_accuracy', QUESTION, rounds=5)
     runs: Runs = {arm.name: [] for arm in ARMS}
-    for seed in range(args.rounds):
-        for arm in ARMS:
-            runs[arm.name].append(finished_run(folder, arm, data, seed))
-    rows = accuracy_rows(runs, f'Accuracy: {SETTINGS}; time of an epoch of these trainings')
-    rows[0]['details']['of the teacher (%)'] = crops
-    args.measure.keywords['rounds'] = max(args.rounds, 10)
-    rows += cost_rows(args, data, ARMS, 'train', 1)
-    large = replace(SETTINGS, labelled=2, batch_size=20, size=96, crops=1)
-    args.measure.keywords.update(rounds=4, warmup=1)
-    rows += cost_rows(args, LargeData(root / 'large', large), (Arm(NONE), Arm(KEPT, 'views', QUARTER)), 'few', 12,
-                      'assemble_resnet50 as student and teacher, ')
+    with tempfile.TemporaryDirectory() as small, tempfile.TemporaryDirectory() as large:
+        data = Data(Path(small), SETTINGS)
+        for seed in range(args.rounds):
+            for arm in ARMS:
+                runs[arm.name].append(train(arm, data, seed))
+                print(f'{arm.name}, seed {seed}: {runs[arm.name][-1]}', flush=True)
+        rows = accuracy_rows(runs, f'Accuracy: {SETTINGS}; time of an epoch of these trainings')
+        rows[0]['details']['of the teacher (%)'] = data.accuracy(data.teacher)
+        args.measure.keywords['rounds'] = max(args.rounds, 10)
+        rows += cost_rows(args, data, ARMS, 'train', 1)
+        data = LargeData(Path(large), replace(SETTINGS, labelled=2, batch_size=20, size=96, crops=1))
+        args.measure.keywords.update(rounds=4, warmup=1)
+        rows += cost_rows(args, data, (Arm(NONE), Arm(KEPT, 'views', QUARTER)), 'few', 12,
+                          'assemble_resnet50 as student and teacher, ')
     return finish(args, QUESTION, rows)
 
 

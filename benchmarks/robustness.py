@@ -5,7 +5,7 @@ layout, classify them by both with one model and batch size in this process, the
 three, and each corruption.
 """
 import copy
-import importlib.util
+import importlib
 import logging
 import os
 import sys
@@ -47,19 +47,6 @@ def write_images(folder: Path, count: int, side: int) -> None:
         path = folder / f'class{i % CLASSES}' / f'{i}.JPEG'
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((255 * total / total.max()).astype(np.uint8)).save(path, quality=85)
-
-
-def load_validate() -> Any:
-    """Import timm's validate.py."""
-    path = Path(os.environ.get('TIMM_SCRIPTS', '')) / 'validate.py'
-    if not path.is_file():
-        sys.exit('python -m benchmarks.robustness: error: TIMM_SCRIPTS must be the folder of validate.py')
-    spec = importlib.util.spec_from_file_location('validate', path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    logging.disable(logging.INFO)
-    return module
 
 
 def classifier(model: Any, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -130,7 +117,9 @@ def generation_rows(folder: Path, args: Any) -> List[Dict[str, Any]]:
 def main() -> int:
     """Measure, print and write; the exit status says whether the bounds hold."""
     args = parse_args('robustness', QUESTION, rounds=9)
-    validate = load_validate()
+    sys.path.insert(0, os.environ['TIMM_SCRIPTS'])
+    validate: Any = importlib.import_module('validate')
+    logging.disable(logging.INFO)
     rows: List[Dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader
 
 import timm_assemble  # noqa: F401  registers the models
 from timm_assemble.examples.digits import CLASSES, write_digits
-from timm_assemble.runtime.atomic import atomic_file
 from timm_assemble.training import (
     StoredLogitsDistillationTask, TeacherCollateMixup, TeacherDataset, TeacherLogits, TeacherViews, ViewDataset,
     pack_targets, seeded_generators, store_teacher_logits, store_teacher_views,
@@ -77,57 +76,41 @@ def mixup(prob: float = 1.0) -> Dict[str, Any]:
 
 
 class Data:
-    """Images, validation crops, the teacher and its stores, in a folder that is written once."""
+    """Images, crops of the held-out images, the teacher and its stores, in an empty folder."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
-        self.folder, self.settings, self.digits = folder, settings, folder / 'digits'
-        if not (self.digits / 'few').exists():
-            self._write_images()
+        self.folder, self.settings = folder, settings
+        write_digits(folder)
+        rng = np.random.default_rng(0)
+        for c in range(CLASSES):
+            (folder / 'few' / str(c)).mkdir(parents=True)
+            for file in rng.choice(sorted((folder / 'train' / str(c)).iterdir()), settings.labelled, False):
+                shutil.copy(file, folder / 'few' / str(c))
         config, size = resolve_data_config({}, model=self.network(settings.width)), (3, settings.size, settings.size)
         self.normalize: Dict[str, Any] = dict(mean=config['mean'], std=config['std'])
-        self.plain: Dict[str, Any] = dict(input_size=size, interpolation='bilinear', crop_pct=1.0)
         self.augment: Dict[str, Any] = dict(
             input_size=size, interpolation='bilinear', scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), hflip=0.0,
             color_jitter=0.0)
-        self.labels = torch.tensor([label for _, label in self.dataset('validation').reader.samples])
-        self.clean = self._validation(1, create_transform(**self.plain, **self.normalize))
-        self.crops = self._validation(settings.crops, create_transform(
-            is_training=True, **{**self.augment, 'scale': (0.25, 1.0)}, **self.normalize))
-        self.teacher = self._trained_teacher().eval()
+        held_out = self.dataset('validation')
+        held_out.transform = create_transform(
+            is_training=True, **{**self.augment, 'scale': (0.25, 1.0)}, **self.normalize)
+        with seeded_generators(0):
+            samples = [held_out[i] for _ in range(settings.crops) for i in range(len(held_out))]
+        self.crops, self.labels = torch.stack([image for image, _ in samples]), torch.tensor([c for _, c in samples])
+        self.teacher = self.trained_teacher().eval()
 
     def network(self, width: int) -> nn.Module:
         return create_model('assemble_resnet50_d', num_classes=CLASSES, width=width, layers=(1, 1, 1, 1)).to(
             memory_format=torch.channels_last)
 
     def dataset(self, split: str) -> Any:
-        return create_dataset('', root=str(self.digits), split=split, input_img_mode='RGB')
+        return create_dataset('', root=str(self.folder), split=split, input_img_mode='RGB')
 
-    def _write_images(self) -> None:
-        shutil.rmtree(self.digits, ignore_errors=True)  # what a killed run left
-        write_digits(self.digits)
-        rng = np.random.default_rng(0)
-        made = self.digits / 'made'
-        for c in range(CLASSES):
-            (made / str(c)).mkdir(parents=True)
-            for file in rng.choice(sorted((self.digits / 'train' / str(c)).iterdir()), self.settings.labelled, False):
-                shutil.copy(file, made / str(c))
-        made.rename(self.digits / 'few')
-
-    def _validation(self, repeats: int, transform: Any) -> torch.Tensor:
-        dataset = self.dataset('validation')
-        dataset.transform = transform
-        with seeded_generators(0):
-            return torch.stack([dataset[i][0] for _ in range(repeats) for i in range(len(dataset))])
-
-    def _trained_teacher(self) -> nn.Module:
+    def trained_teacher(self) -> nn.Module:
         random_seed(100)
-        teacher, path = self.network(self.settings.teacher_width), self.folder / 'teacher.pt'
-        if not path.exists():
-            loader = self.loader(self.dataset('train'), FastCollateMixup(**mixup()), TEACHER_BATCH_SIZE)
-            fit(ClassificationTask(teacher, SoftTargetCrossEntropy(), verbose=False), loader, TEACHER_EPOCHS)
-            with atomic_file(path) as file:
-                torch.save(teacher.state_dict(), file)
-        teacher.load_state_dict(torch.load(path))
+        teacher = self.network(self.settings.teacher_width)
+        loader = self.loader(self.dataset('train'), FastCollateMixup(**mixup()), TEACHER_BATCH_SIZE)
+        fit(ClassificationTask(teacher, SoftTargetCrossEntropy(), verbose=False), loader, TEACHER_EPOCHS)
         return teacher
 
     def loader(self, dataset: Any, collate: Any, batch_size: int, erasing: float = 0.0) -> Any:
@@ -141,25 +124,21 @@ class Data:
         return self.teacher(images).softmax(1)
 
     @torch.inference_mode()
-    def accuracy(self, model: nn.Module) -> Tuple[float, float]:
-        """Return the top-1 in percent on the crops and on the whole images."""
+    def accuracy(self, model: nn.Module) -> float:
+        """Return the top-1 in percent on the crops."""
         model.eval()
-        found = []
-        for images in (self.crops, self.clean):
-            logits = torch.cat([model(x.contiguous(memory_format=torch.channels_last)) for x in images.split(96)])
-            labels = self.labels.repeat(len(logits) // len(self.labels))
-            found.append(100 * (logits.argmax(1) == labels).double().mean().item())
-        return found[0], found[1]
+        logits = torch.cat([model(x.contiguous(memory_format=torch.channels_last)) for x in self.crops.split(96)])
+        return 100 * (logits.argmax(1) == self.labels).double().mean().item()
 
     def store(self, rows: str, views: int = 0) -> Path:
-        """Return the folder of a store, which is written if it does not exist."""
-        output = self.folder / (f'{rows}-{views}' if views else rows)
+        """Return the folder of a store, which is written once."""
+        output = self.folder / f'{rows}-{views}'
         common: Dict[str, Any] = dict(chunk_size=64, workers=0, progress=False)
         if rows == 'views':
             store_teacher_views(self.teacher, 'teacher', self.dataset('few'), output, self.augment, views, **common)
         else:
-            store_teacher_logits(
-                self.teacher, 'teacher', self.dataset('few'), output, preprocessing=self.plain, **common)
+            plain = dict(input_size=self.augment['input_size'], interpolation='bilinear', crop_pct=1.0)
+            store_teacher_logits(self.teacher, 'teacher', self.dataset('few'), output, preprocessing=plain, **common)
         return output
 
 
@@ -169,7 +148,7 @@ class LargeData(Data):
     def network(self, width: int) -> nn.Module:
         return create_model('assemble_resnet50', num_classes=CLASSES).to(memory_format=torch.channels_last)
 
-    def _trained_teacher(self) -> nn.Module:
+    def trained_teacher(self) -> nn.Module:
         return self.network(0)
 
 
@@ -240,13 +219,12 @@ def fit(task: Any, loader: Any, epochs: int, rows: Optional[Callable] = None) ->
 
 
 def train(arm: Arm, data: Data, seed: int) -> Dict[str, float]:
-    """Train a student; return its top-1 on crops and on whole images, and processor seconds per epoch."""
+    """Train a student; return its top-1 and processor seconds per epoch."""
     task, loader, rows = build(arm, data, seed)
     start = time.process_time()
     fit(task, loader, data.settings.epochs, rows)
     seconds = (time.process_time() - start) / data.settings.epochs
-    crops, clean = data.accuracy(task.trainable_module)
-    return dict(top1=crops, clean=clean, seconds=seconds)
+    return dict(top1=data.accuracy(task.trainable_module), seconds=seconds)
 
 
 def epoch_of(arm: Arm, data: Data) -> Epoch:

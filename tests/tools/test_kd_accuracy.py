@@ -1,4 +1,4 @@
-"""The benchmark of distillation: its aggregation, what a killed run keeps, its arms and its plot."""
+"""The benchmark of distillation: its aggregation, its arms and its plot."""
 import pytest
 import torch
 from benchmarks import kd_accuracy
@@ -9,7 +9,7 @@ from benchmarks.reports.plots import plot_kd_accuracy
 
 
 def run_of(top1):
-    return dict(top1=top1, clean=top1 + 5, seconds=1 + top1 / 100)
+    return dict(top1=top1, seconds=1 + top1 / 100)
 
 
 def results_of(runs):
@@ -23,7 +23,7 @@ def test_gain_is_paired_by_seed_and_its_share_has_a_jackknife_error():
     top1s = {NONE: none, STORED: stored, ONLINE: online}
     runs = {name: [*map(run_of, values)] for name, values in top1s.items()}
     columns = kd_accuracy.summary(runs, STORED)
-    assert columns['top-1 on crops (%)'] == 77 and columns['top-1 on whole images (%)'] == 82
+    assert columns['top-1 on crops (%)'] == 77
     assert columns['standard error'] == pytest.approx(5 / 3 ** 0.5)
     assert columns['gain'] == 2 and columns['standard error of the gain'] == 0  # although the seeds differ by 10
     assert columns["share of the online teacher's gain (%)"] == pytest.approx(100 * 6 / 12)
@@ -34,31 +34,11 @@ def test_gain_is_paired_by_seed_and_its_share_has_a_jackknife_error():
     assert 'gain' not in kd_accuracy.summary(runs, NONE)
 
 
-def test_killed_run_goes_on_with_what_is_missing(tmp_path, monkeypatch):
-    trained = []
-
-    def train(arm, data, seed):
-        if len(trained) == 3:
-            raise KeyboardInterrupt
-        trained.append((arm.name, seed))
-        return run_of(seed)
-    monkeypatch.setattr(kd_accuracy, 'train', train)
-
-    def everything():
-        return [kd_accuracy.finished_run(tmp_path, arm, None, seed) for seed in range(2) for arm in ARMS[:2]]
-    with pytest.raises(KeyboardInterrupt):
-        everything()
-    monkeypatch.setattr(kd_accuracy, 'train', lambda arm, data, seed: trained.append((arm.name, seed)) or run_of(seed))
-    runs = everything()
-    assert trained == [(NONE, 0), (STORED, 0), (NONE, 1), (STORED, 1)]
-    assert [(run['arm'], run['seed']) for run in runs] == trained and runs == everything() and len(trained) == 4
-
-
 @pytest.mark.filterwarnings('ignore:unclosed file:ResourceWarning')  # timm's reader leaves files open
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_arms_differ_in_names_and_have_the_teacher_where_they_say(tmp_path, monkeypatch):
     settings = kd_training.Settings(labelled=2, batch_size=10, epochs=1, width=8, teacher_width=8, crops=1)
-    monkeypatch.setattr(kd_training.Data, '_trained_teacher', lambda data: data.network(8))
+    monkeypatch.setattr(kd_training.Data, 'trained_teacher', lambda data: data.network(8))
     data = kd_training.Data(tmp_path, settings)
     assert len({arm.name for arm in ARMS}) == len(ARMS) and len(data.dataset('few')) == 20
     for arm in ARMS:
@@ -71,7 +51,7 @@ def test_arms_differ_in_names_and_have_the_teacher_where_they_say(tmp_path, monk
         else:
             assert targets.shape == (10, 20) and rows is None
     run = kd_training.train(kd_training.Arm('', 'views', 2), data, seed=0)
-    assert 0 <= run['top1'] <= 100 and 0 <= run['clean'] <= 100 and run['seconds'] > 0
+    assert 0 <= run['top1'] <= 100 and run['seconds'] > 0
     assert (tmp_path / 'views-2' / 'view-0001.npy').exists()
 
 
