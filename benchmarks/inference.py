@@ -1,17 +1,17 @@
 """How many images/s do the networks classify? ``python -m benchmarks.inference``"""
 import sys
-from typing import Any, Dict, List, NamedTuple, Sequence
+from typing import NamedTuple
 
 from torch import nn
 
 from .harness.cli import finish, parse_args
-from .harness.measure import make_row
-from .harness.networks import REFERENCE, Setting, describe, prepare
+from .harness.networks import Setting, describe
+from .throughput import group_rows
 
 QUESTION = 'How many images/s do the networks classify?'
 BATCH_SIZES, OTHERS_BATCH_SIZE = (1, 4, 8), 4
 MAIN = 'assemble_resnet50'
-BOUND = 0.54  # of MAIN's speed over REFERENCE's; their inverse ratio of multiply-adds is 0.547
+BOUNDS = {MAIN: 0.54}  # of its speed over resnet50's; their inverse ratio of multiply-adds is 0.547
 OTHERS = (
     'assemble_resnet50_base', 'assemble_resnet50_d', 'assemble_resnet50_d_se', 'assemble_resnet50_d_sk',
     'assemble_resnet50_bl', 'assemble_resnet50_bl_sk', MAIN, 'resnet152', 'assemble_resnet152')
@@ -25,31 +25,18 @@ class Network(NamedTuple):
     macs: float
 
 
-def speed_rows(names: Sequence[str], batch_size: int, args: Any, title: str = '') -> List[Dict[str, Any]]:
-    """Compare networks with the reference at one batch size, in eager float32."""
-    networks = {name: describe(name, 'inference') for name in (REFERENCE, *names)}
-    setting = Setting('inference', 'eager', 'float32', batch_size)
-    seconds = args.measure({name: prepare(network, setting, args.device) for name, network in networks.items()})
-    rows = []
-    for name, network in networks.items():
-        row = make_row(
-            f'{title}batch size {batch_size}, eval, float32, eager'.capitalize(), name, seconds,
-            None if name == REFERENCE else REFERENCE, of='speed', bound=None if name != MAIN or title else BOUND)
-        row['details'] = {
-            'size': network.size, 'params (M)': network.params / 1e6, 'GMACs': network.macs / 1e9,
-            'images/s': batch_size / row['median_s'],
-            'inverse ratio of GMACs': networks[REFERENCE].macs / network.macs}
-        rows.append(row)
-    return rows
-
-
 def main() -> int:
     """Run the benchmark; return 1 if a bound is broken."""
     args = parse_args('inference', QUESTION, rounds=20)
-    if args.short:
-        return finish(args, QUESTION, speed_rows([MAIN], 1, args))
-    rows = [row for batch_size in BATCH_SIZES for row in speed_rows([MAIN], batch_size, args)]
-    return finish(args, QUESTION, rows + speed_rows(OTHERS, OTHERS_BATCH_SIZE, args, 'All networks, '))
+    main_network, rows = describe(MAIN, 'inference'), []
+    for batch_size in BATCH_SIZES[:1] if args.short else BATCH_SIZES:
+        setting = Setting('inference', 'eager', 'float32', batch_size)
+        rows += group_rows([main_network], setting, '', args.device, args.measure, BOUNDS)
+    if not args.short:
+        networks = [describe(name, 'inference') for name in OTHERS]
+        setting = Setting('inference', 'eager', 'float32', OTHERS_BATCH_SIZE)
+        rows += group_rows(networks, setting, ', all networks', args.device, args.measure)
+    return finish(args, QUESTION, rows)
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ import gc
 import sys
 from functools import partial
 from statistics import median
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import torch
 
@@ -72,6 +72,7 @@ def chosen(args: argparse.Namespace, setting: Setting) -> Sequence[str]:
 
 def group_rows(
         networks: Sequence[Network], setting: Setting, suffix: str, device: str, measure: Callable[..., Any],
+        bounds: Optional[Mapping[str, float]] = None,
 ) -> List[Dict[str, Any]]:
     """Measure the reference and the networks, interleaved."""
     everyone = {network.name: network for network in (describe(REFERENCE, setting.mode), *networks)}
@@ -83,7 +84,7 @@ def group_rows(
 
     def row(group: str, name: str, reference: Optional[str]) -> Dict[str, Any]:
         network, images_s = everyone[name], setting.batch_size / median(seconds[name])
-        return make_row(group, name, seconds, reference, 'speed', **{
+        return make_row(group, name, seconds, reference, 'speed', (bounds or {}).get(name), **{
             'size': network.size, 'params (M)': network.params / 1e6, 'GMACs': network.macs / 1e9,
             'images/s': images_s})
     rows = [row(setting.title + suffix, name, None if name == REFERENCE else REFERENCE) for name in everyone]

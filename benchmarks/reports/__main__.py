@@ -47,7 +47,8 @@ HEADLINES: Dict[str, List[Headline]] = {
                  '`assemble_resnet50` against `resnet50`, NVIDIA H200'),
         Headline('Inference, eager, float32, batch size 128, assemble_resnet152', 'assemble_resnet152', _PAIR)],
     'inference': [
-        Headline('Batch size 1', 'assemble_resnet50', '`assemble_resnet50` against `resnet50`, batch size 1')],
+        Headline('Inference, eager, float32, batch size 1', 'assemble_resnet50',
+                 '`assemble_resnet50` against `resnet50`, batch size 1')],
     'layers': [
         Headline('Selective kernel, (8, 256', 'SelectiveKernelC3', '`SelectiveKernelC3` against its convolution'),
         Headline('DropBlock, (32, 1024', 'DropBlock2d', '`DropBlock2d` against the product with its mask'),
