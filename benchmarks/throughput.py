@@ -101,6 +101,8 @@ def main() -> int:
     """
     args = parse_args('throughput', QUESTION, rounds=6, options=add_options)
     if args.device == 'cuda':
+        # torch computes float32 convolutions in TF32 by default; so must linear layers
+        torch.set_float32_matmul_precision('high')
         torch.backends.cudnn.benchmark = True
     # Networks of one class share the code that is compiled for training. By default torch takes the second network's
     # image size for a sign that sizes vary, compiles slower code, and does not compile the ninth network at all.

@@ -13,7 +13,6 @@ import timm
 
 import timm_assemble  # noqa: F401  registers the models
 from benchmarks.harness.measure import RESULTS, ROOT
-from benchmarks.harness.networks import multiply_adds
 from docs.generated_block import markdown_table, rewrite_block
 from timm_assemble.recipes import read_recipe, recipe_names
 from timm_assemble.recipes.paper import MOBILENETS, ROWS, TECHNIQUES, Row, rows_of, span
@@ -36,6 +35,8 @@ def _row_names(rows: Sequence[Row]) -> str:
 
 
 def _model(name: str) -> List[str]:
+    from benchmarks.harness.networks import multiply_adds  # needs what `make ecosystem` does not install
+
     model: Any = timm.create_model(name, device='meta').eval()
     size = (model.pretrained_cfg.get('test_input_size') or model.pretrained_cfg['input_size'])[-1]
     rows = rows_of(name)
