@@ -161,14 +161,16 @@ def main() -> int:
     """Run the benchmark; return 1 if a bound is broken."""
     args = parse_args('training_step', QUESTION, rounds=10, options=options)
     bfloat16 = partial(torch.autocast, args.device, torch.bfloat16)
+    batch_size, size = (2, 64) if args.short else (BATCH_SIZE, SIZE)
     rows: List[Dict[str, Any]] = []
     for compiled in (False, True) if args.compile else (False,):
-        ours = make_trained(MAIN, args.device, compiled, drop_block_rate=0.1)
-        trained = {REFERENCE: make_trained(REFERENCE, args.device, compiled), MAIN: ours}
+        ours = make_trained(MAIN, args.device, compiled, size, drop_block_rate=0.1)
+        trained = {REFERENCE: make_trained(REFERENCE, args.device, compiled, size), MAIN: ours}
         if not compiled:
             trained[CHECKPOINTED] = ours
         for precision, autocast in (('float32', nullcontext), ('bfloat16 autocast', bfloat16)):
-            rows += step_rows(f'{precision}, {"compiled" if compiled else "eager"}', trained, autocast, args)
+            rows += step_rows(f'{precision}, {"compiled" if compiled else "eager"}', trained, autocast, args,
+                              batch_size, size)
     status, ratio = finish(args, QUESTION, rows), rows[1]['details']['peak over saved']
     if ratio > MEMORY_BOUND:
         print(f'\nBound broken: {MAIN}: peak over saved activations is {ratio:.3f}, more than {MEMORY_BOUND}')
