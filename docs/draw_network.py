@@ -13,7 +13,7 @@ from timm_assemble.layers import BigLittleStage, DropBlock2d
 __all__ = ['DRAWING', 'NETWORK', 'drawing']
 
 DRAWING = Path(__file__).with_name('network.svg')
-NETWORK, SIDE, OPENED = 'assemble_resnet50', 256, 'stage4.1'
+NETWORK, SIDE, OPENED = 'assemble_resnet50', 256, 'stages.3.1'
 MINUS, DOT = '\N{MINUS SIGN}', '\N{MIDDLE DOT}'
 
 BIG, LITTLE = Style('#dce8f6', '#3f73ad'), Style('#fbe6d0', '#b96f22')
@@ -145,7 +145,7 @@ def _head(sheet: Sheet, facts: NetworkFacts, y: float) -> float:
     height = 66
     _panel(sheet, LEFT, y, height, 'head')
     _arrow_in(sheet, y, y + 14)
-    pool, classes = 'head.global_pool', facts.module('head.fc').out_features
+    pool, classes = 'global_pool', facts.module('fc').out_features
     sheet.box(TRUNK, y + 14, BRANCH, 42, CONV, [
         (f'*{facts.module(pool).pool_type} pool', f'  {facts.size(pool)}'), ('*linear', f'  {classes} classes')])
     return y + height
@@ -269,7 +269,7 @@ def drawing() -> str:
     sheet.text(TRUNK, TOP + 2, f'image  {facts.input_size("stem.0")}')
     y = _stem(sheet, facts, TOP + 32)
     y = _stem_pool(sheet, facts, y + GAP)
-    for name in ('stage1', 'stage2', 'stage3', 'stage4'):
+    for name in ('stages.0', 'stages.1', 'stages.2', 'stages.3'):
         draw = _big_little_stage if isinstance(facts.module(name), BigLittleStage) else _plain_stage
         y = draw(sheet, facts, name, y + GAP)
     bottom = _head(sheet, facts, y + GAP)

@@ -3,11 +3,10 @@ from typing import Any, Dict, List, Tuple
 
 import timm
 import torch
-from timm.layers import ConvNormAct
 from torch import nn
 
 import timm_assemble  # noqa: F401  (registers the models)
-from timm_assemble.layers import Bottleneck, DropBlock2d
+from timm_assemble.layers import Bottleneck, ConvNormAct, DropBlock2d
 
 __all__ = ['TIMES', 'TO', 'NetworkFacts']
 
@@ -69,7 +68,7 @@ class NetworkFacts:
 
     def inner_width(self, name: str) -> int:
         """Return the inner width F of a module's blocks."""
-        widths = {block.conv1.out_channels for block in self.blocks(name)}
+        widths = {block.conv1.conv.out_channels for block in self.blocks(name)}
         if len(widths) != 1:
             raise ValueError(f'name must be a module with blocks of one width; {name} has {sorted(widths)}')
         return widths.pop()
@@ -95,6 +94,6 @@ class NetworkFacts:
 
     def after_convolution(self, name: str) -> str:
         """Return what follows a convolution, in order; in brackets if only in training."""
-        norm = self.module(name).bn
-        names = ['BN'] + ['[DropBlock]'] * isinstance(norm.drop, DropBlock2d) + ['ReLU'] * _present(norm.act)
+        layer = self.module(name)
+        names = ['BN'] + ['[DropBlock]'] * isinstance(layer.drop, DropBlock2d) + ['ReLU'] * _present(layer.act)
         return ', '.join(names)

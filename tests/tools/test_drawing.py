@@ -97,4 +97,4 @@ def test_nothing_in_the_drawing_is_clipped_or_overlaps():
 
 def test_blocks_of_several_widths_are_rejected():
     with pytest.raises(ValueError, match='blocks of one width'):
-        NetworkFacts('test_assemble_resnet', 64).inner_width('stage1')
+        NetworkFacts('test_assemble_resnet', 64).inner_width('stages.0')
