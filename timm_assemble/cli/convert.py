@@ -21,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--model', help='registered model, instead of the nearest to the checkpoint')
     parser.add_argument('--model-kwargs', type=key_value, nargs='+', default=[], metavar='KEY=VALUE',
                         help='constructor arguments that no checkpoint has, such as global_pool=gem')
+    parser.add_argument('--moving-averages', action='store_true',
+                        help='take the moving averages of the variables, which a checkpoint may have beside them')
     parser.add_argument('--keep-classes', action='store_true', help='keep 1001 classes; the first is "background"')
     parser.add_argument('--verify', type=Path, metavar='DIR',
                         help='measure top-1 and top-5 on a folder with one folder of images per class')
@@ -53,7 +55,8 @@ def run(args: argparse.Namespace) -> None:
     if "'" in args.output.name or not args.output.name.isprintable():
         raise UserError(f'output must have a name without quotes and control characters, got {str(args.output)!r}')
     conversion = convert.convert(
-        convert.open_checkpoint(prefix), args.model, dict(args.model_kwargs), keep_classes=args.keep_classes)
+        convert.open_checkpoint(prefix, args.moving_averages), args.model, dict(args.model_kwargs),
+        keep_classes=args.keep_classes)
     print(conversion.summary(), flush=True)
     results = []
     if args.verify is not None:
