@@ -19,13 +19,13 @@ import torch
 from PIL import Image
 
 import timm_assemble  # noqa: F401  registers the models
+from timm_assemble.data import Preprocessing
+from timm_assemble.evaluation.engine import Loading, TaskCache, run_tasks
 from timm_assemble.evaluation.models import from_pixels
-from timm_assemble.robustness.datasets.corruptions import corrupt, warm_up
+from timm_assemble.robustness.corruptions import corrupt, warm_up
 from timm_assemble.robustness.metrics import ALEXNET_ERROR, SEVERITIES
-from timm_assemble.robustness.plan import Request, make_plan
-from timm_assemble.robustness.runner import Loading, run_tasks
-from timm_assemble.robustness.tasks.cache import TaskCache
-from timm_assemble.robustness.tasks.task import Classifier
+from timm_assemble.robustness.plan import RobustnessOptions, make_plan
+from timm_assemble.robustness.tasks import Classifier
 
 from .harness.cli import finish, parse_args
 from .harness.measure import make_row
@@ -81,10 +81,10 @@ def loop_rows(name: str, images: int, folder: Path, validate: Any, args: Any) ->
         str(root / '1'), '--model', name, '--batch-size', str(BATCH_SIZE), '--workers', '0', '--device', args.device,
         '--input-size', '3', str(SIZE), str(SIZE), '--crop-pct', '1.0'])
     validate.create_model = lambda *_, **__: model  # made once: its time is not the loop's
-    cfg = model.pretrained_cfg
     device = torch.device(args.device)
-    classifier = Classifier(name, from_pixels(model, cfg['mean'], cfg['std'], SIZE, device), {})
-    [task, *_] = make_plan(Request(imagenet_c=folder / name, corruptions=('contrast',))).tasks
+    compute = from_pixels(model, Preprocessing.of_model(model).with_size((SIZE, SIZE)), device)
+    classifier = Classifier(label=name, compute=compute, identity={}, is_callable=False)
+    [task, *_] = make_plan(RobustnessOptions(imagenet_c=folder / name, corruptions=('contrast',))).tasks
     loading = Loading(BATCH_SIZE, 0, device)
     errors: List[float] = []
 
@@ -92,8 +92,7 @@ def loop_rows(name: str, images: int, folder: Path, validate: Any, args: Any) ->
         with tempfile.TemporaryDirectory() as cache_folder:
             cache = TaskCache(Path(cache_folder))
             run_tasks([task], [classifier], cache, loading)
-            metrics = cache.collect([task], classifier)[0].metrics
-            errors.append(100 * metrics['wrong_top1'] / metrics['images'])
+            errors.append(100 * float((~cache.expect(task, classifier).records['hit1']).mean()))
 
     def theirs() -> None:
         result = validate.validate(copy.deepcopy(options))
@@ -143,14 +142,13 @@ def sharing_rows(folder: Path, args: Any) -> List[Dict[str, Any]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         synthetic_image(GENERATED, i).save(path, quality=85)
     device = torch.device(args.device)
-    plan = make_plan(Request(generate=folder / 'clean', corruptions=corruptions))
+    plan = make_plan(RobustnessOptions(generate=folder / 'clean', corruptions=corruptions))
     [_, *tasks] = plan.tasks
     models = []
     for i in range(3):
         model: Any = timm.create_model('test_assemble_resnet').eval()
-        cfg = model.pretrained_cfg
-        classify = from_pixels(model, cfg['mean'], cfg['std'], plan.size, device)
-        models.append(Classifier(f'model {i}', classify, dict(number=i)))
+        compute = from_pixels(model, Preprocessing.of_model(model).with_size(plan.size), device)
+        models.append(Classifier(label=f'model {i}', compute=compute, identity=dict(number=i), is_callable=False))
 
     def case(count: int) -> Callable[[], None]:
         def call() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import List, Optional, Sequence
 
 from docs.generated_block import markdown_table, rewrite_block
-from timm_assemble.robustness.results.tables import headlines
+from timm_assemble.robustness.report import headlines
 
 __all__ = ['PAGE', 'RESULTS', 'tables']
 

@@ -14,7 +14,7 @@ from docs import draw_network, ecosystem, package_tree, recipe_table, robustness
 from docs.generated_block import markdown_table, rewrite_block
 from docs.site import contents
 from timm_assemble.cli import main as command_line
-from timm_assemble.robustness.results.schema import check_results
+from timm_assemble.robustness import Results
 
 ROOT = Path(__file__).parents[2]
 table_of_models = cache(variants.table)
@@ -179,7 +179,7 @@ def test_code_of_the_training_page_trains(tmp_path, monkeypatch):
 def test_robustness_results_that_do_not_belong_together_are_rejected(tmp_path):
     def changed(change):
         results = json.loads(ROBUSTNESS[0].read_text('utf-8'))
-        check_results(results)
+        Results(results)
         change(results)
         path = tmp_path / f'{len(list(tmp_path.iterdir()))}.json'
         path.write_text(json.dumps(results), 'utf-8')
