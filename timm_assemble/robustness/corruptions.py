@@ -13,18 +13,13 @@ from typing import Any, Dict, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ...errors import UserError
-from ..metrics import ALEXNET_ERROR, SEVERITIES
+from ..errors import UserError
+from .metrics import ALEXNET_ERROR, SEVERITIES
 
-__all__ = ['MILLISECONDS', 'MIN_SIDE', 'Corruption', 'corrupt', 'image_seed', 'library_versions', 'warm_up']
+__all__ = ['MIN_SIDE', 'Corruption', 'corrupt', 'image_seed', 'library_versions', 'warm_up']
 
 MIN_SIDE = 32  # below it the library's kernels are larger than the image
 TAKE_A_SEED = ('impulse_noise', 'glass_blur')  # these draw from the machine's entropy unless they are given one
-# of one core for an image of 256, the mean over severities, by benchmarks/robustness.py: only ratios matter
-MILLISECONDS = dict(
-    gaussian_noise=4.4, shot_noise=11.1, impulse_noise=2.4, defocus_blur=7.0, glass_blur=10.8, motion_blur=6.1,
-    zoom_blur=91.6, snow=8.4, frost=4.1, fog=2.4, brightness=17.5, contrast=2.5, elastic_transform=16.0, pixelate=0.5,
-    jpeg_compression=0.7, speckle_noise=4.4, gaussian_blur=4.4, spatter=6.1, saturate=17.0)
 PACKAGES = ('imagecorruptions-imaug', 'numpy', 'scipy', 'scikit-image', 'pillow', 'numba')
 
 

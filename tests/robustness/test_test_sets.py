@@ -1,5 +1,6 @@
 """Small trees of published test sets, with missing classes, unreadable files and odd modes."""
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,14 +8,14 @@ import torch
 from PIL import Image
 
 from timm_assemble.robustness import evaluate
-from timm_assemble.evaluation.image_files import read_image
-from timm_assemble.robustness.datasets.protocols import C_BAR, THREE_D
-from timm_assemble.robustness.datasets.test_sets import MAPPINGS, known_test_set, synsets
-from timm_assemble.robustness.models import map_folders
-from timm_assemble.robustness.plan import Request, make_plan
+from timm_assemble.data.classes import ClassMap
+from timm_assemble.data.images import read_image
+from timm_assemble.robustness.plan import RobustnessOptions, make_plan
+from timm_assemble.robustness.protocols import PROTOCOLS
+from timm_assemble.robustness.test_sets import MAPPINGS, known_test_set, synsets
 
-from ... import _oracles as oracles
-from .._samples import write_image
+from .. import _oracles as oracles
+from ._samples import write_image
 
 IMAGENET = synsets()
 NUMBER = {name: i for i, name in enumerate(IMAGENET)}
@@ -121,8 +122,9 @@ def test_objectnet_is_measured_on_the_classes_of_its_mappings_without_the_border
         measured(test_sets=dict(objectnet=tmp_path))
 
 
-@pytest.mark.parametrize('name, corruptions', [('imagenet-c-bar', C_BAR), ('imagenet-3dcc', THREE_D)])
-def test_other_trees_of_corruptions_have_their_own_names(tmp_path, name, corruptions):
+@pytest.mark.parametrize('name', ['imagenet-c-bar', 'imagenet-3dcc'])
+def test_other_trees_of_corruptions_have_their_own_names(tmp_path, name):
+    corruptions = PROTOCOLS[name].corruptions
     content = write_image(tmp_path / 'x.JPEG', Image.new('RGB', (224, 224), (20, 0, 0))).read_bytes()
     for corruption in corruptions:
         for severity in '12345':
@@ -202,14 +204,15 @@ def test_mce_against_alexnet_needs_images_in_all_thousand_folders(tmp_path):
         (tmp_path / name).mkdir()
     for name in IMAGENET[:60]:
         (tmp_path / name / '0.png').write_bytes(b'')
-    plan = make_plan(Request(clean=tmp_path))
+    plan = make_plan(RobustnessOptions(clean=tmp_path))
     assert len(plan.classes) == 60 and len(plan.tasks[0].classes) == 1000
     assert f'{tmp_path}: 940 of 1000 class folders have no images: ' in plan.notes[0]
     for name in IMAGENET[60:]:
         (tmp_path / name / '0.png').write_bytes(b'')
-    assert {*make_plan(Request(clean=tmp_path)).classes} == {*IMAGENET}
+    assert {*make_plan(RobustnessOptions(clean=tmp_path)).classes} == {*IMAGENET}
 
 
 def test_masks_of_models_with_a_background_class():
-    got = map_folders(known_test_set('imagenet-a'), (A[0],), 1001, 'm')
+    space = known_test_set('imagenet-a', Path()).space
+    got = space.label_map(ClassMap.of_count(1001), (A[0],), 'm')
     assert got.targets == ((NUMBER[A[0]] + 1,),) and got.mask == tuple(NUMBER[name] + 1 for name in A)

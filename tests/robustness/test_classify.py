@@ -4,18 +4,25 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from timm_assemble.robustness.datasets.test_sets import LabelMap
-from timm_assemble.robustness.tasks.classify import (
-    calibration_bins, error_metrics, error_records, error_sums, metrics_of_error_sums,
-)
+from timm_assemble.robustness.protocols import Steps
+from timm_assemble.robustness.statistics import calibration_bins
+from timm_assemble.robustness.tasks import CleanTask, error_records
+from timm_assemble.robustness.test_sets import LabelMap
 
-from ... import _oracles as oracles
+from .. import _oracles as oracles
 
 
 def measure_errors(classify, batches, label_map=None):
     """Return the metrics of batches of images and folders."""
     parts = [error_records(classify, images, folders, label_map) for images, folders, *_ in batches]
-    return error_metrics({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    return metrics({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+def metrics(records, weights=None):
+    """Return the metrics of records, or of weighted ones."""
+    task = CleanTask('clean', None, 0, '', '', (), Steps(0, 1, (1, 1)), parameter='clean')
+    found = task.metrics(records, np.ones((1, len(records['hit1']))) if weights is None else weights)
+    return {name: value.item() for name, value in found.items()}
 
 
 def batch(logits, classes):
@@ -33,7 +40,8 @@ def test_errors_are_counted_as_by_hand():
     order = logits.argsort(1, descending=True).tolist()
     wrong1 = sum(order[i][0] != classes[i] for i in range(40))
     wrong5 = sum(classes[i] not in order[i][:5] for i in range(40))
-    assert (got['images'], got['wrong_top1'], got['wrong_top5']) == (40, wrong1, wrong5) and 0 < wrong5 < wrong1 < 40
+    assert (got['images'], got['top1_error'], got['top5_error']) == (40, 2.5 * wrong1, 2.5 * wrong5)
+    assert 0 < wrong5 < wrong1 < 40
     confidence, predicted = logits.softmax(1).max(1)
     hits = [p == c for p, c in zip(predicted.tolist(), classes)]
     assert got['ece'] == pytest.approx(100 * oracles.calibration_error(confidence.tolist(), hits, 15), abs=1e-4)
@@ -46,14 +54,14 @@ def test_full_confidence_is_in_the_last_bin_of_the_calibration_error():
     assert logits.softmax(1).max() == 1 and logits.softmax(1)[-1, 0] > 14 / 15
     got = measure_errors(classify, [(images, target)])
     confidence = float(logits.softmax(1).max(1).values.mean())
-    assert got['wrong_top1'] == 2 and got['ece'] == pytest.approx(100 * abs(0.75 - confidence), abs=1e-4)
+    assert got['top1_error'] == 25 and got['ece'] == pytest.approx(100 * abs(0.75 - confidence), abs=1e-4)
 
 
 def test_label_map_is_from_folders_to_the_models_classes():
     images, target, classify = batch(torch.eye(4), [0, 1, 2, 2])  # image i is of class i
-    assert measure_errors(classify, [(images, target)])['wrong_top1'] == 1
-    assert measure_errors(classify, [(images, target)], LabelMap(((1,), (2,), (3,))))['wrong_top1'] == 3
-    assert measure_errors(classify, [(images, target)], LabelMap(((1, 0), (2,), (3, 2))))['wrong_top1'] == 1
+    assert measure_errors(classify, [(images, target)])['top1_error'] == 25
+    assert measure_errors(classify, [(images, target)], LabelMap(((1,), (2,), (3,))))['top1_error'] == 75
+    assert measure_errors(classify, [(images, target)], LabelMap(((1, 0), (2,), (3, 2))))['top1_error'] == 25
     records = error_records(classify, images, target, LabelMap(()))  # images of no class
     assert records['label'].tolist() == [-1] * 4 and not records['hit1'].any() and not records['hit5'].any()
 
@@ -75,12 +83,13 @@ def test_mask_leaves_the_other_classes_out():
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1, max_size=50))
-def test_sums_over_images_give_the_metrics(values):
+def test_images_drawn_twice_count_twice(values):
     confidence = np.array([c for c, _ in values], np.float32)
     hits = np.array([h for _, h in values])
     records = dict(confidence=confidence, hit1=hits, hit5=np.ones_like(hits))
-    expected, got = error_metrics(records), metrics_of_error_sums(error_sums(records).sum(0))
-    assert got == pytest.approx(expected, abs=2e-4)
+    weights = np.random.RandomState(len(values)).randint(0, 3, len(values)) + (np.arange(len(values)) == 0)
+    repeated = {name: np.repeat(array, weights) for name, array in records.items()}
+    assert metrics(records, weights[None].astype(float)) == pytest.approx(metrics(repeated), abs=1e-9)
     for bin_number, value in zip(calibration_bins(confidence), confidence):
         assert bin_number == min(14, int(np.float64(value) * 15)) or abs(value * 15 - round(value * 15)) < 1e-4
 

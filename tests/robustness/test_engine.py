@@ -7,19 +7,26 @@ import pytest
 import torch
 from PIL import Image
 
-from timm_assemble.evaluation.image_files import Unreadable
-from timm_assemble.robustness.datasets.test_sets import LabelMap
+from timm_assemble.evaluation.engine import Loading, TaskCache, Unreadable, run_tasks
+from timm_assemble.robustness import tasks as robustness_tasks
 from timm_assemble.robustness.metrics import ALEXNET_FLIP_RATE
-from timm_assemble.robustness.plan import Request, make_plan
-from timm_assemble.robustness.runner import Loading, run_tasks
-from timm_assemble.robustness.tasks import measurements
-from timm_assemble.robustness.tasks.cache import TaskCache
-from timm_assemble.robustness.tasks.exclusion import leave_out
-from timm_assemble.robustness.tasks.task import Classifier
+from timm_assemble.robustness.evaluation import _leave_out
+from timm_assemble.robustness.plan import RobustnessOptions as Request, make_plan
+from timm_assemble.robustness.tasks import Classifier
+from timm_assemble.robustness.test_sets import LabelMap
 
 from ._samples import counting, red_over_half, write_image, write_video
 
 LOADING = Loading(4, 0, torch.device('cpu'))
+
+
+def classifier(label, compute, **identity):
+    return Classifier(label=label, compute=compute, identity=identity)
+
+
+def metrics_of(result):
+    found = result.task.metrics(result.records, np.ones((1, len(result.records['item']))))
+    return {name: value.item() for name, value in found.items()}
 
 
 def test_sequences_are_batched_without_mixing_their_frames(tmp_path):
@@ -35,13 +42,14 @@ def test_sequences_are_batched_without_mixing_their_frames(tmp_path):
     cache = TaskCache(tmp_path / 'cache')
     for batch_size, batches in ((4, [4, 3]), (62, [7])):  # a sequence counts as 31 images
         counts = []
-        model = Classifier('red', counting(counts), dict(batch_size=batch_size))
+        model = classifier('red', counting(counts), batch_size=batch_size)
         run_tasks(plan.tasks, [model], cache, LOADING._replace(batch_size=batch_size))
         assert counts == batches * 10
-        for task, metrics, *_ in cache.collect(plan.tasks, model):
+        for task in plan.tasks:
             flips = 1 if task.name in ('gaussian_noise', 'shot_noise') else 2
             # two classes that swap their ranks are a distance of 2
-            assert metrics == dict(sequences=2, flips=flips, pairs=5, top5_distance=2 * flips)
+            assert metrics_of(cache.expect(task, model)) == dict(
+                sequences=2, flips=flips, pairs=5, flip_rate=20 * flips, top5_distance=2 * flips / 5)
     (root / 'tilt' / 'b' / '1.mp4').unlink()
     with pytest.raises(ValueError, match=r'same number of videos .* tilt has 1'):
         make_plan(Request(imagenet_p=root))
@@ -50,28 +58,28 @@ def test_sequences_are_batched_without_mixing_their_frames(tmp_path):
 def test_finished_tasks_are_cached_for_their_model(tree, tmp_path):
     plan = make_plan(Request(imagenet_c=tree, input_size=32, corruptions=('fog',)))
     counts, cache = [], TaskCache(tmp_path)
-    model = Classifier('red', counting(counts), dict(made_by='red'))
+    model = classifier('red', counting(counts), made_by='red')
     with pytest.raises(ValueError, match='lacks fog/1'):
-        cache.collect(plan.tasks, model)
-    swapped = replace(model, label_map=lambda *_: LabelMap(((1,), (0,))))
+        cache.expect(plan.tasks[0], model)
+    swapped = replace(model, label_map=lambda task: LabelMap(((1,), (0,))))
     for other, measured in ((model, 5), (model, 0), (replace(model, identity=dict(made_by='green')), 5), (swapped, 5)):
         counts.clear()
         run_tasks(plan.tasks, [other], cache, LOADING)
-        assert counts == [4] * measured and len(cache.collect(plan.tasks, other)) == 5
+        assert counts == [4] * measured and all(cache.get(task, other) for task in plan.tasks)
 
 
 def test_unreadable_clean_image_is_left_out_of_all_corruptions(tmp_path, monkeypatch):
-    monkeypatch.setattr(measurements, 'corrupt', lambda image, *args: image)  # slow, and not what is tested
+    monkeypatch.setattr(robustness_tasks, 'corrupt', lambda image, *args: image)  # slow, and not what is tested
     for i in range(3):
         write_image(tmp_path / 'clean' / 'a' / f'{i}.png', Image.new('RGB', (64, 64)))
     (tmp_path / 'clean' / 'a' / '1.png').write_bytes(b'not an image')
     plan = make_plan(Request(generate=tmp_path / 'clean', input_size=32))
     assert len(plan.tasks) == 1 + 19 * 5 and plan.complete
-    cache, model = TaskCache(tmp_path / 'cache'), Classifier('red', red_over_half, {})
+    cache, model = TaskCache(tmp_path / 'cache'), classifier('red', red_over_half)
     run_tasks(plan.tasks, [model], cache, LOADING)
-    [(_, results)], files = leave_out([(model, cache.collect(plan.tasks, model))])
-    assert [(file['path'], file['tasks']) for file in files] == [(str(tmp_path / 'clean' / 'a' / '1.png'), 96)]
-    assert all(result.metrics['images'] == 2 and result.records['item'].tolist() == [0, 2] for result in results)
+    [(_, results)], files = _leave_out([(model, [cache.expect(task, model) for task in plan.tasks])])
+    assert [(file.path, file.tasks) for file in files] == [(str(tmp_path / 'clean' / 'a' / '1.png'), 96)]
+    assert all(metrics_of(result)['images'] == 2 and result.records['item'].tolist() == [0, 2] for result in results)
 
 
 def test_corruptions_are_generated_once_for_all_models(tmp_path, monkeypatch):
@@ -79,23 +87,25 @@ def test_corruptions_are_generated_once_for_all_models(tmp_path, monkeypatch):
     write_image(tmp_path / 'clean' / 'b' / '1.png', Image.new('RGB', (64, 64)))
     plan = make_plan(Request(generate=tmp_path / 'clean', input_size=32))
     made = []
-    monkeypatch.setattr(measurements, 'corrupt', lambda image, *args: (made.append(args), image)[1])
+    monkeypatch.setattr(robustness_tasks, 'corrupt', lambda image, *args: (made.append(args), image)[1])
     for models in (1, 3):
         made.clear()
-        run_tasks(plan.tasks, [Classifier(str(i), red_over_half, dict(i=i, of=models)) for i in range(models)],
+        run_tasks(plan.tasks, [classifier(str(i), red_over_half, i=i, of=models) for i in range(models)],
                   TaskCache(tmp_path / 'cache'), LOADING)
         assert len(made) == len({*made}) == 2 * 19 * 5
 
 
 def test_identity_covers_all_that_decides_the_metrics(tree, tmp_path):
-    def identities(**options):
-        return [task.identity for task in make_plan(Request(input_size=32, **options)).tasks]
+    model = classifier('red', red_over_half)
+
+    def identities(size=32, **options):
+        return [task.identity(model) for task in make_plan(Request(input_size=size, **options)).tasks]
     clean = tree / 'fog' / '3'
     found = [*identities(imagenet_c=tree, shift=2), *identities(imagenet_c=tree, shift=3)[75:],
              *identities(imagenet_c=tree, shift=2, seed=1)[75:], *identities(clean=clean, shift=2),
              *identities(clean=clean, protocol='assemble'), *identities(generate=clean)[1:],
              *identities(generate=clean, seed=1)[1:],
-             *(task.identity for task in make_plan(Request(imagenet_c=tree, input_size=48)).tasks)]
+             *identities(imagenet_c=tree, size=48), *identities(imagenet_c=tree, size=(48, 32))]
     assert all(found.count(identity) == 1 for identity in found)
     write_image(tmp_path / 'a' / '0.png', Image.new('RGB', (64, 64)))
     before = identities(clean=tmp_path)
@@ -113,13 +123,12 @@ def test_workers_hold_no_files_open(tmp_path):
     def classify(images):
         opened.append(len(os.listdir('/proc/self/fd')))
         return red_over_half(images)
-    models = [Classifier(name, classify, dict(made_by=name)) for name in ('red', 'same')]
+    models = [classifier(name, classify, made_by=name) for name in ('red', 'same')]
     before, cache = len(os.listdir('/proc/self/fd')), TaskCache(tmp_path / 'cache')
     run_tasks(plan.tasks, models, cache, LOADING._replace(batch_size=1, workers=1))
     assert len(opened) == 40 and max(opened) - before < 20
     for model in models:
-        [result] = cache.collect(plan.tasks, model)
-        assert result.metrics['wrong_top1'] == sum(12 * i > 127 for i in range(20))
+        assert metrics_of(cache.expect(plan.tasks[0], model))['top1_error'] == 5 * sum(12 * i > 127 for i in range(20))
 
 
 def test_too_large_batch_is_reported(tree, tmp_path):
@@ -127,17 +136,19 @@ def test_too_large_batch_is_reported(tree, tmp_path):
         raise torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate ...')
     plan = make_plan(Request(imagenet_c=tree, input_size=32))
     with pytest.raises(ValueError, match='batch_size must be below 4: cpu has too little memory for red on gaussian_n'):
-        run_tasks(plan.tasks, [Classifier('red', classify, {})], TaskCache(tmp_path), LOADING)
+        run_tasks(plan.tasks, [classifier('red', classify)], TaskCache(tmp_path), LOADING)
 
 
 def test_damaged_cached_result_counts_as_missing(tree, tmp_path):
     [task, *_] = make_plan(Request(imagenet_c=tree)).tasks
-    model, cache = Classifier('red', red_over_half, dict(a=(1, 2))), TaskCache(tmp_path)
+    task = replace(task, items=3)
+    model, cache = classifier('red', red_over_half, a=(1, 2)), TaskCache(tmp_path)
     records = dict(item=np.array([0, 2]), hit1=np.array([True, False]), hit5=np.array([True, True]),
                    confidence=np.array([0.5, 0.75], np.float32))
     cache.put(task, model, records, [Unreadable(task.folder / 'a' / '1.JPEG', 1, 'why')], 0.5)
     got = cache.get(task, model)
-    assert got.metrics == dict(images=2, wrong_top1=1, wrong_top5=0, ece=pytest.approx(62.5)) and got.seconds == 0.5
+    assert metrics_of(got) == dict(images=2, top1_error=50, top5_error=0, ece=pytest.approx(62.5))
+    assert got.seconds == 0.5
     assert got.unreadable == (Unreadable(task.folder / 'a' / '1.JPEG', 1, 'why'),)
     assert {name: values.tolist() for name, values in got.records.items()} == {
         name: values.tolist() for name, values in records.items()}
