@@ -9,7 +9,7 @@ from ..errors import UserError, error_line
 from ..evaluation.models import (
     Model, OutputError, callable_details, from_pixels, load_rgb_source, model_details, model_identity,
 )
-from ..runtime.accuracy import map_classes
+from ..data.classes import ClassMap
 from .datasets.test_sets import LabelMap, LabelSpace, synsets
 from .plan import Plan
 from .tasks.classify import compute_logits
@@ -46,7 +46,7 @@ def map_folders(
         return LabelMap(tuple(tuple(c + background for c in targets) for targets in space.targets))
     if space.folders == 'numbers':
         return LabelMap(tuple((int(name) + background,) for name in classes))
-    found = map_classes(classes, num_classes, argument, where)
+    found = ClassMap.of_count(num_classes).find(classes, argument, where).indices
     return LabelMap(tuple((found[name],) for name in classes), mask)
 
 
