@@ -9,8 +9,8 @@ from .arguments import key_value
 
 HELP = 'convert an official TensorFlow checkpoint to a folder that timm loads'
 PARAMETERS = {
-    'name': '--model', 'model_args': '--model-kwargs', 'root': '--verify',
-    'shapes': 'CHECKPOINT', 'variables': 'CHECKPOINT', 'prefix': 'CHECKPOINT'}
+    'name': '--model', 'model_args': '--model-kwargs', 'shapes': 'CHECKPOINT', 'variables': 'CHECKPOINT',
+    'prefix': 'CHECKPOINT'}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +43,8 @@ def run(args: argparse.Namespace) -> None:
     import signal
 
     from .. import convert
+    from ..data.accuracy import measure_accuracy
     from ..hub.model_card import Result
-    from ..runtime.accuracy import measure_accuracy, read_class_map
     from ..runtime.atomic import check_output_folder
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up, as after an interrupt
@@ -60,8 +60,9 @@ def run(args: argparse.Namespace) -> None:
     print(conversion.summary(), flush=True)
     results = []
     if args.verify is not None:
-        class_map = read_class_map(args.verify, conversion.model.num_classes)
-        accuracy = measure_accuracy(conversion.model, args.verify, class_map)
+        accuracy = measure_accuracy(conversion.model, args.verify, 'verify')
+        for line in accuracy.unreadable:
+            print(f'skipped: {line}', file=sys.stderr)
         print(f'{accuracy}{_published(conversion.variant, accuracy)}', flush=True)
         results = [Result(metric, value, accuracy.protocol, 'timm-assemble convert CHECKPOINT OUTPUT --verify DIR',
                           'imagenet-1k' if accuracy.imagenet else '')

@@ -179,7 +179,7 @@ def list_images(
         if labelled and (relative == '.' or (only is not None and name not in only)):
             other += [prefix + file for file in images] if relative == '.' else []
             continue
-        leaf = not any(entry.is_dir() for entry in os.scandir(folder / relative)) if labelled and not images else False
+        leaf = labelled and not images and not next(os.walk(folder / relative))[1]
         if labelled and (images or leaf):
             names.add(name)
         if images:
