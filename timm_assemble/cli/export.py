@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _format(output: Path, format: Optional[str]) -> str:
     endings = {'.pt2': ('program', 'package'), '.onnx': ('onnx',), '.xml': ('openvino',)}
-    check(output.suffix in endings, 'output', output, 'a file *.onnx, *.pt2 or *.xml')
+    check(output.suffix in endings, 'output', str(output), 'a file *.onnx, *.pt2 or *.xml')
     allowed = endings[output.suffix]
     check(format in (None, *allowed), 'format', format, f'{" or ".join(allowed)} for {output}')
     return format or allowed[0]
