@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_unflatten
 
-from ..errors import UserError
+from ..errors import UserError, error_line
 from .fold import FoldedModel
 from .gate import Agreement
 from .graph import DeployedModel, trace
@@ -100,17 +100,22 @@ class OpenVINOModel(FoldedModel):
         super().__init__(model.model)
         self.size: Optional[Tuple[int, ...]] = None  # the only (C, H, W)
         self.sizes = {tuple([1, *size][-4:]) for size in sizes}
-        deployed = DeployedModel(model)
         try:
-            program = trace(deployed, [1, *sizes[0]][-4:], any_batch=True, any_size=True)
-        except Exception:  # of torch.export's own classes: the model is for one size
-            program = trace(deployed, [1, *sizes[0]][-4:], any_batch=True, any_size=False)
+            self._convert(model, sizes[0], any_size=True)
+        except Exception:  # of torch.export's and OpenVINO's own classes: perhaps the model is for one size
             self.size = tuple(sizes[0][-3:])
-        self.outputs = program.call_spec.out_spec
-        self.ir = convert(program)
+            try:
+                self._convert(model, sizes[0], any_size=False)
+            except Exception as e:
+                raise UserError(f"backend must be 'inductor' for this model, got OpenVINO: {error_line(e)}") from e
         self.precision = PRECISIONS[dtype]
         self.model = nn.Identity()  # the weights are OpenVINO's
         self._forget()
+
+    def _convert(self, model: FoldedModel, size: Sequence[int], any_size: bool) -> None:
+        program = trace(DeployedModel(model), [1, *size][-4:], any_batch=True, any_size=any_size)
+        self.outputs = program.call_spec.out_spec
+        self.ir = convert(program)
 
     def _forget(self) -> None:
         self._compiled: Dict[Any, Any] = {}

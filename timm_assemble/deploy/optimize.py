@@ -61,14 +61,17 @@ class _CompiledBySize:
         self.warned = False
 
     def _key(self, x: torch.Tensor) -> Tuple[Any, ...]:
-        """Return what is compiled separately; None instead of the batch size stands for all others from 2.
+        """Return what is compiled separately; a bool instead of the batch size stands for all others from 2.
+
+        On one thread, it says whether they are 16 or more, from which torch chooses other convolutions.
 
         Each key has a code object of its own: torch reorders a code object's several compilations while other threads
         look for theirs, which they then miss and compile again.
         """
         size, batch = tuple(x.shape[-2:]), x.shape[0]
-        fixed = batch if batch in (1, self.first_batch_sizes.get(size)) else None
-        return size, fixed, x.dtype, torch.get_num_threads()
+        threads = torch.get_num_threads()
+        fixed = batch if batch in (1, self.first_batch_sizes.get(size)) else threads == 1 and batch >= 16
+        return size, str(fixed), x.dtype, threads  # as a dictionary's keys, True is 1
 
     def _first_call(self, x: torch.Tensor) -> Any:
         size = tuple(x.shape[-2:])
@@ -77,11 +80,10 @@ class _CompiledBySize:
         key = self._key(x)
         if key in self.calls:
             return self.calls[key](x)  # compiled by another thread in the meantime
-        if key[1] is None:
+        if key[1] in ('True', 'False'):
             torch._dynamo.maybe_mark_dynamic(x, 0)
         call = torch.compile(types.MethodType(_separately_compiled_call(), self.model), **COMPILE)
-        with torch.backends.nnpack.flags(enabled=False):  # its choice from 16 images on would compile once more
-            y = call(x)
+        y = call(x)
         self.calls[key] = call
         return y
 
@@ -164,10 +166,10 @@ def optimize_for_inference(
 
     - inductor, with weights cast, channels-last and as constants ("freezing"): it packs them for the processor and
       fuses everything but the convolutions. In float32 on a CPU, wide 3x3 convolutions become
-      :class:`~timm_assemble.deploy.winograd.WinogradConv2d`. A height and width compiles at its first call, once more
-      at the first call with another batch size, for all batch sizes from 2, and once for a single image, whatever the
-      calling thread, its grad or inference mode and autocast. Each compilation holds the packed weights. After eight
-      heights and widths, further ones run uncompiled, with a warning.
+      :class:`~timm_assemble.deploy.winograd.WinogradConv2d`. A height and width compiles at its first call; once more
+      at the first call with another batch size, for all batch sizes from 2 (on one thread once for 2 to 15 and once
+      from 16); and once for a single image, whatever the calling thread, its grad or inference mode and autocast. Each
+      compilation holds the packed weights. After eight heights and widths, further ones run uncompiled, with a warning.
     - OpenVINO, on a CPU: one conversion serves all batch sizes, heights and widths.
 
     Args:
