@@ -115,7 +115,7 @@ class AssembleMobileNet(DropBlockRate, EfficientNet):
         efficientnet_init_weights(self)
         for m in self.modules():
             if isinstance(m, NormAct):
-                m.norm.apply(init_weights_official)
+                m.apply(init_weights_official)
         fill_constant_buffers(self)
 
 
