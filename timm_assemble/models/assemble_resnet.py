@@ -216,7 +216,7 @@ class AssembleResNet(DropBlockRate, nn.Module):
         x = self.stem(x)
         intermediates = [x] if 0 in take_indices else []
         x = self.stem_pool(x)
-        last = max_index if stop_early else len(self.feature_info) - 1
+        last = max_index if stop_early else len(self.stages)  # fewer once pruned
         for i in range(1, last + 1):
             x = self.stages[i - 1](x)
             if i in take_indices:
