@@ -26,8 +26,8 @@ COMMON = dict(
     act_layer=['relu', 'relu6', 'silu', 'gelu', 'prelu', 'hard_swish', nn.LeakyReLU, nn.Tanh],
     norm_layer=['batchnorm2d', 'batchnorm', 'groupnorm', 'groupnorm1', 'layernorm2d', 'layernorm2dfp32', 'rmsnorm2d',
                 'rmsnorm2dfp32', 'frn', 'frntlu', 'evonormb0', 'evonormb1', 'evonormb2', 'evonorms0', 'evonorms2a',
-                nn.BatchNorm2d, nn.GroupNorm, BatchNormAct2d, partial(GroupNormAct, num_groups=4), nn.InstanceNorm2d,
-                partial(nn.GroupNorm, 2), partial(nn.BatchNorm2d, affine=False), nn.Identity],
+                nn.BatchNorm2d, nn.GroupNorm, BatchNormAct2d, partial(GroupNormAct, num_groups=4),
+                partial(nn.GroupNorm, 2), nn.Identity],
     bn_momentum=[0.1, 0.003, 1.0], bn_eps=[1e-5, 1e-3], dtype=[None, None, torch.float64, torch.bfloat16],
     device=[None, None, None, 'meta'])
 RESNET = dict(

@@ -1,6 +1,6 @@
 """Arguments that the families of networks share: their ranges, layers given by name or class, a blur's size."""
 from functools import partial
-from typing import Any, Dict
+from typing import Any, Dict, Sequence
 
 from timm.layers import BlurPool2d, LayerType, get_act_layer
 from torch import nn
@@ -13,9 +13,10 @@ __all__ = ['POOLS', 'check_classifier', 'check_network', 'resolve_aa_size', 'res
 POOLS = ('', 'avg', 'max', 'avgmax', 'catavgmax', 'fast', 'fastavg', 'fastmax', 'fastavgmax', 'fastcatavgmax')
 
 
-def check_network(in_chans: int, width: int, output_stride: int, bn_eps: float, bn_momentum: float,
-                  **rates: float) -> None:
+def check_network(num_classes: int, global_pool: str, in_chans: int, width: int, output_stride: int, bn_eps: float,
+                  bn_momentum: float, **rates: float) -> None:
     """Check the arguments that both families have."""
+    check(global_pool != '' or num_classes <= 0, 'num_classes', num_classes, "0 where global_pool is ''")
     check(in_chans > 0, 'in_chans', in_chans, 'positive')
     check(width > 0 and width % 8 == 0, 'width', width, 'a positive multiple of 8')
     check(output_stride in (8, 16, 32), 'output_stride', output_stride, '8, 16 or 32')
@@ -24,11 +25,10 @@ def check_network(in_chans: int, width: int, output_stride: int, bn_eps: float, 
         check(0 <= rate <= 1, name, rate, 'from 0 to 1')
 
 
-def check_classifier(num_classes: int, global_pool: str, pools=POOLS) -> None:
+def check_classifier(num_classes: int, global_pool: str, pools: Sequence[str] = POOLS) -> None:
     """Check the arguments of ``reset_classifier``."""
     check(global_pool in pools, 'global_pool', global_pool, f'one of {pools}')
     check(num_classes >= 0, 'num_classes', num_classes, '0 or more')
-    check(global_pool != '' or num_classes == 0, 'num_classes', num_classes, "0 where global_pool is ''")
 
 
 def _make_act(layer: Any, device: Any, dtype: Any, **kwargs: Any) -> nn.Module:

@@ -85,8 +85,8 @@ class AssembleMobileNet(DropBlockRate, EfficientNet):
             device=None,
             dtype=None,
     ) -> None:
-        check_network(in_chans, width, output_stride, bn_eps, bn_momentum, drop_block_rate=drop_block_rate,
-                      drop_rate=drop_rate, drop_path_rate=drop_path_rate)
+        check_network(num_classes, global_pool, in_chans, width, output_stride, bn_eps, bn_momentum,
+                      drop_rate=drop_rate, drop_block_rate=drop_block_rate, drop_path_rate=drop_path_rate)
         check_classifier(num_classes, global_pool)
         if drop_path_rate:
             warnings.warn('drop_path_rate has no effect: MobileNet-V1 has no residual branches.', stacklevel=2)
@@ -115,7 +115,7 @@ class AssembleMobileNet(DropBlockRate, EfficientNet):
         efficientnet_init_weights(self)
         for m in self.modules():
             if isinstance(m, NormAct):
-                m.norm.apply(init_weights_official)
+                m.apply(init_weights_official)
         fill_constant_buffers(self)
 
 

@@ -102,8 +102,8 @@ class AssembleResNet(DropBlockRate, nn.Module):
     ) -> None:
         super().__init__()
         check(len(layers) == 4 and min(layers) > 0, 'layers', layers, 'four positive numbers')
-        check_network(in_chans, width, output_stride, bn_eps, bn_momentum, drop_block_rate=drop_block_rate,
-                      drop_rate=drop_rate, drop_path_rate=drop_path_rate)
+        check_network(num_classes, global_pool, in_chans, width, output_stride, bn_eps, bn_momentum,
+                      drop_rate=drop_rate, drop_block_rate=drop_block_rate, drop_path_rate=drop_path_rate)
         aa_size = resolve_aa_size(aa_layer, aa_size)
         check(last_stride in (1, 2), 'last_stride', last_stride, '1 or 2')
         check(embedding_size >= 0, 'embedding_size', embedding_size, '0 or more')
@@ -196,11 +196,12 @@ class AssembleResNet(DropBlockRate, nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
         """Replace the classifier (0 classes for none) and, if given, the pooling."""
-        embedding = self.embedding
+        before = self.embedding
         self._make_head(
             num_classes, self.global_pool.pool_type if global_pool is None else global_pool, **get_device_dtype(self))
-        for new in (self.fc, *([self.embedding] if self.embedding is not embedding else [])):
-            new.apply(init_weights_official).train(self.training)
+        for new in (self.global_pool, self.embedding, self.flatten, self.fc):
+            if new is not before:
+                new.apply(init_weights_official).train(self.training)
 
     def forward_intermediates(
             self, x: torch.Tensor, indices: Optional[Union[int, List[int]]] = None, norm: bool = False,
@@ -215,7 +216,7 @@ class AssembleResNet(DropBlockRate, nn.Module):
         x = self.stem(x)
         intermediates = [x] if 0 in take_indices else []
         x = self.stem_pool(x)
-        last = max_index if stop_early else len(self.feature_info) - 1
+        last = max_index if stop_early else len(self.stages)  # fewer once pruned
         for i in range(1, last + 1):
             x = self.stages[i - 1](x)
             if i in take_indices:
