@@ -52,8 +52,9 @@ class FileList(NamedTuple):
 
 
 def printable(path: Union[str, os.PathLike]) -> str:
-    """Return a path as text that any terminal and file takes: bytes that are not UTF-8 as escapes."""
-    return os.fsencode(path).decode('utf-8', 'backslashreplace')
+    """Return a path as text in one line that any terminal and file takes: other bytes and characters as escapes."""
+    text = os.fsencode(path).decode('utf-8', 'backslashreplace')
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
 
 def some(values: Collection[str], count: int = 5) -> str:
@@ -178,7 +179,7 @@ def list_images(
         if labelled and (relative == '.' or (only is not None and name not in only)):
             other += [prefix + file for file in images] if relative == '.' else []
             continue
-        leaf = not any(entry.is_dir() for entry in os.scandir(folder / relative)) if labelled and not images else False
+        leaf = labelled and not images and not next(os.walk(folder / relative))[1]
         if labelled and (images or leaf):
             names.add(name)
         if images:

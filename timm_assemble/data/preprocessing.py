@@ -44,7 +44,8 @@ class Preprocessing:
 
     Attributes:
         input_size: Channels, height and width.
-        mean, std: Of each channel, for images from 0 to 1.
+        mean: Of each channel, for images from 0 to 1.
+        std: The same of the standard deviation.
         interpolation: timm's name of it.
         crop_pct: Fraction of the resized image that is cropped.
         crop_mode: timm's name of the crop.
@@ -69,7 +70,8 @@ class Preprocessing:
             UserError: ``mean`` or ``std`` have neither one value nor one for each channel.
         """
         given = {key: value for key, value in overrides.items() if value is not None}
-        config = resolve_data_config(given, model=model, use_test_size=True)
+        config = resolve_data_config(
+            {key: value for key, value in given.items() if key not in ('mean', 'std')}, model=model, use_test_size=True)
         channels = getattr(model, 'in_chans', None) or config['input_size'][0]
         for key in ('mean', 'std'):
             if len(given.get(key) or (0,)) not in (1, channels):
@@ -90,7 +92,7 @@ class Preprocessing:
 
     @property
     def image_mode(self) -> str:
-        """Pillow's mode of the images: one channel is gray, as in train.py."""
+        """Return Pillow's mode of the images; one channel is gray, as in train.py."""
         return 'L' if self.channels == 1 else 'RGB'
 
     def with_size(self, size: Optional[Size] = None, crop_pct: Optional[float] = None) -> 'Preprocessing':

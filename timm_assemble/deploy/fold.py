@@ -3,39 +3,42 @@ import copy
 from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch
-from timm.layers import ConvNormAct
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv
-from timm.models.efficientnet import EfficientNet
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._pytree import tree_map_only
 
 from ..errors import UserError
+from ..layers import ConvNormAct
+from ..models.assemble_mobilenet import AssembleMobileNet
 from .winograd import remove_winograd
 
 __all__ = ['fold_batch_norms', 'FoldedModel', 'check_size', 'fold_for_inference']
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-# Convolutions of timm's modules and the batch norms that follow them. MobileNets have no ConvNormAct.
-PAIRS: Dict[type, Sequence[Tuple[str, str]]] = {
-    ConvNormAct: [('conv', 'bn')],
-    EfficientNet: [('conv_stem', 'bn1'), ('conv_head', 'bn2')],
-    DepthwiseSeparableConv: [('conv_dw', 'bn1'), ('conv_pw', 'bn2')],
+PAIRS: Dict[type, Sequence[Tuple[str, str]]] = {  # convolutions and the norms that follow them
+    ConvNormAct: [('conv', 'norm')],
+    AssembleMobileNet: [('conv_stem', 'bn1.norm')],
+    DepthwiseSeparableConv: [('conv_dw', 'bn1.norm'), ('conv_pw', 'bn2.norm')],
 }
 TIMM_ATTRIBUTES = ('pretrained_cfg', 'default_cfg', 'num_classes', 'num_features', 'feature_info')
 
 
 def _fold(layer: nn.Module, conv_name: str, norm_name: str) -> None:
-    conv, norm = getattr(layer, conv_name), getattr(layer, norm_name)
+    conv = getattr(layer, conv_name)
+    try:
+        norm: Any = layer.get_submodule(norm_name)
+    except AttributeError:
+        return  # of timm's own MobileNet
     if getattr(norm, 'running_var', None) is None:
         return  # already folded, or no constant statistics
     dtype = conv.weight.dtype
     setattr(layer, conv_name, fuse_conv_bn_eval(conv.double(), norm.double()).to(dtype))
-    setattr(layer, norm_name, norm.act)  # DropBlock, which comes between them, is the identity in eval mode
+    layer.set_submodule(norm_name, nn.Identity().eval())  # DropBlock, which follows, is the identity in eval mode
 
 
 def fold_batch_norms(model: nn.Module) -> nn.Module:
-    r"""Fold the batch norms of timm's ``ConvNormAct`` layers and MobileNet blocks into their convolutions, in place.
+    r"""Fold the batch norms of ``ConvNormAct`` layers and MobileNet blocks into their convolutions, in place.
 
     .. math:: w' = w\,\frac{\gamma}{\sqrt{\sigma^2 + \epsilon}}, \qquad
         b' = \beta + (b - \mu)\,\frac{\gamma}{\sqrt{\sigma^2 + \epsilon}}
@@ -44,7 +47,7 @@ def fold_batch_norms(model: nn.Module) -> nn.Module:
     also those of selective kernels, little branches, shortcuts and the head's embedding.
 
     Args:
-        model: In eval mode. Its convolutions get biases, and activations replace its norms.
+        model: In eval mode. Its convolutions get biases, and identities replace its norms.
 
     Returns:
         ``model``.
@@ -73,9 +76,12 @@ class FoldedModel(nn.Module):
         model: In eval mode.
     """
 
+    memory_format = torch.channels_last  # of the images: one layout, one compilation
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.in_chans = input_channels(model)
         for name in TIMM_ATTRIBUTES:  # timm.data.resolve_model_data_config and others read them
             if hasattr(model, name):
                 setattr(self, name, getattr(model, name))
@@ -90,8 +96,12 @@ class FoldedModel(nn.Module):
     def __call__(self, x: torch.Tensor) -> Any:
         if not x.is_floating_point():
             raise UserError(f'x must be floating point, images as preprocessed for the model, got {x.dtype}.')
+        if x.ndim != 4 or self.in_chans not in (None, x.shape[1]):
+            raise UserError(f'x must be (B, {self.in_chans or "C"}, H, W), got {tuple(x.shape)}.')
+        if x.shape[0] == 0:
+            return tree_map_only(torch.Tensor, lambda y: y[:0], self(x.new_zeros(1, *x.shape[1:])))
         with torch.no_grad():  # inductor folds constants only without gradients
-            return super().__call__(x.contiguous(memory_format=torch.channels_last))  # one layout, one compilation
+            return super().__call__(x.contiguous(memory_format=self.memory_format))
 
     def forward(self, x: torch.Tensor) -> Any:
         dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
@@ -99,12 +109,17 @@ class FoldedModel(nn.Module):
         return tree_map_only(torch.Tensor, lambda output: output.to(x.dtype), y)
 
 
+def input_channels(model: nn.Module) -> Optional[int]:
+    """Return the channels of a model's images, None without a convolution."""
+    return next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+
+
 def check_size(model: nn.Module, size: Sequence[int], name: str = 'example_size') -> None:
     """Raise ValueError, which calls the size ``name``, unless the model can be called with it."""
     if len(size) not in (3, 4) or not all(isinstance(n, int) and n > 0 for n in size):
         raise UserError(f'{name} must be (B, C, H, W) or (C, H, W), positive integers, got {tuple(size)!r}.')
-    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), size[-3])
-    if channels != size[-3]:
+    channels = input_channels(model)
+    if channels not in (None, size[-3]):
         raise UserError(f"{name} must have the model's {channels} channels, got {tuple(size)!r}.")
 
 
