@@ -43,15 +43,15 @@ class Repo:
 class Hub(ThreadingHTTPServer):
     """The server: ``repos`` by name, and ``failing``: modes by a part of the path they apply to.
 
-    Modes: break closes the connection, page answers with HTML, drop acts and closes the connection, vanish does so and
-    breaks everything after.
+    Modes: break closes the connection, page answers with HTML, cut sends half of a file, drop acts and closes the
+    connection, vanish does so and breaks everything after, stall reads half of a request and waits for ``resume``.
     """
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(('127.0.0.1', 0), _Handler)
-        self.repos, self.failing = {}, {}
+        self.repos, self.failing, self.stalled, self.resume = {}, {}, threading.Event(), threading.Event()
         self.url = f'http://127.0.0.1:{self.server_address[1]}'
 
 
@@ -85,7 +85,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace('_', '-'), value)
         self.end_headers()
         if self.command != 'HEAD':
-            self.wfile.write(body)
+            self.wfile.write(body[:len(body) // 2] if self.mode == 'cut' else body)
+        if self.mode == 'cut':
+            self._close()
 
     def _fail(self, status, message, code=''):
         self._answer(status, {'error': message}, X_Error_Message=message, **({'X_Error_Code': code} if code else {}))
@@ -97,10 +99,17 @@ class _Handler(BaseHTTPRequestHandler):
         return [unquote(part) for part in urlparse(self.path).path.strip('/').split('/')]
 
     def do_POST(self):
-        raw = self.rfile.read(int(self.headers.get('Content-Length', 0)))
-        parts = self._parts()
+        length, parts = int(self.headers.get('Content-Length', 0)), self._parts()
+        stall = any(mode == 'stall' and part in self.path for part, mode in self.server.failing.items())
+        raw = self.rfile.read(length // 2 if stall else length)
+        if stall:
+            self.server.stalled.set()
+            self.server.resume.wait(60)
+            raw += self.rfile.read(length - len(raw))
         if self._fails():
             return
+        if len(raw) < length:
+            return self._close()
         if self._account() is None:
             return self._fail(401, 'Invalid credentials in Authorization header')
         if parts == ['api', 'validate-yaml']:

@@ -45,7 +45,7 @@ def test_folders_in_timms_order_where_nothing_names_the_classes():
     assert found == (dict(A=0, b9=1, b10=2, c=3), BY_ORDER)
     with pytest.raises(ValueError, match=r'^folder must have one folder for each of the 4 classes, .* got 3 folders: '):
         ClassMap.of_count(4).find(['a', 'b', 'c'])
-    with pytest.raises(ValueError, match='of the 1000 classes or folders named by synsets, .* got 2 folders'):
+    with pytest.raises(ValueError, match=r'of the 1000 classes or folders named by synsets, .* got 2 folders'):
         ClassMap.of_count(1000).find([SYNSETS[0], 'other'])
 
 

@@ -40,11 +40,11 @@ def test_other_sizes_and_channels(model):
     gray = timm.create_model('test_assemble_resnet', in_chans=1)
     found = Preprocessing.of_model(gray)
     assert (found.channels, found.image_mode, len(found.mean), len(found.std)) == (1, 'L', 1, 1)
-    with pytest.raises(ValueError, match='^mean must have one value or 3, got 2'):
+    with pytest.raises(ValueError, match=r'^mean must have one value or 3, got 2'):
         Preprocessing.of_model(model, mean=(0.1, 0.2))
 
 
 def test_sizes():
     assert size_of(7) == size_of([7]) == (7, 7) and size_of((3, 5)) == (3, 5) and size_text((3, 8, 9)) == '8 x 9'
-    with pytest.raises(ValueError, match='^img_size must be height and width, or one number for both'):
+    with pytest.raises(ValueError, match=r'^img_size must be height and width, or one number for both'):
         size_of((1, 2, 3), 'img_size')

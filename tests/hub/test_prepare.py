@@ -1,5 +1,6 @@
 """What a push would send, and that preparing it changes nothing but its own output. No server is involved."""
 import json
+import os
 import shutil
 import time
 
@@ -9,8 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from timm_assemble.cli.main import main
+from timm_assemble.data.classes import read_class_map
+from timm_assemble.hub.model_card import model_card
 from timm_assemble.hub.prepare import prepare
 from timm_assemble.hub.save import save_model
+from timm_assemble.models.train_checkpoint import read_train_checkpoint
 
 from .._published import FOUR_CHANNELS, VARIANTS, WITH_EMA, logits, write_checkpoint, write_folder
 
@@ -221,3 +225,27 @@ def test_transformers_is_not_given_num_classes_twice(tmp_path, kind):
         assert config['model_args'].get('in_chans', 3) == model.pretrained_cfg['input_size'][0]
         (tmp_path / 'timm' / 'config.json').write_bytes(text)
         assert torch.equal(logits(timm.create_model(f'local-dir:{tmp_path / "timm"}', pretrained=True)), logits(model))
+
+
+def test_class_names_of_a_checkpoint_are_in_config_card_and_class_map(tmp_path, monkeypatch):
+    """In the form of train.py's --class-map."""
+    path, _ = write_checkpoint(tmp_path / 'run', FOUR_CHANNELS)
+    names = ['d', 'a cat', 'b']
+
+    def with_names(path):
+        trained = read_train_checkpoint(path)
+        trained.model.pretrained_cfg['label_names'] = names
+        return trained
+    monkeypatch.setattr('timm_assemble.hub.prepare.read_train_checkpoint', with_names)
+    publication = prepare(path, 'user/name')
+    assert json.loads(publication.files['config.json'].read_text())['label_names'] == names
+    assert read_class_map(publication.files['class_map.txt']) == names
+    assert '- **Classes**: 3: `d`, `a cat`, `b`\n' in publication.files['README.md'].read_text()
+    names *= 20
+    assert '- **Classes**: 3: `d`, `a cat`, `b`, `d`, `a cat` and 55 more, in `' in model_card(
+        with_names(path).model, 'hf-hub:user/name')
+
+
+def test_file_whose_name_is_not_utf8_is_named(folder):
+    (folder / os.fsdecode(b'caf\xe9.txt')).write_text('x')
+    _rejected(r'path must have files with names in UTF-8, got .*caf\\xe9.txt', folder, 'user/name')

@@ -1,6 +1,11 @@
 """Publishing and loading over HTTP, with a server of the tests. The one who loads is a process with an empty cache."""
+import os
 import re
+import shutil
+import signal
 import socket
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +14,7 @@ from huggingface_hub import ModelCard
 
 from timm_assemble.models.family import registered_models
 
-from .._hub_server import running_hub
+from .._hub_server import Repo, running_hub
 from .._published import (
     FOLDER, FOUR_CHANNELS, MODELS, VARIANTS, WITH_EMA, logits, pull, push, write_checkpoint, write_folder,
 )
@@ -172,3 +177,43 @@ def test_a_commit_whose_answer_is_lost_is_found(hub, command):
 def test_a_captive_portal_is_one_sentence(hub, command, part):
     hub.failing = {part: 'page'}
     _is_one_sentence(command('user/x', '--revision', 'trial'), 'perhaps it is the login page of this network')
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_upload_that_is_stopped_in_a_large_file_publishes_nothing_and_can_be_repeated(hub, folder, tmp_path, number):
+    repo, sent = f'user/stopped{number.value}', shutil.copytree(folder, tmp_path / 'model')
+    (sent / 'large.csv').write_bytes(b'0' * 20_000_000)
+    hub.failing = {'/commit/': 'stall'}
+    hub.stalled.clear()
+    hub.resume.clear()
+    env = {**os.environ, 'HF_ENDPOINT': hub.url, 'HF_TOKEN': 'hf_writer', 'HF_HUB_DISABLE_XET': '1'}
+    process = subprocess.Popen([sys.executable, '-m', 'timm_assemble', 'push', sent, repo], env=env,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a job may ignore it
+    assert hub.stalled.wait(120)
+    process.send_signal(number)
+    assert process.wait(30) == (130 if number == signal.SIGINT else -signal.SIGTERM)
+    assert 'Traceback' not in process.communicate()[1]
+    hub.resume.set()
+    hub.failing = {}
+    assert not hub.repos[repo].find('main')[1]
+    assert push(hub.url, sent, repo)[0] == 0
+    assert len(hub.repos[repo].find('main')[1]['large.csv']) == 20_000_000
+
+
+@pytest.mark.parametrize('kind, message', [
+    ('page', 'model.safetensors cannot be fetched: Response from .* is missing'),
+    ('broken', 'model.safetensors is damaged: Error while deserializing header')])
+def test_pull_tells_why_weights_are_missing(hub, folder, tmp_path, kind, message):
+    """timm would report that pytorch_model.bin does not exist."""
+    repo = hub.repos[f'user/no-weights-{kind}'] = Repo(False)
+    weights = (folder / 'model.safetensors').read_bytes()
+    config = (folder / 'config.json').read_bytes()
+    repo.commit('main', {'config.json': config, 'model.safetensors': weights[:-100]}, 'x')
+    hub.failing = {f'{kind}/resolve/main/model.safetensors': kind}
+    env = {**os.environ, 'HF_ENDPOINT': hub.url, 'HF_HOME': str(tmp_path), 'HF_HUB_DISABLE_XET': '1'}
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-m', 'timm_assemble', 'export', f'hf-hub:user/no-weights-{kind}',
+         tmp_path / 'x.pt2'], env=env, capture_output=True, text=True, timeout=240)
+    hub.failing = {}
+    assert done.returncode == 2 and re.search(message, done.stderr) and 'pytorch_model.bin' not in done.stderr

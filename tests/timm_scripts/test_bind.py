@@ -1,6 +1,8 @@
 """What is bound into train.py, with a stand-in of its names and calls; test_train_script runs the script itself."""
 import functools
 import logging
+import subprocess
+import sys
 import types
 from argparse import ArgumentParser, Namespace
 
@@ -16,7 +18,7 @@ from torchvision.datasets import FakeData
 
 from timm_assemble.layers import DropBlock2d
 from timm_assemble.timm_scripts import HOOK
-from timm_assemble.timm_scripts.bind import NEEDED, bind
+from timm_assemble.timm_scripts.bind import NEEDED, bind, is_train_script
 from timm_assemble.training import (
     StoredLogitsDistillationTask, TeacherCollateMixup, TeacherMixup, ViewDataset, drop_block_schedule, pack_targets,
     store_teacher_views,
@@ -42,7 +44,7 @@ def script_of(config='', **args):
     script = types.ModuleType('train')
     values = dict(model='test_assemble_resnet', dataset='', data=None, data_dir='.', device_modules=[HOOK],
                   kd_model_name=None, kd_distill_type='logit', kd_temperature=1.0, drop_block=None, model_kwargs={},
-                  num_classes=CLASSES, grad_accum_steps=1, aug_splits=0, seed=42)
+                  num_classes=CLASSES, batch_size=8, grad_accum_steps=1, aug_splits=0, seed=42)
     script._parse_args = lambda: (Namespace(**{**values, **args}), '')
     script.config_parser = types.SimpleNamespace(parse_known_args=lambda: (Namespace(config=config), []))
     script.parser = ArgumentParser()
@@ -64,7 +66,12 @@ def images(count=8):
 def folder(tmp_path, monkeypatch):
     """Stored logits, and a configuration with a mistake, in the working directory."""
     monkeypatch.chdir(tmp_path)
-    np.save('rows.npy', np.random.default_rng(0).standard_normal((8, CLASSES)).astype(np.float16))
+    rows = np.random.default_rng(0).standard_normal((8, CLASSES)).astype(np.float16)
+    np.save('rows.npy', rows)
+    for name, row, value in (('nan', 5, np.nan), ('inf', 2, np.inf), ('lost', 7, 0)):
+        bad = rows.copy()
+        bad[row, 3 if value else slice(None)] = value
+        np.save(f'{name}.npy', bad)
     (tmp_path / 'mine.yaml').write_text('drop_blok: 0.1\n')
 
 
@@ -74,6 +81,20 @@ def message_of(capsys, function, *args, **kwargs):
     error = capsys.readouterr().err
     assert stopped.value.code == 2 and error.startswith('timm_assemble: ') and error.count('\n') == 1
     return error
+
+
+@pytest.mark.parametrize('use', ['import timm_assemble.train_hook', '''
+import pkgutil, timm_assemble
+[*pkgutil.walk_packages(timm_assemble.__path__, 'timm_assemble.', onerror=print)]
+import timm_assemble.train_hook'''])
+def test_importing_the_hook_elsewhere_is_harmless(use):
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', f'{use}\nprint("still here")'], capture_output=True,
+                          text=True, timeout=240)
+    assert (done.returncode, done.stdout, done.stderr) == (0, 'still here\n', '')
+
+
+def test_the_hook_binds_into_train_py_alone():
+    assert is_train_script(script_of()) and not is_train_script(types.ModuleType('__main__'))
 
 
 def test_nothing_is_bound_without_arguments_for_it():
@@ -135,6 +156,15 @@ def test_model_without_drop_block_warns_once(caplog):
     (dict(kd_model_name=STORED, kd_distill_type='token'), 'kd_distill_type must be logit'),
     (dict(kd_model_name=STORED, kd_temperature=0.0), 'kd_temperature must be positive, got 0.0'),
     (dict(kd_model_name=STORED, naflex_loader=True), 'naflex_loader must be off'),
+    (dict(kd_model_name=STORED, kd_loss_type='js'), 'kd_loss_type must be kl with stored logits, got js'),
+    (dict(kd_model_name='logits:nan.npy'), 'nan.npy must have finite values in every row, got others in row 5'),
+    (dict(kd_model_name='logits:inf.npy'), 'inf.npy must have finite values in every row, got others in row 2'),
+    (dict(kd_model_name='logits:lost.npy'), 'lost.npy must have values other than zeros in every row'),
+    (dict(kd_model_name=STORED, mixup=0.2, batch_size=7), 'batch_size must be even with `mixup`, got 7'),
+    (dict(cutmix=1.0, batch_size=7), 'batch_size must be even with `cutmix`, got 7'),
+    (dict(model_kwargs=dict(drop_path_rate=0.1), drop_path=0.1),
+     'model_kwargs must not have drop_path_rate, which is `drop_path`, got 0.1'),
+    (dict(model='test_vit', drop_block=0.1), 'drop_block must not be given: test_vit has no drop_block_rate'),
     (dict(kd_model_name='views:'), 'kd_model_name must name stored views: path must be a store of teacher '),
     (dict(kd_model_name='views:rows.npy'), 'path must be a store of teacher views, got rows.npy: Not a directory'),
     (dict(kd_model_name='views:v', aug_splits=2), 'aug_splits must be off with stored views: splits need'),

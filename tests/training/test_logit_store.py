@@ -30,7 +30,8 @@ def write(folder, info, logits, chunks=None):
     writer.prepare()
     for chunk in writer.missing() if chunks is None else chunks:
         rows = info.chunk(chunk)
-        writer.write(chunk, shrink(logits[rows.start:rows.stop], info.top_k))
+        part = logits[rows.start:rows.stop]
+        writer.write(chunk, info.pack(chunk, part, torch.zeros(len(part)), torch.arange(len(part))))
     return writer
 
 
@@ -127,6 +128,28 @@ DAMAGES = {
     'no store.json': (lambda s: (s / 'store.json').unlink(), 'path must be a store .* which has no store.json'),
     'no JSON': (lambda s: (s / 'store.json').write_text('{'), 'store.json must be JSON'),
     'other JSON': (lambda s: (s / 'store.json').write_text(json.dumps({'a': 1})), 'store.json must have the format')}
+
+
+def set_values(name, index, value):
+    def change(store):
+        array = np.load(store / f'{name}.npy', mmap_mode='r+')
+        array[index] = value
+        array.flush()
+    return change
+
+
+@pytest.mark.parametrize('top_k, damage, message', [
+    (0, set_values('logits', (6, 2), np.nan), 's must have finite values in every row, got others in row 6'),
+    (0, set_values('logits', 3, 0), 's must have values other than zeros in every row, got others in row 3'),
+    (2, set_values('values', (4, 1), np.inf), 's must have finite values in every row, got others in row 4'),
+    (2, set_values('indices', (9, 0), 999), 's must have different indices below 7 in every row, got others in row 9'),
+    (2, set_values('indices', 5, 0), 's must have different indices below 7 in every row, got others in row 5')])
+def test_values_that_were_damaged_are_found_at_opening(tmp_path, top_k, damage, message):
+    write(tmp_path / 's', info_of(top_k), logits_of(10)).finish()
+    TeacherLogits(tmp_path / 's')
+    damage(tmp_path / 's')
+    with pytest.raises(ValueError, match=message):
+        TeacherLogits(tmp_path / 's')
 
 
 @pytest.mark.parametrize('damage', DAMAGES)

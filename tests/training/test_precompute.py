@@ -17,7 +17,7 @@ from timm.data import create_dataset, create_transform, resolve_data_config
 from torchvision.datasets import ImageFolder
 
 from timm_assemble.__main__ import main
-from timm_assemble.training import TeacherLogits, fingerprint, store_teacher_logits
+from timm_assemble.training import TeacherDataset, TeacherLogits, fingerprint, store_teacher_logits
 
 CLASSES, PER_CLASS = 3, 9
 
@@ -190,15 +190,56 @@ def test_unreadable_images_are_named_and_the_other_chunks_stay(store, data, comm
     missing.symlink_to('nowhere')
     assert main([*command, '--data-dir', str(tmp_path), '--workers', workers, '--output', str(tmp_path / 's')]) == 2
     [line] = [line for line in capfd.readouterr().err.splitlines() if line and '| ' not in line]  # without the bar
-    assert line == ('timm-assemble: --data-dir must have readable images, got 2 that cannot be read: class0/7.png cannot '
-                    'be read: it is a link to nowhere, which does not exist; class2/3.png cannot be read: image file is '
-                    'truncated; all chunks without them are stored')
+    assert line == ('timm-assemble: --data-dir must have readable images, got 2 that cannot be read: class0/7.png '
+                    'cannot be read: it is a link to nowhere, which does not exist; class2/3.png cannot be read: image '
+                    'file is truncated; all chunks without them are stored')
     assert sorted(int(file.name) for file in (tmp_path / 's' / 'chunks').iterdir()) == [0, 2, 3, 4, 6]
     for file in (damaged, missing):
         file.unlink()
         shutil.copy(data / 'train' / file.parent.name / file.name, file)
     assert main([*command, '--data-dir', str(tmp_path), '--workers', workers, '--output', str(tmp_path / 's')]) == 0
     assert files_of(tmp_path / 's') == files_of(store)
+
+
+@pytest.mark.parametrize('whole', [False, True])
+def test_files_that_were_swapped_or_changed_are_noticed(data, tmp_path, whole):
+    """A change in the middle of a large file, of which a checksum covers only the ends, by the whole content alone."""
+    shutil.copytree(data / 'train', tmp_path / 'train')
+    files = sorted((tmp_path / 'train').rglob('*.png'))
+    rng = np.random.default_rng(1)
+    Image.fromarray(rng.integers(0, 255, (200, 200, 3), np.uint8)).save(files[4], compress_level=0)
+    store_in_process(tmp_path, tmp_path / 's', verify_content=whole)
+    dataset, rows = create_dataset('', root=str(tmp_path), split='train'), TeacherLogits(tmp_path / 's')
+    rows.check_content(dataset)
+    contents = [file.read_bytes() for file in files]
+    files[0].write_bytes(contents[1])
+    files[1].write_bytes(contents[0])
+    rows.check(fingerprint(dataset), CLASSES)  # the names are the same
+    message = 'must have the content of .*s, got other content of 2 of 27 images, such as class0/0.png; write the store'
+    with pytest.raises(ValueError, match=f'^dataset {message}'):
+        rows.check_content(dataset)
+    with pytest.raises(ValueError, match=f'^output {message}'):
+        store_in_process(tmp_path, tmp_path / 's', verify_content=whole)
+    for file, content in zip(files, contents):
+        file.write_bytes(content)
+    middle = len(contents[4]) // 2
+    files[4].write_bytes(contents[4][:middle] + b'x' + contents[4][middle + 1:])
+    if not whole:
+        return rows.check_content(dataset)
+    with pytest.raises(ValueError, match=r'got other content of 1 of 27 images, such as class0/4.png'):
+        rows.check_content(dataset)
+
+
+def test_sample_that_cannot_be_read_any_more_is_skipped_with_its_row(data, tmp_path, caplog):
+    """timm's own data set would give the next image under this label and row."""
+    shutil.copytree(data / 'train', tmp_path / 'train')
+    store_in_process(tmp_path, tmp_path / 's')
+    dataset, rows = create_dataset('', root=str(tmp_path), split='train'), TeacherLogits(tmp_path / 's')
+    (tmp_path / 'train' / 'class0' / '8.png').write_bytes(b'')
+    dataset.transform = np.asarray
+    image, target = TeacherDataset(dataset, rows)[8]
+    assert np.array_equal(image, np.asarray(Image.open(data / 'train' / 'class1' / '0.png')))
+    assert torch.equal(target, torch.cat([torch.ones(1), rows.probabilities(9)])) and 'class0/8.png' in caplog.text
 
 
 def test_logits_that_are_not_finite_are_rejected(data, tmp_path):

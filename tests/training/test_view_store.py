@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from timm_assemble.__main__ import main
 from timm_assemble.training import TeacherLogits, TeacherViews, describe_transform, fingerprint, seeded_generators
-from timm_assemble.training.view_transform import checksum, make_view_transform, view_seed
+from timm_assemble.training.view_transform import checksum, draw_view, make_view_transform, view_seed
 
 from .._ranks import run_ranks
 from ._views import CLASSES, SIZE, TRANSFORM, dataset_of, store_views, teacher, write_images
@@ -172,15 +172,46 @@ def test_pickle_has_no_records(store):
     assert len(pickled) < 2000 and torch.equal(pickle.loads(pickled).probabilities(4, 1), views.probabilities(4, 1))
 
 
+def test_view_that_cannot_be_made_is_drawn_again(tmp_path):
+    """timm's commonest policy posterizes to 0 bits, which Pillow 13 rejects; the record's seed replays the view."""
+    root = write_images(tmp_path / 'data', 60, (32, 32))
+    transform = dict(TRANSFORM, auto_augment='rand-m9-mstd0.5-inc1')
+    made, calls = make_view_transform(describe_transform('RGB', **transform)), []
+
+    def failing(image):
+        calls.append(random.random())
+        if calls[-1] < 0.2:
+            raise ValueError('bits must be between 1 and 8')
+        return made(image)
+
+    image = Image.new('RGB', (40, 40), (9, 8, 7))
+    for index in range(30):
+        view, seed = draw_view(failing, image, 5, index, 1)
+        with seeded_generators(seed):
+            assert checksum(failing(image)) == checksum(view)
+        assert seed == view_seed(5, index, 1, next(a for a in range(20) if view_seed(5, index, 1, a) == seed))
+    assert len(calls) > 60
+    with pytest.raises(ValueError, match='transform must give views, got an error with 20 seeds for view 1 of sample '):
+        draw_view(lambda image: int('x'), image, 5, 0, 1)
+    store_views(root, tmp_path / 's', 2, transform=transform, batch_size=60)
+
+
 def half(folder):
     info = json.loads((folder / 'store.json').read_text())
     (folder / 'store.json').write_text(json.dumps({**info, 'complete': False}))
+
+
+def damage_record(folder, field, value):
+    records = np.load(folder / 'view-0001.npy')
+    records[field][7] = value
+    np.save(folder / 'view-0001.npy', records)
 
 
 DAMAGES = {
     'truncated': (lambda s: os.truncate(s / 'view-0001.npy', 200), 'view-0001.npy must be a complete .npy file'),
     'missing': (lambda s: (s / 'view-0002.npy').unlink(), 'view-0002.npy is missing'),
     'records': (lambda s: np.save(s / 'view-0000.npy', np.zeros(27, [('seed', 'u4')])), 'view-0000.npy must hold'),
+    'values': (lambda s: damage_record(s, 'logits', np.nan), r'view-0001.npy must have finite values in every .* 7$'),
     'half': (half, r'path must be a complete store, got .* with 0 of 12 chunks; resume the teacher-logits command'),
     'no store.json': (lambda s: (s / 'store.json').unlink(), 'path must be a store of teacher views, .* has no')}
 

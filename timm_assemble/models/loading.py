@@ -88,6 +88,25 @@ def _from_checkpoint(name: str, path: Path, model_args: Dict[str, Any]) -> Any:
     return model
 
 
+def _cause(name: str, error: Exception) -> str:
+    """Return why a model cannot be loaded.
+
+    timm takes any failure to fetch model.safetensors for a repository without it, and reports that pytorch_model.bin
+    does not exist.
+    """
+    from huggingface_hub import hf_hub_download
+
+    if type(error).__name__ == 'SafetensorError':
+        return f'model.safetensors is damaged: {error_line(error)}'
+    repo, _, revision = name.partition(':')[2].partition('@')
+    if name.startswith(SCHEMES[:2]) and 'pytorch_model.bin' in str(error):
+        try:
+            hf_hub_download(repo, 'model.safetensors', revision=revision or None)
+        except Exception as e:  # httpx, requests and huggingface_hub have no common base
+            return f'model.safetensors cannot be fetched: {error_line(e.__cause__ or e)}'
+    return error_line(error)
+
+
 def load_source(model: str, **model_args: Any) -> ModelSource:
     """Load a model.
 
@@ -107,5 +126,5 @@ def load_source(model: str, **model_args: Any) -> ModelSource:
         check_weights(loaded.state_dict(), 'weights')
         preprocessing = Preprocessing.of_model(loaded)
     except Exception as e:  # timm, torch, pickle and safetensors raise any kind for a file that is not theirs
-        raise UserError(f'model {model}: {error_line(e)}') from e
+        raise UserError(f'model {model}: {_cause(name, e)}') from e
     return ModelSource(loaded.eval(), preprocessing, ClassMap.of_model(loaded))
