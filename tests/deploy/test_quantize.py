@@ -96,7 +96,7 @@ def test_optimized_model_passes_the_gate_and_keeps_its_predictions(model):
     with torch.no_grad():
         assert torch.equal(optimized(x).argmax(1), model(x).argmax(1))
     assert torch.equal(copy.deepcopy(optimized)(x), optimized(x))
-    with pytest.raises(ValueError, match='model must be the original or one that inductor optimized, got'):
+    with pytest.raises(ValueError, match='model must be the original, got one that is optimized already'):
         timm_assemble.optimize_for_inference(optimized, (4, *SIZE))
 
 
