@@ -93,5 +93,5 @@ def test_a_model_for_one_size_rejects_others():
     model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 14 * 14, 5)).eval(), images(2, 3, 16, 16)
     optimized = timm_assemble.optimize_for_inference(model, x.shape, backend='openvino')
     assert isinstance(optimized, OpenVINOModel) and error(optimized(x[:1]), model(x[:1])) < 1e-4
-    with pytest.raises(ValueError, match=r'x must be \(B, 3, 16, 16\), got'):
+    with pytest.raises(ValueError, match=r'x must be .*, got \(2, 3, 16, 12\)'):
         optimized(x[..., :12])
