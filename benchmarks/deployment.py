@@ -105,7 +105,7 @@ class Forms:
         add_shared('peer, float32, OpenVINO', *plain, lambda model: self._openvino(model, batch_size))
         if full:
             add_shared('peer, float32, ONNX Runtime', 'float file', lambda: self._file(False),
-                       lambda path: load_exported(path, 'onnx', 'onnxruntime'))
+                       partial(load_exported, format='onnx', runtime='onnxruntime'))
             for backend in ('inductor', 'openvino'):
                 add(f'ours, bfloat16, {backend}', partial(self._ours, batch_size, torch.bfloat16, backend))
             add_shared('peer, bfloat16, OpenVINO', *plain, lambda model: self._openvino(model, batch_size, 'bf16'))
@@ -113,7 +113,7 @@ class Forms:
         add_shared('peer, int8, NNCF and OpenVINO', 'NNCF', self._nncf, lambda m: self._openvino(m, batch_size))
         for runtime, title in (('onnxruntime', 'ONNX Runtime'), ('openvino', 'OpenVINO')):
             add_shared(f'file, int8, {title}', 'int8 file', lambda: self._file(True),
-                       lambda path, runtime=runtime: load_exported(path, 'onnx', runtime))
+                       partial(load_exported, format='onnx', runtime=runtime))
         return found
 
 

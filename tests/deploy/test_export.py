@@ -249,15 +249,15 @@ def test_fixed_batch_size(folder, tmp_path):
     (['nowhere/a.pt2'], 'OUTPUT must be in a folder that exists and can be written to, got nowhere/a.pt2'),
     (['exists.pt2'], 'OUTPUT must not exist without --force, got exists.pt2'),
     (['folder.pt2'], 'OUTPUT must be a file, got the folder folder.pt2'),
-    (['x.onnx'], "format 'onnx' needs onnx: pip install 'timm-assemble[export]'"),
+    (['x.onnx'], "--format 'onnx' needs onnx: pip install 'timm-assemble[export]'"),
     (['x.onnx', '--dtype', 'bfloat16'],
      "--dtype must be float32 or float16 for 'onnx', got bfloat16: its runtime chooses that"),
-    (['x.xml'], "format 'openvino' needs openvino: pip install 'timm-assemble[openvino]'"),
+    (['x.xml'], "--format 'openvino' needs openvino: pip install 'timm-assemble[openvino]'"),
     (['x.xml', '--dtype', 'float16'], "--dtype must be float32 for 'openvino', got float16: its runtime chooses that"),
     (['exists.xml'], 'OUTPUT must not exist without --force, got exists.bin'),
     (['a.pt2', '--format', 'package', '--any-size'],
      '--any-size needs another format: a package is compiled for one size'),
-    (['a.pt2', '--format', 'package'], "format 'package' needs a C++ compiler: none found"),
+    (['a.pt2', '--format', 'package'], "--format 'package' needs a C++ compiler: none found"),
 ])
 def test_bad_use_is_one_line_before_any_work(arguments, message, tmp_path, monkeypatch, capsys):
     def no_compiler():
@@ -302,7 +302,7 @@ def test_failed_export_keeps_the_old_file(tmp_path, monkeypatch):
     def save(program, new, metadata):
         with open(new, 'w') as f:
             f.write('half')
-        raise OSError('disk full')
+        raise OSError(28, 'disk full')
     monkeypatch.setitem(export_file.SAVERS, 'program', save)
     model = nn.Conv2d(3, 4, 3).eval()
     with pytest.raises(OSError, match='disk full'):

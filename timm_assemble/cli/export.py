@@ -92,13 +92,13 @@ def run(args: argparse.Namespace) -> None:
     from ..models.loading import load_source
 
     kind, dtype = _format(args.output, args.format), getattr(torch, args.dtype)
-    sides = args.example_size
+    sides = size_of(args.example_size, 'example_size') if args.example_size else None
     check_output(args.output, args.force, kind)
     _check_int8(args)
     check_format(kind, dtype, args.any_size, args.opset, args.int8)
     source = load_source(args.model)
     pre, inside, gate = source.preprocessing, args.normalize_inside, _gate(args)
-    size = (pre.channels, *(size_of(sides, 'example_size') if sides else pre.size))
+    size = (pre.channels, *(sides or pre.size))
     results = export_model(
         source.model, args.output, (args.batch_size or 1, *size), kind, dtype, any_batch=not args.batch_size,
         any_size=args.any_size, metadata=source_metadata(source, args.model),

@@ -11,7 +11,6 @@ from torch.utils._pytree import tree_map_only
 from ..errors import UserError
 from ..layers import ConvNormAct
 from ..models.assemble_mobilenet import AssembleMobileNet
-from .winograd import remove_winograd
 
 __all__ = ['fold_batch_norms', 'FoldedModel', 'check_size', 'fold_for_inference']
 
@@ -93,6 +92,13 @@ class FoldedModel(nn.Module):
             raise UserError('mode must be False: an optimized model has no batch norms left to train.')
         return self
 
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Reject another dtype or device, which compiled calls would not follow."""
+        raise UserError('model must be optimized again, from the original, for another dtype or device')
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        raise UserError('model must be optimized again, from the original, for other weights')
+
     def __call__(self, x: torch.Tensor) -> Any:
         if not x.is_floating_point():
             raise UserError(f'x must be floating point, images as preprocessed for the model, got {x.dtype}.')
@@ -133,6 +139,6 @@ def fold_for_inference(
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f'dtype must be one of {DTYPES} or None, got {dtype!r}.')
     if isinstance(model, FoldedModel):
-        model = model.model
-    folded = remove_winograd(fold_batch_norms(copy.deepcopy(model))).requires_grad_(False)
+        raise UserError('model must be the original, got one that is optimized already')
+    folded = fold_batch_norms(copy.deepcopy(model)).requires_grad_(False)
     return FoldedModel(folded.to(dtype=dtype, memory_format=torch.channels_last))  # type: ignore[call-overload]

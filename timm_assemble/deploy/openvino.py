@@ -159,7 +159,10 @@ class OpenVINOModel(FoldedModel):
         if self.size not in (None, tuple(x.shape[1:])):
             raise UserError(f'x must be (B, {", ".join(map(str, self.size or ()))}), got {tuple(x.shape)}.')
         request = self._request(tuple(x.shape))
-        request.infer([x.detach().float().numpy()], share_inputs=True)
+        try:
+            request.infer([x.detach().float().numpy()], share_inputs=True)
+        except RuntimeError as e:  # a size that the model does not take
+            raise UserError(f'x must be of a size that the model takes, got {tuple(x.shape)}: {error_line(e)}') from e
         outputs: List[torch.Tensor] = [
             torch.from_numpy(tensor.data.copy()).to(x.dtype) for tensor in request.output_tensors]
         return tree_unflatten(outputs, self.outputs)

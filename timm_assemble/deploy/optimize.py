@@ -11,13 +11,13 @@ import torch
 import torch._inductor.config
 from torch import nn
 
-from ..errors import UserError, check
+from ..errors import check
 from .calibration import split_images
 from .fold import FoldedModel, check_size, fold_for_inference
 from .gate import DEFAULT_GATE, Gate, compare
 from .openvino import OpenVINOModel, check_openvino, is_installed
 from .quantize import BATCH_SIZE, check_nncf, quantize
-from .winograd import remove_winograd, use_winograd
+from .winograd import use_winograd
 
 __all__ = ['BACKENDS', 'OptimizedModel', 'optimize_for_inference']
 
@@ -107,8 +107,8 @@ class _CompiledBySize:
 class OptimizedModel(FoldedModel):
     """Result of :func:`optimize_for_inference`; a copy, by deepcopy or pickle, compiles at its first call.
 
-    Threads may share it. ``load_state_dict`` takes the state of an optimized copy of such a model; after it, and after
-    ``to``, the next call compiles again. Parameters edited in place change nothing: compiled calls hold copies.
+    Threads may share it. Its weights are constants: edits in place change nothing, ``to`` and ``load_state_dict`` are
+    errors.
     """
 
     agreement = None  # of a quantized model
@@ -117,17 +117,10 @@ class OptimizedModel(FoldedModel):
         super().__init__(model)
         self.compiled = compiled
         self._compile_calls()
-        self.register_load_state_dict_post_hook(_compile_again)
 
     def _compile_calls(self) -> None:
         if self.compiled:
             self._compiled_call_impl = _CompiledBySize(self.model)  # Module.compile's attribute, which no state has
-
-    def _apply(self, *args: Any, **kwargs: Any) -> 'OptimizedModel':
-        super()._apply(*args, **kwargs)
-        remove_winograd(self.model)  # its filters have the old dtype and device
-        self._compile_calls()
-        return self
 
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)
@@ -137,10 +130,6 @@ class OptimizedModel(FoldedModel):
         # one state for all callers: in another mode, or from tensors made in another mode, torch compiles once more
         with torch.inference_mode(False), torch.autocast(x.device.type, enabled=False):
             return super().__call__(x.clone() if x.is_inference() else x.detach())
-
-
-def _compile_again(model: OptimizedModel, incompatible_keys: Any) -> None:
-    model._compile_calls()
 
 
 def choose_backend(model: nn.Module, dtype: torch.dtype, int8: bool) -> str:
@@ -174,7 +163,7 @@ def optimize_for_inference(
 
     Args:
         model: A model in eval mode from ``create_model``, also with ``features_only``, or any module that takes one
-            image tensor. It stays unchanged, the copy stays on its device. May be a model that inductor optimized.
+            image tensor. It stays unchanged, the copy stays on its device.
         example_size: ``(B, C, H, W)`` of the warm-up, or ``(C, H, W)`` for a single image.
         dtype: ``torch.float32``, ``torch.bfloat16`` or ``torch.float16``; the model's own if None. Images and outputs
             keep the caller's dtype. The gain depends on the processor, see docs/deployment.md.
@@ -191,15 +180,13 @@ def optimize_for_inference(
         A module with the same call and a copy of the weights. Its ``agreement`` is what the gate measured, or None.
 
     Raises:
-        UserError: The model is in training mode, a size is not 3 or 4 positive integers or has other channels than the
-            model, ``dtype`` or ``backend`` is not supported, or unsuitable images of ``calibration``. A GateError if
-            the quantized model does not reach the gate.
+        UserError: The model is in training mode or optimized already, a size is not 3 or 4 positive integers or has
+            other channels than the model, ``dtype`` or ``backend`` is not supported, or unsuitable images of
+            ``calibration``. A GateError if the quantized model does not reach the gate.
     """
     check(backend is None or backend in BACKENDS, 'backend', backend, f'None or one of {BACKENDS}')
     for size in example_sizes:
         check_size(model, size, 'example_sizes')
-    if getattr(model, 'agreement', None) is not None or isinstance(model, OpenVINOModel):
-        raise UserError('model must be the original or one that inductor optimized, got one that OpenVINO runs')
     own = next((p.dtype for p in model.parameters()), torch.float32)
     kind = backend or choose_backend(model, dtype or own, calibration is not None)
     if kind == 'inductor' or not compile:

@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional
 import torch
 from torch import nn
 
-__all__ = ['winograd_filters', 'winograd_conv3x3', 'WinogradConv2d', 'use_winograd', 'remove_winograd']
+__all__ = ['winograd_filters', 'winograd_conv3x3', 'WinogradConv2d', 'use_winograd']
 
 TILE = 4  # side of an output tile
 # G, at the points 0, 1, -1, 2, -2 and infinity; winograd.cpp has B^T and A^T
@@ -84,7 +84,7 @@ def _output(x: torch.Tensor, filters: torch.Tensor, bias: Optional[torch.Tensor]
 
 
 class WinogradConv2d(nn.Conv2d):
-    """A convolution that runs as ``winograd_conv3x3`` in float32 on a CPU, and as itself elsewhere.
+    """A convolution that runs as ``winograd_conv3x3``, in float32 on a CPU.
 
     Args:
         conv: A convolution that :meth:`suits`; its parameters are shared.
@@ -113,28 +113,7 @@ class WinogradConv2d(nn.Conv2d):
             and module.weight.dtype == torch.float32 and module.weight.device.type == 'cpu')
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.dtype != torch.float32 or x.device.type != 'cpu':
-            return super().forward(x)
         return winograd_conv3x3(x, self.filters, self.bias)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self.filters = winograd_filters(self.weight.detach())
-
-    def to_conv2d(self) -> nn.Conv2d:
-        """Return the plain convolution with the same parameters."""
-        conv = nn.Conv2d(
-            self.in_channels, self.out_channels, 3, padding=1, bias=self.bias is not None, device='meta')
-        conv.weight, conv.bias = self.weight, self.bias
-        return conv.train(self.training)
-
-
-def _replace(model: nn.Module, replacements: Dict[nn.Module, nn.Module]) -> nn.Module:
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if child in replacements:
-                setattr(module, name, replacements[child])
-    return model
 
 
 @functools.cache
@@ -169,9 +148,8 @@ def use_winograd(model: nn.Module, example: torch.Tensor) -> nn.Module:
     finally:
         for hook in hooks:
             hook.remove()
-    return _replace(model, chosen)
-
-
-def remove_winograd(model: nn.Module) -> nn.Module:
-    """Replace every :class:`WinogradConv2d` in ``model`` with the plain convolution, in place."""
-    return _replace(model, {m: m.to_conv2d() for m in model.modules() if isinstance(m, WinogradConv2d)})
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if child in chosen:
+                setattr(module, name, chosen[child])
+    return model
