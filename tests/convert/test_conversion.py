@@ -18,7 +18,7 @@ from timm_assemble.runtime.accuracy import Accuracy
 
 from .._official import TOLERANCE, departure, make_variables, official_input, sizes
 from .._tensorflow import fake_checkpoint, with_slots
-from ..utils.test_accuracy import image_folder
+from ..runtime.test_accuracy import image_folder
 
 FILES = {'README.md', 'config.json', 'conversion.json', 'model.safetensors'}
 
@@ -178,10 +178,13 @@ def test_force_replaces_the_folder_only_after_a_successful_verify(command, opene
     assert (made / 'old').exists()
     image_folder(tmp_path / 'images', 'defghijk', 1)
     status, out, _ = command(*convert_it, '--force', '--verify', 'images', '--model-kwargs', 'aa_size=0')
-    assert status == 0 and ' % on 11 images at 256, crop 0.875\n' in out and 'aa_size=0' in out
+    assert status == 0 and 'aa_size=0' in out
+    for transform in ('the official', "timm's"):
+        assert f' % on 11 images at 256, crop 0.875, {transform} transform\n' in out
     assert {f.name for f in made.iterdir()} == FILES
     card = (made / 'README.md').read_text()
-    assert '`assemble_resnet50` with `width=8' in card and '| 11 images at 256, crop 0.875 |' in card
+    assert '`assemble_resnet50` with `width=8' in card and '| 11 images at 256, crop 0.875, the official trans' in card
+    assert "| 11 images at 256, crop 0.875, timm's transform |" in card
 
 
 @pytest.mark.parametrize('name, args, imagenet, published', [
@@ -193,4 +196,5 @@ def test_force_replaces_the_folder_only_after_a_successful_verify(command, opene
 ])
 def test_published_top1_is_printed_for_the_papers_networks_on_imagenet(name, args, imagenet, published):
     text = _published(Variant(name, args, None), Accuracy(82.7, 96, 50000, 256, 0.875, imagenet))
-    assert text == (f"; published: top-1 {published} % on the 50000 of ImageNet's validation" if published else '')
+    expected = f"; published, by this transform: top-1 {published} % on the 50000 of ImageNet's validation"
+    assert text == (expected if published else '')

@@ -128,7 +128,7 @@ def test_evaluation_gives_the_official_values(case):
     expected = OFFICIAL['evaluation'][case]
     size, side, crop_type = case.split('_')
     height, width, side, crop_type = *map(int, size.split('x')), int(side), int(crop_type)
-    assert [*official.evaluation_size(height, width, side, crop_type), 3] == expected['resized']
+    assert [*official.evaluation_size(height, width, expected['short']), 3] == expected['resized']
     result = evaluation_transform(side, crop_type)(golden_image(height, width, 1))
     assert result.shape == (3, side, side) and result.dtype == torch.float32
     pixels, middle = result.permute(1, 2, 0).numpy().astype(float), side // 2

@@ -5,6 +5,8 @@ import timm
 import torch
 from PIL import Image
 
+from timm_assemble.data.official import evaluation_transform
+from timm_assemble.data.official_steps import replace_evaluation
 from timm_assemble.runtime.accuracy import measure_accuracy, read_class_map
 
 
@@ -30,7 +32,21 @@ def test_accuracy_counts_the_first_and_the_first_five_classes(tmp_path):
     class_map = read_class_map(root, 6)
     assert class_map == dict(a=0, b=1, c=2, d=3, e=4, f=5)
     accuracy = measure_accuracy(model, root, class_map)
-    assert str(accuracy) == 'top-1 16.67 %, top-5 83.33 % on 12 images at 160, crop 0.875' and not accuracy.imagenet
+    assert str(accuracy) == "top-1 16.67 %, top-5 83.33 % on 12 images at 160, crop 0.875, timm's transform"
+    assert not accuracy.imagenet
+
+
+# timm leaves files open
+@pytest.mark.filterwarnings('ignore:Exception ignored in. <_io.FileIO:pytest.PytestUnraisableExceptionWarning')
+def test_official_transform_reaches_the_model(tmp_path):
+    """Float pixels are neither rounded nor truncated on their way."""
+    root, inputs = image_folder(tmp_path / 'images', 'ab', 1), []
+    model = timm.create_model('test_assemble_resnet', num_classes=2)
+    model.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    accuracy = measure_accuracy(model, root, read_class_map(root, 2), official=replace_evaluation)
+    assert accuracy.protocol == '2 images at 160, crop 0.875, the official transform'
+    expected = [evaluation_transform(160)(Image.open(root / name / '0.png')) for name in 'ab']
+    torch.testing.assert_close(torch.cat(inputs), torch.stack(expected), rtol=0, atol=1e-3)
 
 
 def test_a_folder_without_images_is_rejected(tmp_path):

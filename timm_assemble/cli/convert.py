@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='constructor arguments that no checkpoint has, such as global_pool=gem')
     parser.add_argument('--keep-classes', action='store_true', help='keep 1001 classes; the first is "background"')
     parser.add_argument('--verify', type=Path, metavar='DIR',
-                        help='measure top-1 and top-5 on a folder with one folder of images per class')
+                        help='measure top-1 and top-5 on a folder with one folder of images per class, by the official '
+                             "transform and by timm's")
     parser.add_argument('--force', action='store_true', help='replace OUTPUT if it is the folder of a model')
 
 
@@ -34,13 +35,14 @@ def _published(variant: Any, accuracy: Any) -> str:
     if not accuracy.imagenet or set(variant.model_args) - {'num_classes'}:
         return ''
     top1 = span([f'{row.top1:.2f}' for row in rows_of(variant.name)])
-    return top1 and f"; published: top-1 {top1} % on the 50000 of ImageNet's validation"
+    return top1 and f"; published, by this transform: top-1 {top1} % on the 50000 of ImageNet's validation"
 
 
 def run(args: argparse.Namespace) -> None:
     import signal
 
     from .. import convert
+    from ..data.official_steps import replace_evaluation
     from ..hub.model_card import Result
     from ..runtime.accuracy import measure_accuracy, read_class_map
     from ..runtime.atomic import check_output_folder
@@ -58,10 +60,11 @@ def run(args: argparse.Namespace) -> None:
     results = []
     if args.verify is not None:
         class_map = read_class_map(args.verify, conversion.model.num_classes)
-        accuracy = measure_accuracy(conversion.model, args.verify, class_map)
-        print(f'{accuracy}{_published(conversion.variant, accuracy)}', flush=True)
-        results = [Result(metric, value, accuracy.protocol, 'timm-assemble convert CHECKPOINT OUTPUT --verify DIR',
-                          'imagenet-1k' if accuracy.imagenet else '')
-                   for metric, value in (('top-1', accuracy.top1), ('top-5', accuracy.top5))]
+        for official in (replace_evaluation, None) if conversion.variant.inferred.in_chans == 3 else (None,):
+            accuracy = measure_accuracy(conversion.model, args.verify, class_map, official=official)
+            print(f'{accuracy}{_published(conversion.variant, accuracy) if official else ""}', flush=True)
+            dataset = 'imagenet-1k' if official and accuracy.imagenet else ''  # one of the two for the card's header
+            results += [Result(metric, value, accuracy.protocol, 'timm-assemble convert CHECKPOINT OUTPUT --verify DIR',
+                               dataset) for metric, value in (('top-1', accuracy.top1), ('top-5', accuracy.top5))]
     convert.write(conversion, args.output, args.force, results)
     print(f"written: {args.output}; load it with create_model('local-dir:{args.output}', pretrained=True)")

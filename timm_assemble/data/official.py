@@ -14,7 +14,10 @@ from ..errors import check
 from .official_autoaugment import AutoAugment
 from .preprocessing import Size, size_of
 
-__all__ = ['AutoAugment', 'evaluation_size', 'evaluation_transform', 'resize', 'sample_crop', 'training_crop']
+__all__ = [
+    'AutoAugment', 'evaluation_pixels', 'evaluation_size', 'evaluation_transform', 'resize', 'sample_crop',
+    'training_crop',
+]
 
 MEAN = (123.68, 116.78, 103.94)  # of each channel; the official code does not divide by a standard deviation
 AREA, RATIO, COVERED, ATTEMPTS = (0.05, 1.0), (0.75, 1.33), 0.1, 100  # of training crops
@@ -57,21 +60,22 @@ def resize(pixels: np.ndarray, size: Size, window: Optional[Tuple[int, int, int,
     return end.sub_(start).mul_(y[:, None]).add_(start).view(height, width, channels)
 
 
-def evaluation_size(height: int, width: int, side: int, crop_type: int = 0) -> Size:
-    """Return height and width that an image is resized to before the central crop of ``side`` pixels.
-
-    The short side becomes ``int(side / 0.875)``, or ``side + 1`` with crop type 1. Sizes are truncated float32.
-    """
-    short = side + 1 if crop_type else int(side / 0.875)
+def evaluation_size(height: int, width: int, short: int) -> Size:
+    """Return height and width of an image that is resized to a short side; float32, truncated."""
     scale = np.float32(short) / np.float32(min(height, width))
     return int(np.float32(height) * scale), int(np.float32(width) * scale)
 
 
-def _evaluate(image: Pixels, side: int, crop_type: int) -> torch.Tensor:
+def evaluation_pixels(image: Pixels, side: int, short: int) -> torch.Tensor:
+    """Return the central crop of an image that is resized to a short side: float32 ``(3, side, side)``, 0 to 255."""
     pixels = np.asarray(image)
-    height, width = size = evaluation_size(pixels.shape[0], pixels.shape[1], side, crop_type)
+    height, width = size = evaluation_size(pixels.shape[0], pixels.shape[1], short)
     window = ((height - side) // 2, (width - side) // 2, side, side)
-    return (resize(pixels, size, window) - torch.tensor(MEAN)).permute(2, 0, 1).contiguous()
+    return resize(pixels, size, window).permute(2, 0, 1).contiguous()
+
+
+def _evaluate(image: Pixels, side: int, short: int) -> torch.Tensor:
+    return evaluation_pixels(image, side, short) - torch.tensor(MEAN)[:, None, None]
 
 
 def evaluation_transform(size: int, crop_type: int = 0) -> Callable[[Pixels], torch.Tensor]:
@@ -90,7 +94,7 @@ def evaluation_transform(size: int, crop_type: int = 0) -> Callable[[Pixels], to
     """
     check(isinstance(size, int) and size > 0, 'size', size, 'a positive integer')
     check(crop_type in (0, 1), 'crop_type', crop_type, '0 or 1')
-    return functools.partial(_evaluate, side=size, crop_type=crop_type)
+    return functools.partial(_evaluate, side=size, short=size + 1 if crop_type else int(size / 0.875))
 
 
 def sample_crop(height: int, width: int) -> Tuple[int, int, int, int]:

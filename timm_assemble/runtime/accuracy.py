@@ -1,10 +1,11 @@
 """Top-1 and top-5 accuracy of any timm model on a folder of images, at the model's test size and crop."""
 from pathlib import Path
-from typing import Any, Collection, Dict, NamedTuple
+from typing import Any, Callable, Collection, Dict, NamedTuple, Optional
 
 import torch
 from timm.data import ImageNetInfo, create_dataset, create_loader, resolve_data_config
 from timm.utils import natural_key
+from torch.utils.data import default_collate
 
 from ..errors import UserError
 
@@ -21,6 +22,7 @@ class Accuracy(NamedTuple):
         size: Height and width of the images.
         crop_pct: Fraction of the short side that is cropped.
         imagenet: Whether every folder is named by a synset of ImageNet-1k.
+        transform: Whose transform the images went through.
     """
 
     top1: float
@@ -29,11 +31,12 @@ class Accuracy(NamedTuple):
     size: int
     crop_pct: float
     imagenet: bool
+    transform: str = "timm's"
 
     @property
     def protocol(self) -> str:
-        """Number of images, size and crop."""
-        return f'{self.images} images at {self.size}, crop {self.crop_pct:.4g}'
+        """Number of images, size, crop and transform."""
+        return f'{self.images} images at {self.size}, crop {self.crop_pct:.4g}, {self.transform} transform'
 
     def __str__(self) -> str:
         return f'top-1 {self.top1:.2f} %, top-5 {self.top5:.2f} % on {self.protocol}'
@@ -74,7 +77,10 @@ def map_classes(folders: Collection[str], num_classes: int, argument: str = 'roo
 
 
 @torch.inference_mode()
-def measure_accuracy(model: Any, root: Path, class_map: Dict[str, int], batch_size: int = 50) -> Accuracy:
+def measure_accuracy(
+        model: Any, root: Path, class_map: Dict[str, int], batch_size: int = 50,
+        official: Optional[Callable[..., Any]] = None,
+) -> Accuracy:
     """Compute the accuracy over all images of a folder, at the model's test size and crop.
 
     Args:
@@ -82,6 +88,7 @@ def measure_accuracy(model: Any, root: Path, class_map: Dict[str, int], batch_si
         root: Folder with one folder of images per class.
         class_map: Class of each folder, from :func:`read_class_map`.
         batch_size: Images per batch.
+        official: From size and crop to the official transform to float pixels, which replaces timm's.
 
     Raises:
         UserError: ``root`` has no images.
@@ -94,7 +101,10 @@ def measure_accuracy(model: Any, root: Path, class_map: Dict[str, int], batch_si
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     loader = create_loader(
         dataset, config['input_size'], batch_size, interpolation=config['interpolation'], mean=config['mean'],
-        std=config['std'], crop_pct=config['crop_pct'], crop_mode=config['crop_mode'], device=device, num_workers=0)
+        std=config['std'], crop_pct=config['crop_pct'], crop_mode=config['crop_mode'], device=device, num_workers=0,
+        collate_fn=default_collate if official else None)  # timm's truncates floats
+    if official:
+        dataset.transform = official(config['input_size'], config['crop_pct'])
     model = model.to(device).eval()
     hits = torch.zeros(2, dtype=torch.long)
     for images, target in loader:
@@ -103,4 +113,5 @@ def measure_accuracy(model: Any, root: Path, class_map: Dict[str, int], batch_si
     model.to('cpu')
     top1, top5 = (100 * hits / len(dataset)).tolist()
     imagenet = all(name in ImageNetInfo('imagenet-1k').label_names() for name in class_map)
-    return Accuracy(top1, top5, len(dataset), config['input_size'][-1], config['crop_pct'], imagenet)
+    return Accuracy(top1, top5, len(dataset), config['input_size'][-1], config['crop_pct'], imagenet,
+                    'the official' if official else "timm's")
