@@ -5,12 +5,12 @@ ROOT = Path(__file__).parents[2]
 
 # titles of groups, with their pages in order where they exist
 GROUPS = {
-    'Models': ['docs/models', 'docs/recipes', 'docs/exactness'],
+    'Models': ['docs/models', 'docs/recipes', 'docs/official_pipeline', 'docs/exactness'],
     'Guides': ['docs/walkthrough', 'docs/demo', 'docs/training', 'docs/finetuning', 'docs/convert', 'docs/hub',
                'docs/robustness', 'docs/retrieval', 'docs/deployment', 'docs/ecosystem'],
     'Measurements': ['benchmarks/README', 'docs/training_step'],
     'Reference': [f'docs/api/{name}' for name in (
-        'timm_assemble', 'layers', 'models', 'training', 'deploy', 'robustness', 'retrieval', 'convert', 'hub',
+        'timm_assemble', 'layers', 'models', 'data', 'training', 'deploy', 'robustness', 'retrieval', 'convert', 'hub',
         'recipes')],
     'Project': ['docs/architecture', 'CHANGELOG'],
 }

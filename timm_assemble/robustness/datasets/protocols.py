@@ -70,4 +70,4 @@ class Preprocessing(NamedTuple):
         """Return the steps in words."""
         return (f'{f"short side to {self.resize}" if self.resize else "no resize"}, center crop {self.crop}'
                 f'{", corrupted there" if generated else ""}'
-                f'{f", then resized to {self.size}" if self.size != self.crop else ""}, bilinear')
+                f'{f", then resized to {self.size}" if self.size != self.crop else ""}, Pillow\'s bilinear')
