@@ -52,8 +52,9 @@ class FileList(NamedTuple):
 
 
 def printable(path: Union[str, os.PathLike]) -> str:
-    """Return a path as text that any terminal and file takes: bytes that are not UTF-8 as escapes."""
-    return os.fsencode(path).decode('utf-8', 'backslashreplace')
+    """Return a path as text in one line that any terminal and file takes: other bytes and characters as escapes."""
+    text = os.fsencode(path).decode('utf-8', 'backslashreplace')
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
 
 def some(values: Collection[str], count: int = 5) -> str:
