@@ -112,6 +112,14 @@ def test_reset_classifier_keeps_embedding_dtype_and_mode(global_pool):
     assert model(x).shape == (2, 3) and model.head_hidden_size == 24
 
 
+def test_flatten_returns_the_feature_map_as_a_vector():
+    model, x = tiny(global_pool='flatten', num_classes=0).eval(), torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(model(x), model.forward_features(x).flatten(1))
+    for reset in (lambda: model.reset_classifier(2), lambda: tiny(global_pool='flatten')):
+        with pytest.raises(ValueError, match="global_pool must not be 'flatten' with `num_classes` or `embedding_si"):
+            reset()
+
+
 @pytest.mark.parametrize('kwargs, message', [
     (dict(layers=(1, 2)), 'layers must be four positive numbers'),
     (dict(layers=(1, 2, 2, 2)), 'layers must be at least 2 in stages 1 to 3'),

@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='CUB-200-2011, Cars196 or Stanford Online Products: search the test classes of the published split')
     add('--download', action='store_true', help='download --dataset if --data-dir is new or empty')
     add('--head', choices=('model', 'embedding', 'avg', 'gem', 'flat'), default='model',
-        help="what the classifier gets; the same of a model that has a layer between pooling and classifier; or the "
-             "last feature map averaged, pooled by GeM, or flattened (default: model)")
+        help="what the classifier gets; the layer between pooling and classifier, of this package's models before its "
+             "ReLU; or the last feature map averaged, pooled by GeM, or flattened (default: model)")
     add('--last-stride', type=int, choices=(1, 2), help="stride of stage 4 of this package's models (default: own)")
     add('--recall-at', type=positive, nargs='+', metavar='K',
         help='numbers of neighbours (default: 1 2 4 8; 1 10 100 1000 for sop)')

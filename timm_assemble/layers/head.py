@@ -13,7 +13,8 @@ from .weight_init import init_weights_official
 __all__ = ['AssembleHead', 'GLOBAL_POOLS']
 
 GLOBAL_POOLS = (
-    '', 'gem', 'avg', 'max', 'avgmax', 'catavgmax', 'fast', 'fastavg', 'fastmax', 'fastavgmax', 'fastcatavgmax')
+    '', 'gem', 'flatten', 'avg', 'max', 'avgmax', 'catavgmax', 'fast', 'fastavg', 'fastmax', 'fastavgmax',
+    'fastcatavgmax')
 
 
 class AssembleHead(nn.Module):
@@ -27,14 +28,15 @@ class AssembleHead(nn.Module):
     Args:
         in_chs: Channels of the features.
         num_classes: Number of classes; 0 for no classifier.
-        pool_type: One of ``GLOBAL_POOLS``: ``'gem'``, ``''`` for none, or one of timm's ``SelectAdaptivePool2d``.
+        pool_type: One of ``GLOBAL_POOLS``: ``'gem'``, ``''`` for none, ``'flatten'`` for the feature map as a vector,
+            or one of timm's ``SelectAdaptivePool2d``.
         embedding_size: Width of the embedding; 0 for none.
         drop_rate: Dropout rate before the classifier.
         norm_layer: Normalisation layer of the embedding.
         act_layer: Activation layer of the embedding.
 
     Raises:
-        UserError: Unknown pooling, or negative ``num_classes``.
+        UserError: Unknown pooling, negative ``num_classes``, or ``'flatten'`` before a layer of fixed width.
     """
 
     def __init__(
@@ -68,8 +70,13 @@ class AssembleHead(nn.Module):
             raise UserError(f'global_pool must be one of {GLOBAL_POOLS}, got {pool_type!r}.')
         if num_classes < 0:
             raise UserError(f'num_classes must be 0 or more, got {num_classes!r}.')
+        if pool_type == 'flatten' and (num_classes or self.embedding_size):
+            raise UserError("global_pool must not be 'flatten' with `num_classes` or `embedding_size` above 0, since "
+                            'its width depends on the size of the images')
         dd = dict(device=device, dtype=dtype)
-        self.global_pool: Any = GeMPool2d() if pool_type == 'gem' else SelectAdaptivePool2d(pool_type=pool_type)
+        self.global_pool: Any = GeMPool2d() if pool_type == 'gem' else SelectAdaptivePool2d(
+            pool_type='' if pool_type == 'flatten' else pool_type)
+        self.global_pool.pool_type = pool_type
         pooled_chs = self.in_chs * self.global_pool.feat_mult()
         if self.embedding_size and getattr(self.embedding, 'in_channels', None) != pooled_chs:
             self.embedding = ConvNormAct(

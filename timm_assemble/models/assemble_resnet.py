@@ -41,7 +41,8 @@ class AssembleResNet(DropBlockRate, nn.Module):
             the next stage.
         num_classes: Number of classes; 0 for no classifier.
         in_chans: Number of input channels.
-        global_pool: ``'avg'``, ``'gem'`` (exponent 3), ``''`` for none, or another pooling of timm.
+        global_pool: ``'avg'``, ``'gem'`` (exponent 3), ``'flatten'`` for the feature map as a vector, without classes
+            and embedding, ``''`` for none, or another pooling of timm.
         width: Width of the stem and of stage 1's bottlenecks, a multiple of 8.
         deep_stem: Replace the 7x7 convolution by three 3x3 convolutions (ResNet-D).
         shortcut: ``'plain'``, ``'d'`` (ResNet-D) or ``'big_little'``. With Big-Little it applies to stage 4 only;

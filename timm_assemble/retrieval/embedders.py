@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 from timm.data import create_transform
+from torch import nn
 
 from ..errors import UserError, error_line
 from ..evaluation.models import (
@@ -70,14 +71,21 @@ def _forward(model: Any, head: str, x: torch.Tensor) -> torch.Tensor:
     features = _feature_map(model, x)
     if head == 'flat':
         return features.flatten(1)
-    # the root of a mean of cubes is meant for what follows a ReLU; other activations are a little below 0
-    return features.mean((2, 3)) if head == 'avg' else gem_pool_2d(features.clamp(min=0)).flatten(1)
+    return features.mean((2, 3)) if head == 'avg' else gem_pool_2d(features).flatten(1)
 
 
 def _has_embedding(model: Any) -> bool:
     """Return whether a layer with weights stands between pooling and classifier."""
     size = getattr(getattr(model, 'head', None), 'embedding_size', None)  # of this package's models
     return bool(size) if size is not None else getattr(model, 'head_hidden_size', None) != model.num_features
+
+
+def _drop_activation(model: Any) -> None:
+    """Drop the activation after the embedding of this package's models: the official code compares what precedes it."""
+    embedding = getattr(getattr(model, 'head', model), 'embedding', None)
+    for module in embedding.modules() if isinstance(embedding, nn.Module) else ():
+        if hasattr(module, 'act'):
+            module.act = nn.Identity()
 
 
 def _load(name: str, last_stride: Optional[int]) -> ModelSource:
@@ -105,6 +113,8 @@ def load_embedder(
         source = _load(model, last_stride)
         if head == 'embedding' and not _has_embedding(source.model):
             raise UserError(f'head embedding needs a layer between pooling and classifier, {label} has none')
+        if head == 'embedding':
+            _drop_activation(source.model)
         preprocessing = Preprocessing(
             input_size or source.preprocessing.size[1], crop_pct or source.preprocessing.crop_pct,
             source.preprocessing.interpolation, source.preprocessing.crop_mode)

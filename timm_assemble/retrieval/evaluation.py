@@ -132,8 +132,9 @@ def evaluate(
         data_dir: Folder ``class/*`` of images; with ``dataset`` the root of the published files.
         dataset: ``'cub'``, ``'cars196'`` or ``'sop'``: search the test classes of the published split.
         download: Download the data set if ``data_dir`` is new or empty.
-        head: ``'model'``, what the classifier gets; ``'embedding'``, the same of a model that has a layer between
-            pooling and classifier; ``'avg'`` or ``'gem'``, the last feature map pooled; ``'flat'``, all its values.
+        head: ``'model'``, what the classifier gets; ``'embedding'``, the layer between pooling and classifier, of this
+            package's models before its ReLU, as the official code; ``'avg'`` or ``'gem'``, the last feature map pooled;
+            ``'flat'``, all its values.
         last_stride: Stride of stage 4, 1 or 2, of this package's models; their own if None.
         recall_at: Numbers of neighbours; 1, 2, 4 and 8 if None, and 1, 10, 100 and 1000 for ``'sop'``.
         input_size: Side in pixels of the models' input; the models' own if None. Callables need it.
