@@ -159,7 +159,7 @@ def test_code_of_the_training_page_trains(tmp_path, monkeypatch):
     store_teacher_logits(model, 'teacher', dataset, 'teacher', workers=0, progress=False)
     exec(code, dict(model=model, teacher=copy.deepcopy(model), step=5, total_steps=10,
                     loader=[torch.rand(2, 3, 64, 64)]))
-    assert model.stage4[0].drop2.last_rate == pytest.approx(0.05)
+    assert model.stages[3][0].drop2.last_rate == pytest.approx(0.05)
     assert all(p.grad is not None for p in model.parameters())
 
 
