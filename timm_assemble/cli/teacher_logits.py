@@ -3,7 +3,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Dict
 
-from ..errors import UserError
+from ..errors import UserError, error_line
 from .arguments import key_value, non_negative, positive
 
 HELP = "store a teacher's logits of a training set, for distillation without running the teacher"
@@ -55,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--top-k', type=non_negative, metavar='K',
                         help='store the K largest logits per image and spread the rest evenly; 0 stores all '
                              '(default: 0; with --views: 10, or 0 for at most 10 classes)')
+    parser.add_argument('--verify-content', action='store_true',
+                        help='let training compare each whole image file with what the teacher saw, instead of its '
+                             'size and 16 KiB at each end')
     parser.add_argument('--batch-size', type=positive, default=64, help='images per batch (default: 64)')
     parser.add_argument('--chunk-size', type=positive, default=1024,
                         help='images whose logits are written at once (default: 1024)')
@@ -71,8 +74,9 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
     views.add_argument('-c', '--config', metavar='NAME_OR_FILE', help="the training's recipe or YAML file")
     views.add_argument('--student', metavar='MODEL',
                        help="the training's --model, which says size and mean of the images (default: the recipe's)")
-    views.add_argument('--teacher-size', type=positive, metavar='N',
-                       help='resize the views to N for the teacher (default: it gets the size of the student)')
+    views.add_argument('--teacher-size', type=positive, nargs='+', metavar='N',
+                       help="resize the views for the teacher: height and width, or one number for both (default: the "
+                            "student's size)")
     views.add_argument('--view-seed', type=non_negative, default=0, metavar='N', help='seed of the views (default: 0)')
     views.add_argument('--no-aug', action='store_true', default=None)
     views.add_argument('--train-crop-mode', choices=('rrc', 'rkrc', 'rkrr', 'official'))
@@ -91,6 +95,8 @@ def _apply_config(args: argparse.Namespace) -> None:
     given = [name for name in (*AUGMENTATION, 'config', 'student', 'teacher_size') if getattr(args, name) is not None]
     if args.views is None and given:
         raise UserError(f'{given[0]} needs `views`: logits are of unaugmented images')
+    if args.views and args.verify_content:
+        raise UserError('verify_content must be off with `views`: their pixels are always compared')
     config = read_config(find_config(args.config)) if args.config else {}
     for name, default in {**DATA, **AUGMENTATION, 'student': config.get('model')}.items():
         if getattr(args, name) is None:
@@ -109,7 +115,7 @@ def _transform(args: argparse.Namespace, channels: int) -> Dict[str, Any]:
         raise UserError('student must be the model of the training to come, or `config` must name one, got none')
     try:
         check_model_source(args.student)
-    except ValueError as e:
+    except UserError as e:
         raise UserError(f'student must be a model that timm builds: {e}') from e
     with torch.device('meta'):
         student = create_model(args.student)
@@ -130,34 +136,28 @@ def _create_teacher(args: argparse.Namespace) -> Any:
     try:
         return create_model(args.model, **weights, **kwargs)
     except Exception as e:  # timm reports unknown names, bad configurations and wrong weights by errors of many kinds
-        raise UserError(f'--model {args.model}: {_one_line(e)}') from e
-
-
-def _one_line(error: Exception) -> str:
-    return f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
+        raise UserError(f'model {args.model}: {type(e).__name__}: {error_line(e)[:300]}') from e
 
 
 def run(args: argparse.Namespace) -> None:
     import os
 
-    import torch
     from timm.data import create_dataset
 
     from ..models.validation import check_model_source, check_weights
     from ..timm_scripts.check import check_data, check_model
     from ..training import store_teacher_logits, store_teacher_views
-    from ..training.precompute import available_device
+    from ..data.samples import use_image_extensions
+    from ..runtime.device import find_device
 
     _apply_config(args)
-    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    if device == 'cuda' and 'LOCAL_RANK' in os.environ:
-        device = f'cuda:{os.environ["LOCAL_RANK"]}'
-    available_device(device)
+    device = find_device(args.device)
+    use_image_extensions()
     check_data(args.dataset, args.data_dir)
     check_model(args.model, dict(args.model_kwargs))
     check_model_source(args.model)
     if args.checkpoint is not None and not args.checkpoint.is_file():
-        raise UserError(f'--checkpoint must be a file, got {args.checkpoint}')
+        raise UserError(f'checkpoint must be a file, got {args.checkpoint}')
     model = _create_teacher(args)
     check_weights(model.state_dict(), f'model {args.model}')
     transform = _transform(args, getattr(model, 'in_chans', 3)) if args.views else {}
@@ -167,7 +167,7 @@ def run(args: argparse.Namespace) -> None:
             args.dataset, root=args.data_dir, split=args.train_split, class_map=args.class_map, input_img_mode=mode,
             input_key=args.input_key, target_key=args.target_key)
     except (RuntimeError, AssertionError) as e:  # timm's errors for unknown data sets and empty folders
-        raise UserError(f'--data-dir {args.data_dir}: {_one_line(e)}') from e
+        raise UserError(f'data_dir {args.data_dir}: {type(e).__name__}: {error_line(e)[:300]}') from e
     running: Dict[str, Any] = dict(
         batch_size=args.batch_size, chunk_size=args.chunk_size, workers=args.workers, device=device, amp=args.amp)
     kind, what = ('views', f'{args.views} views') if args.views else ('logits', 'logits')
@@ -180,7 +180,8 @@ def run(args: argparse.Namespace) -> None:
             preprocessing = {name: getattr(args, name) for name in (
                 'img_size', 'input_size', 'crop_pct', 'mean', 'std', 'interpolation')}
             info = store_teacher_logits(
-                model, args.model, dataset, args.output, args.top_k or 0, preprocessing=preprocessing, **running)
+                model, args.model, dataset, args.output, args.top_k or 0, preprocessing=preprocessing,
+                verify_content=args.verify_content, **running)
     except KeyboardInterrupt:
         print(f'\ninterrupted: {args.output} has the finished chunks, and the same command resumes')
         raise

@@ -6,6 +6,7 @@ A folder ``STORE`` holds
 - ``logits.npy``: float16 ``(N, C)``, row i for sample i of the data set; or with ``top_k``
   ``values.npy`` float16 ``(N, k)``, ``indices.npy`` uint16 (uint32 from 65,537 classes) ``(N, k)`` and ``rest.npy``
   float16 ``(N,)``, the logit of every other class;
+- ``checksum.npy``: uint32 ``(N,)``, of the content of each sample's file;
 - ``chunks/``, until the store is complete: an empty file for each finished chunk of rows.
 
 The largest logit of each row is subtracted: the softmax does not change, and float16 is finest near 0, where most of
@@ -18,7 +19,8 @@ import torch
 
 from ..errors import UserError
 from ..data.fingerprint import SampleFingerprint
-from .store import StoreInfo, check_samples, count_finished, expand, open_array, read_info
+from ..data.samples import Samples
+from .store import StoreInfo, check_content, check_rows, check_samples, count_finished, expand, open_array, read_info
 
 __all__ = ['TeacherLogits']
 
@@ -28,12 +30,13 @@ class TeacherLogits:
 
     Args:
         path: Folder of a store, or a file of shape ``(N, C)`` in float16, float32 or float64.
+        check: Whether to check the values of all rows.
 
     Raises:
-        UserError: ``path`` is not a store, or the store is incomplete or damaged.
+        UserError: ``path`` is not a store, or the store is incomplete or damaged, down to its values.
     """
 
-    def __init__(self, path: Union[str, Path]) -> None:
+    def __init__(self, path: Union[str, Path], check: bool = True) -> None:
         self.path = Path(path)
         self.info: Optional[StoreInfo] = None
         if not str(path) or not self.path.exists():
@@ -44,8 +47,8 @@ class TeacherLogits:
             if not complete:
                 raise UserError(f'path must be a complete store, got {self.path} with {count_finished(self.path)} of '
                                  f'{self.info.num_chunks} chunks; resume the teacher-logits command that began it')
-            self._arrays = {name: open_array(self.path / f'{name}.npy', shape)
-                            for name, (shape, _) in self.info.arrays().items()}
+            self._arrays = {name: open_array(self.path / f'{name}.npy', *form)
+                            for name, form in self.info.arrays().items()}
             self.count, self.num_classes = self.info.count, self.info.num_classes
         else:
             plain = open_array(self.path)
@@ -54,9 +57,11 @@ class TeacherLogits:
                     f'{self.path} must hold floats of shape (N, C), got {plain.dtype} of shape {plain.shape}')
             self._arrays = {'logits': plain}
             self.count, self.num_classes = plain.shape
+        if check:
+            check_rows(self.path, self._arrays, self.num_classes)
 
     def __reduce__(self) -> Any:
-        return type(self), (self.path,)  # pickle copies a memory map; a worker maps the files itself
+        return type(self), (self.path, False)  # pickle copies a memory map; a worker maps the files itself
 
     def __len__(self) -> int:
         return self.count
@@ -82,3 +87,17 @@ class TeacherLogits:
         """
         plain = StoreInfo({}, {}, {**samples.as_dict(), 'count': self.count}, self.num_classes)
         check_samples(self.path, self.info or plain, samples, num_classes)
+
+    def check_content(self, dataset: Any, rank: int = 0, world_size: int = 1) -> None:
+        """Check that the samples have the content that the teacher saw; nothing is known of a plain file.
+
+        Args:
+            dataset: Training data set.
+            rank, world_size: Which part of the samples to check.
+
+        Raises:
+            UserError: They do not; the message names the first one.
+        """
+        if self.info is not None:
+            check_content(Samples(dataset), range(rank, self.count, world_size), self._arrays['checksum'], self.info,
+                          'dataset', self.path)
