@@ -39,11 +39,11 @@ def blur_down(x: np.ndarray, size: int, stride: int = 2) -> np.ndarray:
 
 
 def gem(x: np.ndarray, p: float = 3.0, low: float = 1e-6, high: float = 1e12) -> float:
-    """Generalised mean of a feature map, with bounds on the sum of powers."""
+    """Generalised mean of a feature map, with bounds on the values and a lower one on the sum of powers."""
     total = 0.0
     for value in x.ravel():
-        total += value ** p
-    return (min(max(total, low), high) / x.size) ** (1 / p)
+        total += min(max(value, low), high) ** p
+    return (max(total, low) / x.size) ** (1 / p)
 
 
 def drop_block_mask(starts: np.ndarray, height: int, width: int, kh: int, kw: int) -> np.ndarray:

@@ -78,6 +78,10 @@ HEADLINES: Dict[str, List[Headline]] = {
         Headline('', 'convert', 'peak memory above the imports', 'above imports, in weights',
                  '{:.2f}x the size of the weights'),
         Headline('', 'convert', 'processor time against the imports alone')],
+    'official_pipeline': [
+        Headline('AutoAugment', 'official, imagenet', "the official AutoAugment against timm's `original`"),
+        Headline('Training', 'official, imagenet', 'the same with the crop, from a decoded image'),
+        Headline('Evaluation', 'official', "the official evaluation against timm's transform")],
 }
 
 

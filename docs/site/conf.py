@@ -71,7 +71,7 @@ class Mermaid(SphinxDirective):
 # The build fails on a page that none of them has.
 CONTENTS = {
     'README': {
-        'Models': 'docs/models docs/recipes docs/exactness',
+        'Models': 'docs/models docs/recipes docs/official_pipeline docs/exactness',
         'Guides': 'docs/walkthrough docs/demo docs/training docs/finetuning docs/convert docs/hub docs/robustness '
                   'docs/retrieval docs/deployment docs/ecosystem',
         'Measurements': 'benchmarks/README docs/training_step',

@@ -179,10 +179,13 @@ def test_force_replaces_the_folder_only_after_a_successful_verify(command, opene
     assert (made / 'old').exists()
     image_folder(tmp_path / 'images', 'defghijk', 1)
     status, out, _ = command(*convert_it, '--force', '--verify', 'images', '--model-kwargs', 'aa_size=0')
-    assert status == 0 and ' % on 11 images at 256 x 256, crop 0.875, ' in out and 'aa_size=0' in out
+    assert status == 0 and 'aa_size=0' in out
     assert {f.name for f in made.iterdir()} == FILES
     card = (made / 'README.md').read_text()
-    assert '`assemble_resnet50` with `width=8' in card and '| 11 images at 256 x 256, crop 0.875, ' in card
+    assert '`assemble_resnet50` with `width=8' in card
+    for transform in ('the official', "timm's"):
+        protocol = f'11 images at 256 x 256, crop 0.875, bilinear, {transform} transform, '
+        assert f' % on {protocol}' in out and f'| {protocol}' in card
 
 
 @pytest.mark.parametrize('name, args, imagenet, published', [
@@ -194,4 +197,5 @@ def test_force_replaces_the_folder_only_after_a_successful_verify(command, opene
 ])
 def test_published_top1_is_printed_for_the_papers_networks_on_imagenet(name, args, imagenet, published):
     text = _published(Variant(name, args, None), Accuracy(82.7, 96, 50000, Preprocessing((3, 256, 256)), '', imagenet))
-    assert text == (f"; published: top-1 {published} % on the 50000 of ImageNet's validation" if published else '')
+    expected = f"; published, by this transform: top-1 {published} % on the 50000 of ImageNet's validation"
+    assert text == (expected if published else '')

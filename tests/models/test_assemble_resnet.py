@@ -97,6 +97,15 @@ def test_reset_classifier_keeps_embedding_dtype_and_mode(global_pool):
     assert model(x).shape == (2, 3) and model.head_hidden_size == 24
 
 
+def test_flatten_returns_the_feature_map_as_a_vector():
+    model, x = tiny(global_pool='flatten', num_classes=0).eval(), torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(model(x), model.forward_features(x).flatten(1))
+    with pytest.raises(ValueError, match="num_classes must be 0 where global_pool is 'flatten', got 2"):
+        model.reset_classifier(2)
+    with pytest.raises(ValueError, match='global_pool must be another where there is an embedding'):
+        tiny(global_pool='flatten', num_classes=0, embedding_size=8)
+
+
 @pytest.mark.parametrize('kwargs, message', [
     (dict(layers=(1, 2)), 'layers must be four positive numbers'),
     (dict(layers=(1, 2, 2, 2)), 'layers must be at least 2 in stages 1 to 3'),

@@ -85,13 +85,14 @@ def test_arguments_of_training_only_build_no_model(run, with_file):
     checkpoint = torch.load(path, weights_only=False)
     args = vars(checkpoint['args'])
     args['model_kwargs'] = {**args['model_kwargs'], 'drop_block_rate': 0.2, 'drop_block_start_rate': 0.1}
-    args.update(device_modules=['a.module'])
+    args.update(device_modules=['a.module'], interpolation='official')  # timm has none of this name
     (path.parent / 'args.yaml').write_text(yaml.safe_dump(args))
     if with_file:
         del checkpoint['args']
     torch.save(checkpoint, path)
     read = read_train_checkpoint(path)
     assert torch.equal(logits(read.model), logits(model)) and not [k for k in read.model_args if 'drop' in k]
+    assert read.model.pretrained_cfg['interpolation'] == 'bilinear'
 
 
 def test_fine_tuned_model_keeps_arguments_and_input_of_its_base_but_not_its_labels(tmp_path):

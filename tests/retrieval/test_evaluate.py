@@ -77,7 +77,9 @@ def test_heads_of_the_network_are_those_that_its_arguments_make(tmp_path):
         x = (images.float() - mean) / std
         feature_map = model.forward_features(x)
         torch.testing.assert_close(embed(source, images), model.forward_head(feature_map, pre_logits=True))
-        assert embed(source, images, head='embedding').shape == (2, 5)
+        before = embed(source, images, head='embedding')
+        assert before.shape == (2, 5) and (before < 0).any()
+        torch.testing.assert_close(before.relu(), embed(source, images))
         torch.testing.assert_close(embed(source, images, head='avg'), feature_map.mean((2, 3)))
         torch.testing.assert_close(embed(source, images, head='gem'), GeMPool2d()(feature_map).flatten(1))
         torch.testing.assert_close(embed(source, images, head='flat'), feature_map.flatten(1))

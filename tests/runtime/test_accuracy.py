@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from timm_assemble.data.accuracy import measure_accuracy
+from timm_assemble.data.official import evaluation_transform
 
 
 def image_folder(root, names, each=2):
@@ -35,8 +36,17 @@ def test_accuracy_counts_the_first_and_the_first_five_classes(tmp_path):
     model.register_forward_pre_hook(lambda module, inputs: sizes.add(tuple(inputs[0].shape[1:])))
     accuracy = measure_accuracy(model, root)
     assert str(accuracy).startswith('top-1 16.67 %, top-5 83.33 % on 12 images at 64 x 96, crop 0.875, bilinear, '
-                                    'classes by the order of the folders')
+                                    "timm's transform, classes by the order of the folders")
     assert sizes == {(3, 64, 96)} and not accuracy.imagenet and accuracy.unreadable == ()
+
+
+def test_official_transform_reaches_the_model(tmp_path):
+    """Float pixels are neither rounded nor truncated on their way."""
+    root, model, inputs = image_folder(tmp_path / 'images', 'ab', each=1), ranking([0, 1]), []
+    model.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    assert 'bilinear, the official transform, ' in measure_accuracy(model, root, official=True).protocol
+    expected = [evaluation_transform(160)(Image.open(root / name / '0.png')) for name in 'ab']
+    torch.testing.assert_close(torch.cat(inputs), torch.stack(expected), rtol=0, atol=1e-3)
 
 
 def test_names_decide_the_classes_and_unreadable_images_are_left_out(tmp_path):

@@ -44,7 +44,8 @@ def script_of(config='', **args):
     script = types.ModuleType('train')
     values = dict(model='test_assemble_resnet', dataset='', data=None, data_dir='.', device_modules=[HOOK],
                   kd_model_name=None, kd_distill_type='logit', kd_temperature=1.0, drop_block=None, model_kwargs={},
-                  num_classes=CLASSES, batch_size=8, grad_accum_steps=1, aug_splits=0, seed=42)
+                   num_classes=CLASSES, batch_size=8, grad_accum_steps=1, aug_splits=0, seed=42, aa=None,
+                   train_crop_mode=None, interpolation='', in_chans=None, input_size=None)
     script._parse_args = lambda: (Namespace(**{**values, **args}), '')
     script.config_parser = types.SimpleNamespace(parse_known_args=lambda: (Namespace(config=config), []))
     script.parser = ArgumentParser()
@@ -170,6 +171,10 @@ def test_model_without_drop_block_warns_once(caplog):
     (dict(kd_model_name='views:v', aug_splits=2), 'aug_splits must be off with stored views: splits need'),
     (dict(kd_model_name='views:v', train_img_sizes=[32, 64]), 'train_img_sizes must be off with stored views'),
     (dict(kd_model_name='views:v', use_multi_epochs_loader=True), 'use_multi_epochs_loader must be off with stored'),
+    (dict(aa='official-best'), "aa must be one of official, official-good, got 'official-best'"),
+    (dict(aa='official', in_chans=1), 'in_chans must be 3 with the official data pipeline, got 1'),
+    (dict(train_crop_mode='official', aug_splits=2), 'aug_splits must be off with the official data pipeline, got 2'),
+    (dict(interpolation='official', naflex_loader=True), 'naflex_loader must be off with the official data'),
     (dict(config='mine.yaml'), "mine.yaml has the unknown argument 'drop_blok'; did you mean drop_block?")])
 def test_bad_arguments_are_one_line(args, message, capsys):
     assert message in message_of(capsys, bind, script_of(**args))

@@ -236,7 +236,7 @@ def test_recipe_trains_resumes_and_validates(rates, capsys, name, options):
     command('teacher-logits', *MODEL, '--checkpoint', 'teacher.pth', *options)
     recipe = (
         'train', '--script', 'train.py', '-c', name, *RECIPE, '--amp-dtype', 'bfloat16', '--epochs', 1,
-        '--warmup-epochs', 1, '--model-ema', '--model-ema-decay', 0.5)
+        '--warmup-epochs', 1, '--model-ema', '--model-ema-decay', 0.5, '--interpolation', 'bilinear')  # as validate.py
     command(*recipe, '--experiment', name)
     expected = [drop_block_schedule(i, 16, 0.0, 0.1) for i in range(17)]
     assert rates == pytest.approx([*expected[:9], *expected[8:]])
@@ -248,5 +248,5 @@ def test_recipe_trains_resumes_and_validates(rates, capsys, name, options):
     command('run', 'validate.py', *MODEL, '--checkpoint', best, '--use-ema', '--no-prefetcher')
     checkpoint = torch.load(best, weights_only=False)
     assert f'"top1": {checkpoint["metric"]:g}' in capsys.readouterr().out
-    assert checkpoint['args'].aa == 'original' and checkpoint['args'].mixup_mode == 'elem'
+    assert checkpoint['args'].aa == 'official' and checkpoint['args'].mixup_mode == 'elem'
     timm.create_model('test_assemble_resnet', num_classes=CLASSES, checkpoint_path=best)

@@ -1,5 +1,6 @@
 """``timm-assemble run``."""
 import argparse
+import sys
 from pathlib import Path
 from typing import List, Tuple
 
@@ -39,4 +40,8 @@ def run(args: argparse.Namespace) -> None:
         raise UserError('SCRIPT must be another script, got train.py, which `timm-assemble train` runs')
     if args.script is None and name not in SCRIPTS:
         raise UserError(f'SCRIPT must be one of {", ".join(SCRIPTS[1:])}, got {args.name or "none"}')
-    run_script(find_script(name, args.script), args.passed)
+    script = find_script(name, args.script)
+    if name == 'validate':
+        print("timm-assemble: validate.py uses timm's transform; top-1 was published with the official one, which "
+              '`convert --verify` has', file=sys.stderr)
+    run_script(script, args.passed)

@@ -79,7 +79,7 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
                             "student's size)")
     views.add_argument('--view-seed', type=non_negative, default=0, metavar='N', help='seed of the views (default: 0)')
     views.add_argument('--no-aug', action='store_true', default=None)
-    views.add_argument('--train-crop-mode', choices=('rrc', 'rkrc', 'rkrr'))
+    views.add_argument('--train-crop-mode', choices=('rrc', 'rkrc', 'rkrr', 'official'))
     views.add_argument('--scale', type=float, nargs=2)
     views.add_argument('--ratio', type=float, nargs=2)
     for name in ('hflip', 'vflip', 'color-jitter', 'color-jitter-prob', 'grayscale-prob', 'gaussian-blur-prob'):

@@ -10,6 +10,7 @@ from ..errors import UserError
 from ..runtime.device import find_device
 from .classes import ClassMap, Mapped
 from .images import FileList, UnreadableError, list_images, read_image
+from .official_steps import replace_evaluation
 from .preprocessing import Preprocessing
 
 __all__ = ['Accuracy', 'measure_accuracy']
@@ -26,6 +27,7 @@ class Accuracy(NamedTuple):
         classes: What decided the class of each folder.
         imagenet: Whether every folder is named by a synset of ImageNet-1k.
         unreadable: The images that could not be read, with the reasons.
+        official: Whether the transform was the official one instead of timm's.
     """
 
     top1: float
@@ -35,11 +37,13 @@ class Accuracy(NamedTuple):
     classes: str = ''
     imagenet: bool = False
     unreadable: Tuple[str, ...] = ()
+    official: bool = False
 
     @property
     def protocol(self) -> str:
-        """Number of images, height x width, crop, interpolation and what the classes are from."""
-        return f'{self.images} images at {self.preprocessing.text}, classes by {self.classes}'
+        """Number of images, height x width, crop, interpolation, transform and what the classes are from."""
+        transform = 'the official' if self.official else "timm's"
+        return f'{self.images} images at {self.preprocessing.text}, {transform} transform, classes by {self.classes}'
 
     def __str__(self) -> str:
         return f'top-1 {self.top1:.2f} %, top-5 {self.top5:.2f} % on {self.protocol}'
@@ -48,9 +52,10 @@ class Accuracy(NamedTuple):
 class _Files(Dataset):
     """Images and classes of a list of files; the error in place of an image that cannot be read."""
 
-    def __init__(self, files: FileList, mapped: Mapped, preprocessing: Preprocessing) -> None:
+    def __init__(self, files: FileList, mapped: Mapped, preprocessing: Preprocessing, official: bool) -> None:
         self.files, self.mapped, self.mode = files, mapped, preprocessing.image_mode
-        self.transform = preprocessing.transform()
+        self.transform = preprocessing.transform() if not official else replace_evaluation(
+            preprocessing.size, preprocessing.crop_pct, preprocessing.mean, preprocessing.std)
 
     def __len__(self) -> int:
         return len(self.files.files)
@@ -65,7 +70,8 @@ class _Files(Dataset):
 
 
 @torch.inference_mode()
-def measure_accuracy(model: Any, folder: Path, parameter: str = 'folder', batch_size: int = 50) -> Accuracy:
+def measure_accuracy(
+        model: Any, folder: Path, parameter: str = 'folder', batch_size: int = 50, official: bool = False) -> Accuracy:
     """Compute the accuracy over all images of a folder, at the model's test size and crop.
 
     Args:
@@ -73,6 +79,7 @@ def measure_accuracy(model: Any, folder: Path, parameter: str = 'folder', batch_
         folder: Folder with one folder per class, named as :class:`.ClassMap` says.
         parameter: Name of ``folder`` in errors.
         batch_size: Images per batch.
+        official: Whether images go through the official transform instead of timm's.
 
     Raises:
         UserError: ``folder`` has no images that can be read, or its folders are not the model's classes.
@@ -81,7 +88,7 @@ def measure_accuracy(model: Any, folder: Path, parameter: str = 'folder', batch_
     mapped = ClassMap.of_model(model).find(files.classes, parameter)
     model = model.to(device).eval()
     hits, count, unreadable = torch.zeros(2, dtype=torch.long), 0, []
-    for batch in DataLoader(_Files(files, mapped, preprocessing), batch_size, collate_fn=list):
+    for batch in DataLoader(_Files(files, mapped, preprocessing, official), batch_size, collate_fn=list):
         unreadable += [str(sample) for sample in batch if isinstance(sample, UnreadableError)]
         readable = [sample for sample in batch if not isinstance(sample, UnreadableError)]
         if readable:
@@ -95,4 +102,4 @@ def measure_accuracy(model: Any, folder: Path, parameter: str = 'folder', batch_
                         f'{unreadable[0]}')
     top1, top5 = (100 * hits / count).tolist()
     imagenet = {*files.classes} <= {*ImageNetInfo('imagenet-1k').label_names()}
-    return Accuracy(top1, top5, count, preprocessing, mapped.by, imagenet, tuple(unreadable))
+    return Accuracy(top1, top5, count, preprocessing, mapped.by, imagenet, tuple(unreadable), official)

@@ -23,24 +23,24 @@ class MaxPool2dSame(nn.Module):
 def gem_pool_2d(x: torch.Tensor, p: float = 3.0) -> torch.Tensor:
     r"""Compute the generalised mean over the spatial positions.
 
-    .. math:: y_c = \left(\frac{1}{HW} \min(\max(\sum_{hw} x_{chw}^p, 10^{-6}), 10^{12})\right)^{1/p}
+    .. math:: y_c = \left(\frac{1}{HW} \max(\sum_{hw} \bar x_{chw}^p, 10^{-6})\right)^{1/p} \quad
+        \bar x = \min(\max(x, 10^{-6}), 10^{12})
 
     Args:
-        x: Non-negative ``(B, C, H, W)``, such as the output of a ReLU.
+        x: ``(B, C, H, W)``, meant for the output of a ReLU: what is below 0 counts as 0.
         p: Exponent; 1 is the average, infinity the maximum.
 
     Returns:
         ``(B, C, 1, 1)`` in the dtype of ``x``. Half precisions are computed in float32, since the cube of 41 overflows
         float16.
 
-    Source: arXiv 1711.02512 equation 3; exponent and bounds are the official code's.
-
-    Departures: other implementations bound x instead of the sum, which differs if a channel is 0 everywhere.
+    Source: arXiv 1711.02512 equation 3; exponent and bounds are the official code's. Others have no bound of the sum,
+    which differs if a channel is 0 everywhere.
     """
     dtype = x.dtype
     if dtype == torch.float16 or dtype == torch.bfloat16:
         x = x.float()
-    total = x.pow(p).sum((2, 3), keepdim=True).clamp(1e-6, 1e12)  # the root has an infinite slope at 0
+    total = x.clamp(1e-6, 1e12).pow(p).sum((2, 3), keepdim=True).clamp(min=1e-6)
     return (total / (x.shape[2] * x.shape[3])).pow(1.0 / p).to(dtype)
 
 

@@ -29,6 +29,7 @@ def check_classifier(num_classes: int, global_pool: str, pools: Sequence[str] = 
     """Check the arguments of ``reset_classifier``."""
     check(global_pool in pools, 'global_pool', global_pool, f'one of {pools}')
     check(num_classes >= 0, 'num_classes', num_classes, '0 or more')
+    check(global_pool != 'flatten' or num_classes == 0, 'num_classes', num_classes, "0 where global_pool is 'flatten'")
 
 
 def _make_act(layer: Any, device: Any, dtype: Any, **kwargs: Any) -> nn.Module:

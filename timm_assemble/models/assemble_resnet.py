@@ -42,7 +42,8 @@ class AssembleResNet(DropBlockRate, nn.Module):
             the next stage.
         num_classes: Number of classes; 0 for no classifier.
         in_chans: Number of input channels.
-        global_pool: ``'avg'``, ``'gem'`` (exponent 3), ``''`` for none, or another pooling of timm.
+        global_pool: ``'avg'``, ``'gem'`` (exponent 3), ``'flatten'`` for the feature map as a vector, without classes
+            and embedding, ``''`` for none, or another pooling of timm.
         width: Width of the stem and of stage 1's bottlenecks, a multiple of 8.
         deep_stem: Replace the 7x7 convolution by three 3x3 convolutions (ResNet-D).
         shortcut: ``'plain'``, ``'d'`` (ResNet-D) or ``'big_little'``. With Big-Little it applies to stage 4 only;
@@ -139,9 +140,13 @@ class AssembleResNet(DropBlockRate, nn.Module):
 
     def _make_head(self, num_classes: int, global_pool: str, device: Any, dtype: Any) -> None:
         """Make pooling and classifier, and the embedding between them if its input width changes."""
-        check_classifier(num_classes, global_pool, (*POOLS, 'gem'))
+        check_classifier(num_classes, global_pool, (*POOLS, 'gem', 'flatten'))
+        check(global_pool != 'flatten' or not self.embedding_args, 'global_pool', global_pool,
+              'another where there is an embedding, whose width would depend on the size of the images')
         self.num_classes = num_classes
-        self.global_pool = GeMPool2d() if global_pool == 'gem' else SelectAdaptivePool2d(pool_type=global_pool)
+        self.global_pool = GeMPool2d() if global_pool == 'gem' else SelectAdaptivePool2d(
+            pool_type='' if global_pool == 'flatten' else global_pool)
+        self.global_pool.pool_type = global_pool
         self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
         if self.embedding_args is not None:
             conv = getattr(self.embedding, 'conv', None)

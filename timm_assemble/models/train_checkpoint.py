@@ -13,6 +13,7 @@ from timm.models._hub import load_model_config_from_hf, load_model_config_from_p
 
 from ..data.classes import ClassMap, read_class_map
 from ..data.images import natural_order
+from ..data.official_steps import OFFICIAL
 from ..data.preprocessing import input_channels
 from ..errors import UserError, error_line
 from .validation import check_model_args, check_model_source, check_pretrained_cfg, check_weights
@@ -149,6 +150,8 @@ def _overlay(args: Dict[str, Any], cfg: Dict[str, Any], model_args: Dict[str, An
     """Return the entries of the configuration that training changed: its input and the names of its classes."""
     channels = model_args.get('in_chans', 3)
     given = {k: args[k] for k in ('input_size', 'mean', 'std', 'crop_pct', 'interpolation') if args.get(k)}
+    if given.get('interpolation') == OFFICIAL:
+        given['interpolation'] = 'bilinear'  # as timm calls it
     if args.get('img_size'):
         given.setdefault('input_size', (channels, args['img_size'], args['img_size']))
     check_pretrained_cfg(given)

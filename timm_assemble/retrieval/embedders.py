@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, Optional, Tuple
 
 import torch
+from torch import nn
 
 from ..data.preprocessing import Preprocessing, size_text
 from ..errors import UserError, error_line
@@ -51,14 +52,21 @@ def _forward(model: Any, head: str, x: torch.Tensor) -> torch.Tensor:
     features = _feature_map(model, x)
     if head == 'flat':
         return features.flatten(1)
-    # the root of a mean of cubes is meant for what follows a ReLU; other activations are a little below 0
-    return features.mean((2, 3)) if head == 'avg' else gem_pool_2d(features.clamp(min=0)).flatten(1)
+    return features.mean((2, 3)) if head == 'avg' else gem_pool_2d(features).flatten(1)
 
 
 def _has_embedding(model: Any) -> bool:
     """Return whether a layer with weights stands between pooling and classifier."""
     size = getattr(getattr(model, 'head', None), 'embedding_size', None)  # of this package's models
     return bool(size) if size is not None else getattr(model, 'head_hidden_size', None) != model.num_features
+
+
+def _drop_activation(model: Any) -> None:
+    """Drop the activation after the embedding of this package's models: the official code compares what precedes it."""
+    embedding = getattr(getattr(model, 'head', model), 'embedding', None)
+    for module in embedding.modules() if isinstance(embedding, nn.Module) else ():
+        if hasattr(module, 'act'):
+            module.act = nn.Identity()
 
 
 def _load(name: str, last_stride: Optional[int]) -> ModelSource:
@@ -84,6 +92,8 @@ def load_embedder(
         source = _load(model, last_stride)
         if head == 'embedding' and not _has_embedding(source.model):
             raise UserError(f'head embedding needs a layer between pooling and classifier, {label} has none')
+        if head == 'embedding':
+            _drop_activation(source.model)
         preprocessing = source.preprocessing.with_size(input_size, crop_pct)
         embed = from_pixels(source.model, preprocessing, device, amp, partial(_forward, source.model, head))
         decides, details = model_identity(source), model_details(model, source)

@@ -81,7 +81,7 @@ class Steps(NamedTuple):
         """Return the steps in words."""
         return (f'{f"short side to {self.resize}" if self.resize else "no resize"}, center crop {self.crop}'
                 f'{", corrupted there" if generated else ""}'
-                f'{f", then resized to {size_text(self.size)}" if self.resizes else ""}, bilinear')
+                f'{f", then resized to {size_text(self.size)}" if self.resizes else ""}, Pillow\'s bilinear')
 
 
 def two_crops(image: np.ndarray, size: Tuple[int, int], shift: int, seed: int) -> List[np.ndarray]:

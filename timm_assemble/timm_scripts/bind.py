@@ -17,6 +17,7 @@ from ..recipes import check_keys, read_config
 from ..training import drop_block_schedule
 from . import HOOK
 from .check import check_batch_size, check_data, check_model
+from .official_views import bind_official
 from .stored_teacher import bind_stored_teacher, one_line
 
 __all__ = ['NEEDED', 'START_RATE', 'bind', 'is_train_script']
@@ -115,4 +116,5 @@ def bind(script: Any) -> None:
     check_data(args.dataset, args.data_dir or args.data)
     check_batch_size(args)
     _bind_drop_block(script, args)
+    bind_official(script, args)
     bind_stored_teacher(script, args)

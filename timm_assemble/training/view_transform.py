@@ -12,6 +12,7 @@ from PIL import Image
 from timm.data import create_transform
 from torchvision.transforms import Compose  # type: ignore[import-untyped]
 
+from ..data.official_steps import OFFICIAL, POLICIES, replace_training, timm_arguments
 from ..errors import UserError, error_line
 
 __all__ = [
@@ -113,6 +114,8 @@ def describe_transform(input_img_mode: Optional[str] = None, **arguments: Any) -
     values = {name: arguments.get(name, defaults[name].default) for name in TRANSFORM_ARGUMENTS}
     size = values['input_size']
     values['input_size'] = [3, size, size] if isinstance(size, int) else size
+    if values['train_crop_mode'] == OFFICIAL:
+        values.update(scale=None, ratio=None)  # its own
     if not values['train_crop_mode'] and not values['scale']:  # as timm fills these in
         values['scale'] = (0.08, 1.0)
     if not values['train_crop_mode'] and not values['ratio']:
@@ -120,7 +123,8 @@ def describe_transform(input_img_mode: Optional[str] = None, **arguments: Any) -
     for name in ('grayscale_prob', 'gaussian_blur_prob', 'auto_augment', 'train_crop_mode'):
         values[name] = values[name] or None
     mean = values.pop('mean')
-    values['fill'] = [min(255, round(255 * x)) for x in mean] if values['auto_augment'] else None
+    filled = values['auto_augment'] and values['auto_augment'] not in POLICIES
+    values['fill'] = [min(255, round(255 * x)) for x in mean] if filled else None
     values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     return {**values, 'input_img_mode': input_img_mode}
 
@@ -131,7 +135,9 @@ def make_view_transform(description: Dict[str, Any]) -> Compose:
         name: tuple(value) if isinstance(value, list) else value
         for name, value in description.items() if name in TRANSFORM_ARGUMENTS}
     mean = [x / 255 for x in description['fill'] or [0] * description['input_size'][0]]
-    return split_transform(create_transform(is_training=True, use_prefetcher=True, mean=tuple(mean), **arguments))[0]
+    known = timm_arguments(arguments)
+    transform = create_transform(is_training=True, use_prefetcher=True, mean=tuple(mean), **known)
+    return split_transform(replace_training(transform, arguments['input_size'], arguments))[0]
 
 
 def pixel_versions() -> Dict[str, str]:
