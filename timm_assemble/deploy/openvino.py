@@ -109,6 +109,7 @@ class OpenVINOModel(FoldedModel):
             except Exception as e:
                 raise UserError(f"backend must be 'inductor' for this model, got OpenVINO: {error_line(e)}") from e
         self.precision = PRECISIONS[dtype]
+        self.each_size = False  # of int8: compiled for any size, OpenVINO computes some networks wrongly
         self.model = nn.Identity()  # the weights are OpenVINO's
         self._forget()
 
@@ -146,7 +147,7 @@ class OpenVINOModel(FoldedModel):
 
     def _request(self, size: Tuple[int, ...]) -> Any:
         """Return this thread's request; OpenVINO's threads do not survive a fork."""
-        key = size if size in self.sizes else None, torch.get_num_threads(), os.getpid()
+        key = size if self.each_size or size in self.sizes else None, torch.get_num_threads(), os.getpid()
         requests: Dict[Any, Any] = vars(self._local)
         if key not in requests:
             with self._compiling:

@@ -217,6 +217,7 @@ def _optimize_openvino(
     folded = fold_for_inference(model, sizes[0], torch.float32)
     optimized = OpenVINOModel(folded, dtype, sizes)
     if images is not None:
+        optimized.each_size = True
         optimized.ir = quantize(optimized.ir, (x.numpy() for x in images.calibration.split(1)))
         optimized.agreement = compare(folded, optimized, images.held_out.split(BATCH_SIZE), gate.sure)
         gate.check(optimized.agreement)
