@@ -41,8 +41,8 @@ def train_one_epoch(epoch, model, loader, optimizer, args, lr_scheduler=None, nu
 def script_of(config='', **args):
     script = types.ModuleType('train')
     values = dict(model='test_assemble_resnet', dataset='', data=None, data_dir='.', device_modules=[HOOK],
-                  kd_model_name=None, kd_distill_type='logit', kd_temperature=1.0, drop_block=None, model_kwargs={},
-                  num_classes=CLASSES, grad_accum_steps=1, aug_splits=0, seed=42)
+                  kd_model_name=None, kd_distill_type='logit', kd_temperature=1.0, kd_loss_type='kl', drop_block=None,
+                  model_kwargs={}, num_classes=CLASSES, grad_accum_steps=1, aug_splits=0, seed=42)
     script._parse_args = lambda: (Namespace(**{**values, **args}), '')
     script.config_parser = types.SimpleNamespace(parse_known_args=lambda: (Namespace(config=config), []))
     script.parser = ArgumentParser()
@@ -133,6 +133,7 @@ def test_model_without_drop_block_warns_once(caplog):
                                     "or an .npy file, got '', which is empty"),
     (dict(kd_model_name='logits:nowhere'), "got 'nowhere', which does not exist"),
     (dict(kd_model_name=STORED, kd_distill_type='token'), 'kd_distill_type must be logit'),
+    (dict(kd_model_name=STORED, kd_loss_type='kd'), "kd_loss_type must be one of kl, ce, dist, dkd, kl+std, ce+std, "),
     (dict(kd_model_name=STORED, kd_temperature=0.0), 'kd_temperature must be positive, got 0.0'),
     (dict(kd_model_name=STORED, naflex_loader=True), 'naflex_loader must be off'),
     (dict(kd_model_name='views:'), 'kd_model_name must name stored views: path must be a store of teacher '),

@@ -11,7 +11,7 @@ from torch.utils.data import default_collate
 from ..errors import UserError
 from ..training import (
     RepeatedViews, StoredLogitsDistillationTask, TeacherCollate, TeacherCollateMixup, TeacherDataset, TeacherLogits,
-    TeacherMixup, TeacherViews, ViewDataset, describe_transform, fingerprint,
+    TeacherMixup, TeacherViews, ViewDataset, describe_transform, distillation_loss, fingerprint,
 )
 from ..training.view_transform import TRANSFORM_ARGUMENTS
 
@@ -54,6 +54,7 @@ def _open(name: str, args: Namespace) -> Any:
         raise UserError(f'naflex_loader must be off with stored {kind}: it splits images into patches')
     if not args.kd_temperature > 0:
         raise UserError(f'kd_temperature must be positive, got {args.kd_temperature}')
+    distillation_loss(args.kd_loss_type, 'kd_loss_type')
     for argument, (off, why) in NOT_WITH_VIEWS.items() if kind == 'views' else ():
         if getattr(args, argument, off) != off:
             raise UserError(f'{argument} must be off with stored views: {why}')
@@ -69,7 +70,8 @@ def _with_views(dataset: Any, store: TeacherViews, args: Namespace, num_classes:
         **{name: value for name, value in loader_args.items() if name in TRANSFORM_ARGUMENTS})
     store.check(fingerprint(_innermost(dataset)), num_classes, transform)
     repeats = math.ceil(loader_args.get('num_aug_repeats') or 1)
-    return ViewDataset(dataset, store, args.kd_temperature, args.seed, repeats)
+    standardized = distillation_loss(args.kd_loss_type).standardized
+    return ViewDataset(dataset, store, args.kd_temperature, args.seed, repeats, standardized)
 
 
 def bind_stored_teacher(script: Any, args: Namespace) -> None:
@@ -97,7 +99,8 @@ def bind_stored_teacher(script: Any, args: Namespace) -> None:
             dataset = _with_views(dataset, store, args, num_classes, kwargs)
         else:
             store.check(fingerprint(_innermost(dataset)), num_classes)
-            dataset = TeacherDataset(dataset, store, args.kd_temperature)
+            dataset = TeacherDataset(
+                dataset, store, args.kd_temperature, distillation_loss(args.kd_loss_type).standardized)
         if kwargs.get('collate_fn') is None:
             collate = fast_collate if kwargs.get('use_prefetcher', True) else default_collate
             kwargs['collate_fn'] = TeacherCollate(collate)
@@ -111,7 +114,7 @@ def bind_stored_teacher(script: Any, args: Namespace) -> None:
     def create_task(
             student_model: Any, teacher_model: str, loss_type: str = 'kl', **kwargs: Any,
     ) -> StoredLogitsDistillationTask:
-        return StoredLogitsDistillationTask(student_model, **kwargs)
+        return StoredLogitsDistillationTask(student_model, loss_type=loss_type, **kwargs)
 
     script.create_model = create_and_note
     script.create_loader = one_line(create_with_rows)

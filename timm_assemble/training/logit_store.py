@@ -18,6 +18,7 @@ import torch
 
 from ..errors import UserError
 from ..data.fingerprint import SampleFingerprint
+from .losses import soften
 from .store import StoreInfo, check_samples, count_finished, expand, open_array, read_info
 
 __all__ = ['TeacherLogits']
@@ -66,9 +67,9 @@ class TeacherLogits:
         row = {name: array[index] for name, array in self._arrays.items()}
         return expand(row, self.num_classes, self.info.top_k if self.info else 0)
 
-    def probabilities(self, index: int, temperature: float = 1.0) -> torch.Tensor:
-        """Return the softmax of a sample's logits over the temperature, float32 ``(C,)``."""
-        return (self.logits(index) / temperature).softmax(0)
+    def probabilities(self, index: int, temperature: float = 1.0, standardized: bool = False) -> torch.Tensor:
+        """Return the softmax of a sample's logits over the temperature, float32 ``(C,)``; see :func:`.soften`."""
+        return soften(self.logits(index), temperature, standardized)
 
     def check(self, samples: SampleFingerprint, num_classes: int) -> None:
         """Check that the rows belong to a data set and fit a student.
