@@ -5,9 +5,10 @@ from typing import List
 
 from docs.generated_block import markdown_table, rewrite_block
 from timm_assemble.recipes import read_recipe, recipe_names
+from timm_assemble.recipes.budget import estimate
 from timm_assemble.recipes.paper import MOBILENETS, ROWS
 
-__all__ = ['PAGE', 'mobilenet_table', 'page', 'table']
+__all__ = ['PAGE', 'budget_table', 'mobilenet_table', 'page', 'table']
 
 PAGE = Path(__file__).parent / 'recipes.md'
 BEGIN, END = '<!-- recipes:begin -->', '<!-- recipes:end -->'
@@ -15,6 +16,12 @@ MOBILE_BEGIN, MOBILE_END = '<!-- mobilenet recipes:begin -->', '<!-- mobilenet r
 TITLES = ('recipe', 'row', 'model', 'what it is', 'epochs', 'top-1 (%)', 'mCE', 'images/s', 'at')
 NUMBERS = TITLES[4:]
 MOBILE_TITLES = (*TITLES[:7], 'mFR', 'images/s', 'quantized')
+
+BUDGET_BEGIN, BUDGET_END = '<!-- budget:begin -->', '<!-- budget:end -->'
+BUDGETS = (('one_gpu_16', 'assemble_resnet50_d'), ('one_gpu_100', 'assemble_resnet50'), ('a2', 'assemble_resnet50'),
+           ('assemble_resnet50', 'assemble_resnet50'), ('assemble_resnet152', 'assemble_resnet152'))
+BUDGET_TITLES = (
+    'recipe', 'model', 'epochs', 'images/s', 'GPU-hours', 'memory (GB)', 'store (GB)', 'published top-1 (%)')
 
 
 def _cells(name: str) -> List[str]:
@@ -41,9 +48,19 @@ def mobilenet_table() -> str:
     return markdown_table(MOBILE_TITLES, lines, MOBILE_TITLES[4:])
 
 
+def budget_table() -> str:
+    """Return five recipes with what they take on ImageNet-1k."""
+    lines = []
+    for e in (estimate(*case) for case in BUDGETS):
+        lines.append([f'`{e.recipe.name}`', f'`{e.model}`', str(e.recipe.epochs), f'{e.images_per_s:.0f}',
+                      f'{e.gpu_hours:.1f}', f'{e.memory_gb:.1f}', f'{e.store_gb:.1f}', e.published()])
+    return markdown_table(BUDGET_TITLES, lines, BUDGET_TITLES[2:-1])
+
+
 def page() -> str:
     """Return docs/recipes.md with the current tables."""
     text = rewrite_block(PAGE.read_text(encoding='utf-8'), BEGIN, END, table())
+    text = rewrite_block(text, BUDGET_BEGIN, BUDGET_END, budget_table())
     return rewrite_block(text, MOBILE_BEGIN, MOBILE_END, mobilenet_table())
 
 

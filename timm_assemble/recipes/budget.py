@@ -11,7 +11,7 @@ from ..errors import UserError
 from . import Recipe, read_config, read_recipe, recipe_names, recipe_path
 from .paper import FINE_TUNING_TOP1
 
-__all__ = ['BYTES_PER_VIEW', 'IMAGES', 'SPEEDS', 'Estimate', 'Speed', 'estimate', 'estimates', 'head_alone']
+__all__ = ['BYTES_PER_VIEW', 'DATA_GB', 'IMAGES', 'SPEEDS', 'Estimate', 'Speed', 'estimate', 'estimates', 'head_alone']
 
 IMAGES = 1_281_167  # of ImageNet-1k's training set
 DATA_GB = 155  # its archives of training and validation images
@@ -71,6 +71,10 @@ class Estimate(NamedTuple):
     top1: Optional[float]
     network: str
 
+    def published(self) -> str:
+        """Return the published top-1 and what it is of, as text."""
+        return f'{self.top1:.2f} ({self.network})' if self.top1 else '-'
+
 
 def head_alone(config: Mapping[str, Any]) -> bool:
     """Return whether a configuration trains the classifier and nothing else: a step is then a forward pass."""
@@ -120,6 +124,7 @@ def estimates(gpu_hours: float, model: Optional[str] = None) -> List[Estimate]:
     """Return the estimates of ImageNet-1k's recipes within a budget, the best published top-1 first.
 
     Recipes of networks without a measured speed are left out, and those that begin from a trained network.
+    A given network has its own recipes and those that are not the paper's.
 
     Args:
         gpu_hours: Hours of one H200.
@@ -127,5 +132,6 @@ def estimates(gpu_hours: float, model: Optional[str] = None) -> List[Estimate]:
     """
     recipes = [recipe for recipe in map(read_recipe, recipe_names())
                if recipe.row not in FINE_TUNING_TOP1 and not head_alone(read_config(recipe_path(recipe.name)))]
-    found = [estimate(recipe.name, model) for recipe in recipes if model or recipe.model in SPEEDS]
+    found = [estimate(recipe.name, model) for recipe in recipes
+             if (recipe.model in SPEEDS if model is None else recipe.nearest or recipe.model == model)]
     return sorted((e for e in found if e.gpu_hours <= gpu_hours), key=lambda e: (-(e.top1 or 0), e.gpu_hours))
