@@ -39,7 +39,7 @@ conformance: .venv/test  ## timm's own model tests on these models, with the old
 
 ecosystem: .venv-ecosystem/ecosystem  ## libraries that take timm's models, on these models, into docs/ecosystem.md
 	.venv-ecosystem/bin/python -m pytest tests/ecosystem --timeout 900 --report docs/ecosystem.json; \
-		status=$$?; .venv-ecosystem/bin/python -m docs.ecosystem && exit $$status  # the page shows failures too
+		status=$$?; .venv-ecosystem/bin/python -m docs.tables ecosystem && exit $$status  # the page shows failures too
 
 bench: .venv/test  ## the short form of every benchmark, into bench-output/
 	$(BIN)/python -m benchmarks.all --short

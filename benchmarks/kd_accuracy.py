@@ -1,21 +1,14 @@
-"""Accuracy and cost of distillation from stored views: ``python -m benchmarks.kd_accuracy``.
-
-Trainings that are finished lie in ``kd-accuracy/``: a run that was killed goes on where it was.
-"""
-import json
+"""Accuracy and cost of distillation from stored views: ``python -m benchmarks.kd_accuracy``"""
 import sys
 import tempfile
-from dataclasses import asdict, replace
-from hashlib import sha256
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
-from timm_assemble.runtime.atomic import atomic_file
-
 from .harness.cli import finish, parse_args
+from .harness.kd_training import Arm, Data, LargeData, Settings, epoch_of, storing, train
 from .harness.measure import make_row
-from .harness.kd_training import Arm, Data, LargeData, Settings, epoch_of, settings_text, storing, train
 
 QUESTION = "How much of the gain of a teacher in every step do stored views keep, and what do they cost?"
 SETTINGS = Settings()
@@ -35,7 +28,7 @@ ARMS = (
     Arm(f'{KEPT}, random erasing', 'views', QUARTER, erasing=0.25),
 )
 TIMED = (NONE, STORED, KEPT, UNMIXED, ONLINE)
-EPOCH_BOUND, STORING_BOUND = 1.05, 1.1
+BOUNDS = {STORED: 1.05, KEPT: 1.05, 'storing views': 1.1}
 Runs = Dict[str, List[Dict[str, float]]]  # by arm, in the order of the seeds
 
 
@@ -60,8 +53,7 @@ def share_of(gains: Sequence[float], whole: Sequence[float]) -> Tuple[float, flo
 def summary(runs: Runs, name: str) -> Dict[str, Any]:
     """Return the columns of an arm: accuracy, its gain over none, and the share of the online teacher's gain."""
     top1 = {arm: [run['top1'] for run in found] for arm, found in runs.items()}
-    columns = {'top-1 on crops (%)': mean(top1[name]), 'standard error': standard_error(top1[name]),
-               'top-1 on whole images (%)': mean(run['clean'] for run in runs[name])}
+    columns = {'top-1 on crops (%)': mean(top1[name]), 'standard error': standard_error(top1[name])}
     if name != NONE:
         gains = [own - none for own, none in zip(top1[name], top1[NONE])]
         whole = [online - none for online, none in zip(top1[ONLINE], top1[NONE])]
@@ -71,75 +63,51 @@ def summary(runs: Runs, name: str) -> Dict[str, Any]:
     return columns
 
 
+def rows_of(group: str, seconds: Mapping[str, Sequence[float]], bounds: Mapping[str, float]) -> List[Dict[str, Any]]:
+    """Return one row per case, compared with the first."""
+    first, *others = seconds
+    return [make_row(group, first, seconds), *(
+        make_row(group, name, seconds, first, bound=bounds.get(name)) for name in others)]
+
+
 def accuracy_rows(runs: Runs, group: str) -> List[Dict[str, Any]]:
     """Return one row per arm; seconds are of an epoch of the trainings."""
-    seconds = {name: [run['seconds'] for run in found] for name, found in runs.items()}
-    rows = [make_row(group, name, seconds, None if name == NONE else NONE) for name in runs]
-    for row in rows:
-        row['details'] = summary(runs, row['name'])
-    return rows
-
-
-def timed_rows(
-        group: str, seconds: Mapping[str, Sequence[float]], bounds: Mapping[str, float]) -> List[Dict[str, Any]]:
-    """Return one row per case, compared with the first."""
-    reference = next(iter(seconds))
-    return [make_row(group, name, seconds, None if name == reference else reference, bound=bounds.get(name))
-            for name in seconds]
-
-
-def finished_run(folder: Path, arm: Arm, data: Any, seed: int) -> Dict[str, float]:
-    """Train, or read what an earlier call wrote."""
-    key = sha256(repr((asdict(arm), seed)).encode()).hexdigest()[:16]
-    path = folder / f'{key}.json'
-    if not path.exists():
-        run = train(arm, data, seed)
-        with atomic_file(path) as file:
-            file.write_text(json.dumps(dict(run, arm=arm.name, seed=seed)))
-        print(f'{arm.name}, seed {seed}: top-1 {run["top1"]:.2f} %, {run["seconds"]:.2f} s per epoch', flush=True)
-    return json.loads(path.read_text())
-
-
-def measure_all(args: Any, settings: Settings, arms: Sequence[Arm], root: Path) -> List[Dict[str, Any]]:
-    """Train all arms, time epochs and storing, and return the rows."""
-    folder = root / sha256(repr(settings).encode()).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    data = Data(folder, settings)
-    crops, clean = data.accuracy(data.teacher)
-    print(f'teacher: top-1 {crops:.2f} % on crops, {clean:.2f} % on whole images', flush=True)
-    runs: Runs = {arm.name: [] for arm in arms}
-    for seed in range(args.rounds):
-        for arm in arms:
-            runs[arm.name].append(finished_run(folder, arm, data, seed))
-    rows = accuracy_rows(runs, f'Accuracy: {settings_text(settings)}; time of an epoch of these trainings')
-    rows[0]['details']['of the teacher (%)'] = crops
-    args.measure.keywords['rounds'] = max(args.rounds, 10)
-    rows += cost_rows(args, settings, data, arms, 'train', 1)
-    large = replace(settings, labelled=2, batch_size=20, size=96, crops=1)
-    args.measure.keywords.update(rounds=4, warmup=1)
-    return rows + cost_rows(
-        args, large, LargeData(root / 'large', large), (Arm(NONE), Arm(KEPT, 'views', QUARTER)), 'few', 12,
-        'assemble_resnet50 as student and teacher, ')
+    rows = rows_of(group, {name: [run['seconds'] for run in found] for name, found in runs.items()}, {})
+    return [dict(row, details=summary(runs, row['name'])) for row in rows]
 
 
 def cost_rows(
-        args: Any, settings: Settings, data: Data, arms: Sequence[Arm], split: str, views: int, text: str = '',
-) -> List[Dict[str, Any]]:
+        args: Any, data: Data, arms: Sequence[Arm], split: str, views: int, text: str = '') -> List[Dict[str, Any]]:
     """Time epochs of some arms and storing, each interleaved."""
-    bounds = {name: EPOCH_BOUND for name in (STORED, KEPT)}
     seconds = args.measure({arm.name: epoch_of(arm, data) for arm in arms if arm.name in TIMED})
-    rows = timed_rows(f'Time of an epoch: {text}{settings_text(settings)}', seconds, bounds)
+    rows = rows_of(f'Time of an epoch: {text}{data.settings}', seconds, BOUNDS)
     with tempfile.TemporaryDirectory() as temporary:
         seconds = args.measure(storing(data, split, views, Path(temporary)))
-    return rows + timed_rows(
-        f'Storing: {text}{views} view{"s" * (views > 1)} of {len(data.dataset(split))} images at '
-        f'{settings.size}x{settings.size}', seconds, {'storing views': STORING_BOUND})
+    size = data.settings.size
+    return rows + rows_of(
+        f'Storing: {text}{views} view{"s" * (views > 1)} of {len(data.dataset(split))} images at {size}x{size}',
+        seconds, BOUNDS)
 
 
 def main() -> int:
-    """Train teacher and students, print and write the results."""
+    """Train teacher and students, time epochs and storing, print and write the results."""
     args = parse_args('kd_accuracy', QUESTION, rounds=5)
-    return finish(args, QUESTION, measure_all(args, SETTINGS, ARMS, Path('kd-accuracy')))
+    runs: Runs = {arm.name: [] for arm in ARMS}
+    with tempfile.TemporaryDirectory() as small, tempfile.TemporaryDirectory() as large:
+        data = Data(Path(small), SETTINGS)
+        for seed in range(args.rounds):
+            for arm in ARMS:
+                runs[arm.name].append(train(arm, data, seed))
+                print(f'{arm.name}, seed {seed}: {runs[arm.name][-1]}', flush=True)
+        rows = accuracy_rows(runs, f'Accuracy: {SETTINGS}; time of an epoch of these trainings')
+        rows[0]['details']['of the teacher (%)'] = data.accuracy(data.teacher)
+        args.measure.keywords['rounds'] = max(args.rounds, 10)
+        rows += cost_rows(args, data, ARMS, 'train', 1)
+        data = LargeData(Path(large), replace(SETTINGS, labelled=2, batch_size=20, size=96, crops=1))
+        args.measure.keywords.update(rounds=4, warmup=1)
+        rows += cost_rows(args, data, (Arm(NONE), Arm(KEPT, 'views', QUARTER)), 'few', 12,
+                          'assemble_resnet50 as student and teacher, ')
+    return finish(args, QUESTION, rows)
 
 
 if __name__ == '__main__':

@@ -2,7 +2,7 @@
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List
 
 import numpy as np
 import timm
@@ -11,7 +11,7 @@ from timm.data import FastCollateMixup
 from timm.data.loader import PrefetchLoader
 from timm.loss import SoftTargetCrossEntropy
 from timm.task import ClassificationTask, LogitDistillationTask
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 import timm_assemble  # noqa: F401  registers the models
 from timm_assemble.training import StoredLogitsDistillationTask, TeacherCollateMixup, TeacherDataset, TeacherLogits
@@ -26,20 +26,7 @@ BOUND = 1.03  # time with stored logits relative to no distillation
 MIXUP = dict(mixup_alpha=0.2, mode='elem', label_smoothing=0.1, num_classes=CLASSES)
 
 
-class Images(Dataset):
-    """Decoded images in memory, so that reading files does not hide the cost of the teacher's rows."""
-
-    def __init__(self) -> None:
-        self.images = np.random.default_rng(0).integers(0, 255, (BATCH_SIZE, 3, SIZE, SIZE), np.uint8)
-
-    def __len__(self) -> int:
-        return BATCH_SIZE
-
-    def __getitem__(self, index: int) -> Tuple[np.ndarray, int]:
-        return self.images[index], index
-
-
-def make_step(task: Any, dataset: Dataset, mixup: FastCollateMixup, device: torch.device) -> Callable[[], None]:
+def make_step(task: Any, dataset: Any, mixup: FastCollateMixup, device: torch.device) -> Callable[[], None]:
     """Return one update as in train.py: samples, collation with mixup, prefetcher, forward, backward, optimizer."""
     loader = PrefetchLoader(DataLoader(dataset, BATCH_SIZE, collate_fn=mixup), device=device)
     optimizer = torch.optim.SGD(task.trainable_module.parameters(), lr=1e-3, momentum=0.9)
@@ -58,8 +45,10 @@ def steps(folder: Path, device: torch.device) -> Dict[str, Callable[[], None]]:
     student = timm.create_model(STUDENT, drop_block_rate=0.1).to(device).to(memory_format=torch.channels_last).train()
     teacher = timm.create_model(TEACHER).to(device).to(memory_format=torch.channels_last)
     criterion: Any = SoftTargetCrossEntropy()
-    images, plain = Images(), FastCollateMixup(**MIXUP)
-    stored = TeacherDataset(images, TeacherLogits(folder / 'rows.npy'))
+    # decoded images in memory, so that reading files does not hide the cost of the teacher's rows
+    pixels = np.random.default_rng(0).integers(0, 255, (BATCH_SIZE, 3, SIZE, SIZE), np.uint8)
+    images: Any = [*zip(pixels, range(BATCH_SIZE))]
+    stored, plain = TeacherDataset(images, TeacherLogits(folder / 'rows.npy')), FastCollateMixup(**MIXUP)
     common: Dict[str, Any] = dict(criterion=criterion, device=device, verbose=False)
     return {
         'without distillation': make_step(ClassificationTask(student, **common), images, plain, device),

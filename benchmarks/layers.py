@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any, Callable, Dict, List, Sequence
 
 import torch
-from timm.layers import SelectiveKernel, drop_block_2d as timm_drop_block_2d
+from timm.layers import drop_block_2d as timm_drop_block_2d
 from torch import channels_last
 from torchvision.ops import drop_block2d as torchvision_drop_block2d  # type: ignore[import-untyped]
 
@@ -22,30 +22,14 @@ DROP_RATE = 0.1
 
 
 def selective_kernel_rows(shape: Sequence[int], device: str, measure: Callable[..., Any]) -> List[Dict[str, Any]]:
-    """Compare SK-C3 and timm's selective kernel with their 3x3 convolutions.
-
-    In groups of their own: timm's intermediate copies leave the allocator and the caches in another state.
-    """
-    channels = shape[1]
+    """Compare SK-C3 with its 3x3 convolution."""
     x = torch.randn(shape).to(device).to(memory_format=channels_last)
-    ours = SelectiveKernelC3(channels, channels).eval().to(device).to(memory_format=channels_last)
-    timms = SelectiveKernel(channels, channels, [3, 3], split_input=False).eval()
-    timms = timms.to(device).to(memory_format=channels_last)
-    wide, two = 'bare wide conv-BN-ReLU', 'two bare conv-BN-ReLU'
-    cases = {wide: lambda: ours.conv(x), 'SelectiveKernelC3': lambda: ours(x)}
-    beside = {
-        wide: cases[wide], two: lambda: [path(x) for path in timms.paths], "timm's SelectiveKernel": lambda: timms(x)}
+    ours = SelectiveKernelC3(shape[1], shape[1]).eval().to(device).to(memory_format=channels_last)
+    wide = 'bare wide conv-BN-ReLU'
     with torch.inference_mode():
-        row = partial(make_row, f'Selective kernel, {shape}, eval', seconds=measure(cases))
-        row_beside = partial(make_row, f"timm's selective kernel, {shape}, eval", seconds=measure(beside))
-    return [
-        row(wide),
-        row('SelectiveKernelC3', reference=wide, bound=SK_BOUND),
-        row_beside(wide),
-        row_beside(two, reference=wide),
-        row_beside("timm's SelectiveKernel", reference=two),
-        row_beside("timm's SelectiveKernel", reference=wide),
-    ]
+        seconds = measure({wide: lambda: ours.conv(x), 'SelectiveKernelC3': lambda: ours(x)})
+    row = partial(make_row, f'Selective kernel, {shape}, eval', seconds=seconds)
+    return [row(wide), row('SelectiveKernelC3', reference=wide, bound=SK_BOUND)]
 
 
 def drop_block_rows(

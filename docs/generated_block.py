@@ -1,21 +1,18 @@
 """Generated parts of Markdown pages: blocks between markers, and tables."""
 from typing import Collection, Sequence
 
+from tabulate import tabulate
+
 __all__ = ['markdown_table', 'rewrite_block']
 
 
-def rewrite_block(text: str, begin: str, end: str, block: str) -> str:
-    """Replace what stands between two markers of a page.
-
-    Args:
-        text: Page with both markers once, in order.
-        begin: Marker before the block.
-        end: Marker after it.
-        block: New text, with an empty line on both sides.
+def rewrite_block(text: str, name: str, block: str) -> str:
+    """Replace what stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``.
 
     Raises:
-        ValueError: Not exactly one of each marker, in order.
+        ValueError: The page does not have each marker once, in order.
     """
+    begin, end = f'<!-- {name}:begin -->', f'<!-- {name}:end -->'
     before, found_begin, rest = text.partition(begin)
     _, found_end, after = rest.partition(end)
     if not (found_begin and found_end) or begin in rest or end in before + after:
@@ -24,16 +21,6 @@ def rewrite_block(text: str, begin: str, end: str, block: str) -> str:
 
 
 def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[str] = ()) -> str:
-    """Return a Markdown table whose columns are as wide as their widest cell.
-
-    Args:
-        titles: Of the columns.
-        rows: A cell for every title.
-        numbers: Titles of the columns aligned to the right.
-    """
-    grid = [titles, *rows]
-    widths = [max(map(len, column)) for column in zip(*grid)]
-    lines = [[cell.rjust(width) if title in numbers else cell.ljust(width)
-              for title, cell, width in zip(titles, line, widths)] for line in grid]
-    lines.insert(1, ['-' * (width - 1) + (':' if title in numbers else '-') for title, width in zip(titles, widths)])
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+    """Return a Markdown table; ``numbers`` are the titles of columns aligned to the right."""
+    return tabulate(rows, titles, 'pipe', disable_numparse=True,
+                    colalign=['right' if title in numbers else 'left' for title in titles])

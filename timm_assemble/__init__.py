@@ -1,11 +1,19 @@
 """Assemble-ResNet and -MobileNet for timm. Importing this package registers its models with ``timm.create_model``."""
-from .runtime.interrupt import end_on_interrupt
+from typing import TYPE_CHECKING, Any
 
-end_on_interrupt()  # before the imports that take seconds
+from .models.assemble_mobilenet import AssembleMobileNet
+from .models.assemble_resnet import AssembleResNet
 
-from .deploy.optimize import optimize_for_inference  # noqa: E402
-from .models.assemble_mobilenet import AssembleMobileNet  # noqa: E402
-from .models.assemble_resnet import AssembleResNet  # noqa: E402
+if TYPE_CHECKING:
+    from .deploy.optimize import optimize_for_inference
 
 __version__ = '0.1.0'
 __all__ = ['AssembleMobileNet', 'AssembleResNet', 'optimize_for_inference', '__version__']
+
+
+def __getattr__(name: str) -> Any:
+    if name == 'optimize_for_inference':  # imports the compiler, which takes longer than all the rest
+        from .deploy.optimize import optimize_for_inference
+
+        return optimize_for_inference
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

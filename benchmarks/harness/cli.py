@@ -5,11 +5,9 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NoReturn
+from typing import Any, Callable, Dict, List
 
 import torch
-
-from timm_assemble.cli.arguments import integer, positive
 
 from .measure import RESULTS, ROOT, environment, measure, write_results
 from .table import table
@@ -20,11 +18,6 @@ SHORT_RESULTS = ROOT / 'bench-output'  # ignored by git: a short run is not to b
 SHORT_ROUNDS = 2
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f'{self.prog}: error: {message}\n')  # without the usage: one line
-
-
 def parse_args(
         name: str,
         question: str,
@@ -32,8 +25,6 @@ def parse_args(
         options: Callable[[argparse.ArgumentParser], Any] = lambda parser: None,
 ) -> argparse.Namespace:
     """Parse the options of ``python -m benchmarks.{name}``.
-
-    A wrong one is reported in one line, with exit status 2.
 
     On the CPU the default is one thread and processor time, which stands still while another program holds the core.
     Several threads wait for each other at the end of every operation: on a shared machine many small operations then
@@ -49,10 +40,10 @@ def parse_args(
         The options; ``command`` and ``environment`` for the results file; and ``measure``, the harness's with rounds,
         clock and synchronisation set. ``short`` asks for few and small cases.
     """
-    parser = _Parser(prog=f'python -m benchmarks.{name}', description=question)
+    parser = argparse.ArgumentParser(prog=f'python -m benchmarks.{name}', description=question)
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
-    parser.add_argument('--threads', type=positive, default=1, help='CPU threads (%(default)s)')
-    parser.add_argument('--rounds', type=partial(integer, 2), help=f'timings of each case ({rounds})')
+    parser.add_argument('--threads', type=int, default=1, help='CPU threads (%(default)s)')
+    parser.add_argument('--rounds', type=int, help=f'timings of each case, 2 or more ({rounds})')
     parser.add_argument(
         '--short', action='store_true',
         help=f'few and small cases, {SHORT_ROUNDS} rounds: shows that it runs, and too little to judge by')
@@ -61,13 +52,14 @@ def parse_args(
         help=f'results file ({RESULTS / name}.json; with --short {SHORT_RESULTS / name}.json)')
     options(parser)
     args = parser.parse_args()
-    args.rounds = args.rounds or (SHORT_ROUNDS if args.short else rounds)
+    if args.rounds is None:
+        args.rounds = SHORT_ROUNDS if args.short else rounds
+    if args.rounds < 2:
+        parser.error(f'--rounds must be 2 or more, got {args.rounds}')
     if args.output is None:
         folder = SHORT_RESULTS if args.short else RESULTS
         folder.mkdir(exist_ok=True)
         args.output = folder / f'{name}.json'
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        parser.error('--device cuda: torch finds no CUDA device')
     if args.output.is_dir() or not args.output.parent.is_dir():  # checked before the measurement
         parser.error(f'--output must be a file in an existing folder, got {args.output}')
     torch.set_num_threads(args.threads)

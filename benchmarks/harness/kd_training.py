@@ -1,9 +1,9 @@
 """The trainings of benchmarks.kd_accuracy: one loop for every kind of distillation, on few labelled digits."""
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -25,40 +25,28 @@ from timm_assemble.training import (
     StoredLogitsDistillationTask, TeacherCollateMixup, TeacherDataset, TeacherLogits, TeacherViews, ViewDataset,
     pack_targets, seeded_generators, store_teacher_logits, store_teacher_views,
 )
-from timm_assemble.runtime.atomic import atomic_file
 
-__all__ = ['Arm', 'Data', 'LargeData', 'Settings', 'epoch_of', 'settings_text', 'storing', 'train']
+__all__ = ['Arm', 'Data', 'LargeData', 'Settings', 'epoch_of', 'storing', 'train']
 
-LAYERS = (1, 1, 1, 1)
+BATCH_SIZE, TEACHER_BATCH_SIZE, TEACHER_EPOCHS = 30, 64, 24
+Epoch = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all trainings share.
+    """What all trainings share."""
 
-    Attributes:
-        labelled: Labelled images of the student, per class; the teacher has all of the training split.
-        epochs, batch_size: Of the student.
-        teacher_epochs: Of the teacher, with the same augmentation and batches of 64.
-        width, teacher_width: Of ``assemble_resnet50_d`` with one block per stage.
-        size: Height and width of the images.
-        scale: Smallest area of a training crop.
-        lr, weight_decay: Of LAMB, with a cosine after 2 epochs of warm-up.
-        crops, crop_scale: Random crops of each held-out image on which accuracy is measured, and their smallest area.
-    """
-
-    labelled: int = 18
+    labelled: int = 18  # images of the student, per class; the teacher has all of the training split
     epochs: int = 40
-    batch_size: int = 30
-    teacher_epochs: int = 24
-    width: int = 16
+    batch_size: int = BATCH_SIZE
+    width: int = 16  # of assemble_resnet50_d with one block per stage
     teacher_width: int = 32
     size: int = 32
-    scale: float = 0.08
-    lr: float = 0.02
-    weight_decay: float = 0.02
-    crops: int = 8
-    crop_scale: float = 0.25
+    crops: int = 8  # random crops of each held-out image on which accuracy is measured
+
+    def __str__(self) -> str:
+        return (f'{CLASSES * self.labelled} labelled images at {self.size}x{self.size}, {self.epochs} epochs, '
+                'crops from 0.08, mixup 0.2')
 
 
 @dataclass(frozen=True)
@@ -82,66 +70,47 @@ class Arm:
     erasing: float = 0.0
 
 
-class Data:
-    """Images, validation crops, the teacher and its stores, in a folder that is written once.
+def mixup(prob: float = 1.0) -> Dict[str, Any]:
+    """Return the arguments of timm's mixup."""
+    return dict(mixup_alpha=0.2, mode='elem', prob=prob, label_smoothing=0.1, num_classes=CLASSES)
 
-    Args:
-        folder: For the images, the teacher's weights and the stores.
-        settings: Of the trainings.
-    """
+
+class Data:
+    """Images, crops of the held-out images, the teacher and its stores, in an empty folder."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
-        self.folder, self.settings, self.digits = folder, settings, folder / 'digits'
-        if not (self.digits / 'few').exists():
-            self._write_images()
-        config = resolve_data_config({}, model=self.network(settings.width))
-        size = (3, settings.size, settings.size)
+        self.folder, self.settings = folder, settings
+        write_digits(folder)
+        rng = np.random.default_rng(0)
+        for c in range(CLASSES):
+            (folder / 'few' / str(c)).mkdir(parents=True)
+            for file in rng.choice(sorted((folder / 'train' / str(c)).iterdir()), settings.labelled, False):
+                shutil.copy(file, folder / 'few' / str(c))
+        config, size = resolve_data_config({}, model=self.network(settings.width)), (3, settings.size, settings.size)
         self.normalize: Dict[str, Any] = dict(mean=config['mean'], std=config['std'])
-        self.plain: Dict[str, Any] = dict(input_size=size, interpolation='bilinear', crop_pct=1.0)
         self.augment: Dict[str, Any] = dict(
-            input_size=size, interpolation='bilinear', scale=(settings.scale, 1.0), ratio=(3 / 4, 4 / 3), hflip=0.0,
+            input_size=size, interpolation='bilinear', scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), hflip=0.0,
             color_jitter=0.0)
-        self.mean, self.std = (255 * torch.tensor(self.normalize[key]).view(1, 3, 1, 1) for key in ('mean', 'std'))
-        self.labels = torch.tensor([label for _, label in self.dataset('validation').reader.samples])
-        self.clean = self._validation(1, create_transform(**self.plain, **self.normalize))
-        self.crops = self._validation(settings.crops, create_transform(
-            is_training=True, **{**self.augment, 'scale': (settings.crop_scale, 1.0)}, **self.normalize))
-        self.teacher = self._trained_teacher().eval()
+        held_out = self.dataset('validation')
+        held_out.transform = create_transform(
+            is_training=True, **{**self.augment, 'scale': (0.25, 1.0)}, **self.normalize)
+        with seeded_generators(0):
+            samples = [held_out[i] for _ in range(settings.crops) for i in range(len(held_out))]
+        self.crops, self.labels = torch.stack([image for image, _ in samples]), torch.tensor([c for _, c in samples])
+        self.teacher = self.trained_teacher().eval()
 
     def network(self, width: int) -> nn.Module:
-        return create_model('assemble_resnet50_d', num_classes=CLASSES, width=width, layers=LAYERS).to(
+        return create_model('assemble_resnet50_d', num_classes=CLASSES, width=width, layers=(1, 1, 1, 1)).to(
             memory_format=torch.channels_last)
 
     def dataset(self, split: str) -> Any:
-        return create_dataset('', root=str(self.digits), split=split, input_img_mode='RGB')
+        return create_dataset('', root=str(self.folder), split=split, input_img_mode='RGB')
 
-    def _write_images(self) -> None:
-        shutil.rmtree(self.digits, ignore_errors=True)  # what a killed run left
-        write_digits(self.digits)
-        rng = np.random.default_rng(0)
-        made = self.digits / 'made'
-        for c in range(CLASSES):
-            (made / str(c)).mkdir(parents=True)
-            for file in rng.choice(sorted((self.digits / 'train' / str(c)).iterdir()), self.settings.labelled, False):
-                shutil.copy(file, made / str(c))
-        made.rename(self.digits / 'few')
-
-    def _validation(self, repeats: int, transform: Any) -> torch.Tensor:
-        dataset = self.dataset('validation')
-        dataset.transform = transform
-        with seeded_generators(0):
-            return torch.stack([dataset[i][0] for _ in range(repeats) for i in range(len(dataset))])
-
-    def _trained_teacher(self) -> nn.Module:
+    def trained_teacher(self) -> nn.Module:
         random_seed(100)
-        teacher, path = self.network(self.settings.teacher_width), self.folder / 'teacher.pt'
-        if not path.exists():
-            loader = self.loader(self.dataset('train'), FastCollateMixup(**mixup()), 64)
-            fit(ClassificationTask(teacher, SoftTargetCrossEntropy(), verbose=False), loader, self.settings,
-                self.settings.teacher_epochs)
-            with atomic_file(path) as file:
-                torch.save(teacher.state_dict(), file)
-        teacher.load_state_dict(torch.load(path))
+        teacher = self.network(self.settings.teacher_width)
+        loader = self.loader(self.dataset('train'), FastCollateMixup(**mixup()), TEACHER_BATCH_SIZE)
+        fit(ClassificationTask(teacher, SoftTargetCrossEntropy(), verbose=False), loader, TEACHER_EPOCHS)
         return teacher
 
     def loader(self, dataset: Any, collate: Any, batch_size: int, erasing: float = 0.0) -> Any:
@@ -154,27 +123,33 @@ class Data:
         """Return the teacher's probabilities of normalized images."""
         return self.teacher(images).softmax(1)
 
-    def accuracy(self, model: nn.Module) -> Tuple[float, float]:
-        """Return the top-1 in percent on the crops and on the whole images."""
+    @torch.inference_mode()
+    def accuracy(self, model: nn.Module) -> float:
+        """Return the top-1 in percent on the crops."""
         model.eval()
-        with torch.inference_mode():
-            found = [torch.cat([model(x.contiguous(memory_format=torch.channels_last)) for x in images.split(96)])
-                     for images in (self.crops, self.clean)]
-        crops, clean = (
-            100 * (logits.argmax(1) == self.labels.repeat(len(logits) // len(self.labels))).double().mean().item()
-            for logits in found)
-        return crops, clean
+        logits = torch.cat([model(x.contiguous(memory_format=torch.channels_last)) for x in self.crops.split(96)])
+        return 100 * (logits.argmax(1) == self.labels).double().mean().item()
 
     def store(self, rows: str, views: int = 0) -> Path:
-        """Return the folder of a store, which is written if it does not exist."""
-        output = self.folder / (f'{rows}-{views}' if views else rows)
+        """Return the folder of a store, which is written once."""
+        output = self.folder / f'{rows}-{views}'
         common: Dict[str, Any] = dict(chunk_size=64, workers=0, progress=False)
         if rows == 'views':
             store_teacher_views(self.teacher, 'teacher', self.dataset('few'), output, self.augment, views, **common)
         else:
-            store_teacher_logits(
-                self.teacher, 'teacher', self.dataset('few'), output, preprocessing=self.plain, **common)
+            plain = dict(input_size=self.augment['input_size'], interpolation='bilinear', crop_pct=1.0)
+            store_teacher_logits(self.teacher, 'teacher', self.dataset('few'), output, preprocessing=plain, **common)
         return output
+
+
+class LargeData(Data):
+    """Data for timings with an untrained ``assemble_resnet50`` as student and teacher."""
+
+    def network(self, width: int) -> nn.Module:
+        return create_model('assemble_resnet50', num_classes=CLASSES).to(memory_format=torch.channels_last)
+
+    def trained_teacher(self) -> nn.Module:
+        return self.network(0)
 
 
 class _Unmixed(TeacherCollateMixup):
@@ -184,62 +159,14 @@ class _Unmixed(TeacherCollateMixup):
 
     def __call__(self, batch: Sequence[Tuple[Any, Any]], _: Any = None) -> Tuple[torch.Tensor, torch.Tensor]:
         images = torch.from_numpy(np.stack([image for image, _ in batch])).float()
-        rows = self.data.probabilities((images - self.data.mean) / self.data.std)
+        mean, std = (255 * torch.tensor(self.data.normalize[key]).view(1, 3, 1, 1) for key in ('mean', 'std'))
+        rows = self.data.probabilities((images - mean) / std)
         packed = [(image, pack_targets(torch.tensor(label), row)) for (image, label), row in zip(batch, rows)]
         return super().__call__(packed)
 
 
-def mixup(prob: float = 1.0) -> Dict[str, Any]:
-    """Return the arguments of timm's mixup."""
-    return dict(mixup_alpha=0.2, mode='elem', prob=prob, label_smoothing=0.1, num_classes=CLASSES)
-
-
-def optimizer_of(task: Any, settings: Settings) -> Any:
-    return create_optimizer_v2(
-        task.trainable_module, opt='lamb', lr=settings.lr, weight_decay=settings.weight_decay)
-
-
-def run_epoch(task: Any, loader: Any, optimizer: Any, rows: Optional[Callable] = None,
-              after: Callable[[], Any] = lambda: None) -> None:
-    """Train for one epoch.
-
-    Args:
-        task: Student and loss.
-        loader: Batches and targets.
-        optimizer: Of the student.
-        rows: Returns the teacher's probabilities of a batch, or None where the targets have them.
-        after: Called after each update.
-    """
-    task.train()
-    for images, targets in loader:
-        images = images.contiguous(memory_format=torch.channels_last)
-        if rows is not None:
-            targets = pack_targets(targets, rows(images))
-        optimizer.zero_grad()
-        task(images, targets)['loss'].backward()
-        optimizer.step()
-        after()
-
-
-def fit(task: Any, loader: Any, settings: Settings, epochs: int, rows: Optional[Callable] = None) -> None:
-    """Train from begin to end."""
-    optimizer = optimizer_of(task, settings)
-    scheduler, _ = create_scheduler_v2(
-        optimizer, 'cosine', num_epochs=epochs, warmup_epochs=min(2, epochs - 1), warmup_lr=0.0, step_on_epochs=False,
-        updates_per_epoch=len(loader))
-    updates: List[int] = []
-
-    def after() -> None:
-        updates.append(1)
-        scheduler.step_update(len(updates))
-    for epoch in range(epochs):
-        if hasattr(loader.dataset, 'set_epoch'):
-            loader.dataset.set_epoch(epoch)
-        run_epoch(task, loader, optimizer, rows, after)
-
-
 def build(arm: Arm, data: Data, seed: int) -> Tuple[Any, Any, Optional[Callable]]:
-    """Return an arm's student and loss, its loader, and what :func:`run_epoch` calls for rows."""
+    """Return an arm's student and loss, its loader, and the teacher where it runs on the mixed images."""
     settings, dataset = data.settings, data.dataset('few')
     collate: Any = FastCollateMixup(**mixup(arm.mixup))
     if arm.rows in ('stored', 'views'):
@@ -258,26 +185,51 @@ def build(arm: Arm, data: Data, seed: int) -> Tuple[Any, Any, Optional[Callable]
     return task, loader, data.probabilities if arm.rows == 'mixed' else None
 
 
-def train(arm: Arm, data: Data, seed: int) -> Dict[str, float]:
-    """Train a student; return its top-1 on crops and on whole images, and processor seconds per epoch."""
-    task, loader, rows = build(arm, data, seed)
-    start = time.process_time()
-    fit(task, loader, data.settings, data.settings.epochs, rows)
-    seconds = (time.process_time() - start) / data.settings.epochs
-    crops, clean = data.accuracy(task.trainable_module)
-    return dict(top1=crops, clean=clean, seconds=seconds)
-
-
-def epoch_of(arm: Arm, data: Data) -> Callable[[], None]:
-    """Return an epoch of an arm to be timed."""
-    task, loader, rows = build(arm, data, seed=0)
-    optimizer, epochs = optimizer_of(task, data.settings), iter(range(10 ** 6))
+def make_epoch(task: Any, loader: Any, rows: Optional[Callable], schedule_epochs: int = 0) -> Epoch:
+    """Return a function that trains for the next epoch, with LAMB and, if there are epochs for it, a cosine."""
+    optimizer = create_optimizer_v2(task.trainable_module, opt='lamb', lr=0.02, weight_decay=0.02)
+    scheduler: Any = schedule_epochs and create_scheduler_v2(
+        optimizer, 'cosine', num_epochs=schedule_epochs, warmup_epochs=min(2, schedule_epochs - 1), warmup_lr=0.0,
+        step_on_epochs=False, updates_per_epoch=len(loader))[0]
+    done = dict(epochs=0, updates=0)
 
     def epoch() -> None:
         if hasattr(loader.dataset, 'set_epoch'):
-            loader.dataset.set_epoch(next(epochs))
-        run_epoch(task, loader, optimizer, rows)
+            loader.dataset.set_epoch(done['epochs'])
+        task.train()
+        for images, targets in loader:
+            images = images.contiguous(memory_format=torch.channels_last)
+            if rows is not None:
+                targets = pack_targets(targets, rows(images))
+            optimizer.zero_grad()
+            task(images, targets)['loss'].backward()
+            optimizer.step()
+            done['updates'] += 1
+            if scheduler:
+                scheduler.step_update(done['updates'])
+        done['epochs'] += 1
     return epoch
+
+
+def fit(task: Any, loader: Any, epochs: int, rows: Optional[Callable] = None) -> None:
+    """Train from begin to end."""
+    epoch = make_epoch(task, loader, rows, epochs)
+    for _ in range(epochs):
+        epoch()
+
+
+def train(arm: Arm, data: Data, seed: int) -> Dict[str, float]:
+    """Train a student; return its top-1 and processor seconds per epoch."""
+    task, loader, rows = build(arm, data, seed)
+    start = time.process_time()
+    fit(task, loader, data.settings.epochs, rows)
+    seconds = (time.process_time() - start) / data.settings.epochs
+    return dict(top1=data.accuracy(task.trainable_module), seconds=seconds)
+
+
+def epoch_of(arm: Arm, data: Data) -> Epoch:
+    """Return an epoch of an arm to be timed."""
+    return make_epoch(*build(arm, data, seed=0))
 
 
 def storing(data: Data, split: str, views: int, folder: Path) -> Dict[str, Callable[[], Any]]:
@@ -299,20 +251,3 @@ def storing(data: Data, split: str, views: int, folder: Path) -> Dict[str, Calla
                             workers=0, progress=False)
     return {'passes of the teacher over augmented images': lambda: passes(loader), 'storing views': store,
             'passes of the teacher, images in memory': lambda: passes([(images,) for images in batches])}
-
-
-class LargeData(Data):
-    """Data for timings with an untrained ``assemble_resnet50`` as student and teacher."""
-
-    def network(self, width: int) -> nn.Module:
-        return create_model('assemble_resnet50', num_classes=CLASSES).to(memory_format=torch.channels_last)
-
-    def _trained_teacher(self) -> nn.Module:
-        return self.network(0)
-
-
-def settings_text(settings: Settings) -> str:
-    """Return the settings in one line, for a group's title."""
-    values = asdict(settings)
-    return (f'{CLASSES * values["labelled"]} labelled images at {values["size"]}x{values["size"]}, '
-            f'{values["epochs"]} epochs, crops from {values["scale"]}, mixup 0.2')

@@ -1,8 +1,6 @@
 """The networks compared, their image sizes, and the forms they run in."""
 import gc
 import re
-import time
-from contextlib import nullcontext
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 import timm
@@ -18,17 +16,16 @@ from timm_assemble.deploy.calibration import MIN_IMAGES
 from .int8 import ANY, noise_images
 
 try:
-    from torch._inductor.utils import clear_caches, fresh_cache
-except ImportError:  # their names until torch 2.8
+    from torch._inductor.utils import clear_caches
+except ImportError:  # its name until torch 2.8
     from torch._inductor.utils import clear_inductor_caches as clear_caches
-    from torch._inductor.utils import fresh_inductor_cache as fresh_cache
 
 __all__ = [
-    'DTYPES', 'FORMS', 'LARGE', 'MOBILE', 'MODES', 'OURS', 'REFERENCE', 'SIZES', 'Network', 'Prepared', 'Setting',
-    'compile_separately', 'describe', 'forget_compiled', 'multiply_adds', 'prepare', 'split']
+    'DTYPES', 'FORMS', 'LARGE', 'MOBILE', 'MODES', 'OURS', 'REFERENCE', 'SIZES', 'Network', 'Setting',
+    'describe', 'forget_compiled', 'multiply_adds', 'prepare', 'split']
 
 MODES, FORMS = ('inference', 'training'), ('eager', 'optimized')
-DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16, 'int8': torch.int8}
+DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'int8': torch.int8}
 REFERENCE = 'resnet50'
 # Image sizes, those of the published top-1. ResNets of about 50 layers and MobileNets are all at 224, where timm
 # publishes all of them; the others where they are best.
@@ -103,13 +100,6 @@ def split(networks: Sequence[Network]) -> Dict[str, List[Network]]:
     return {suffix: part for suffix, part in (('', small), (f', {LARGE}', large)) if part}
 
 
-class Prepared(NamedTuple):
-    """A network ready to be timed."""
-
-    call: Callable[[], Any]
-    cold_start_s: Optional[float]  # wall time from the call of optimize_for_inference to the first output
-
-
 def _inference(model: nn.Module, setting: Setting, x: torch.Tensor) -> Callable[[], Any]:
     dtype, device = DTYPES[setting.dtype], x.device.type
     model.eval()
@@ -144,17 +134,6 @@ def _training(model: nn.Module, setting: Setting, x: torch.Tensor) -> Callable[[
     return step
 
 
-def compile_separately() -> None:
-    """Compile each network from now on as if it were the only one in the process.
-
-    Networks of one class share the code that is compiled for training. By default torch takes the second network's
-    image size for a sign that sizes vary, and compiles slower code in several times the time; the ninth network is not
-    compiled at all.
-    """
-    torch._dynamo.config.automatic_dynamic_shapes = False
-    torch._dynamo.config.cache_size_limit = torch._dynamo.config.accumulated_cache_size_limit
-
-
 def forget_compiled() -> None:
     """Free what was compiled, which holds the weights, as torch keeps it to the end of the process."""
     torch.compiler.reset()
@@ -162,22 +141,12 @@ def forget_compiled() -> None:
     gc.collect()
 
 
-def prepare(network: Network, setting: Setting, device: str) -> Prepared:
-    """Build a network with random weights, channels-last, in the form of a setting.
+def prepare(network: Network, setting: Setting, device: str) -> Callable[[], Any]:
+    """Build a network with random weights, channels-last, and return its call in the form of a setting.
 
     A training step is forward, cross-entropy, backward and an SGD update; its optimized form is ``torch.compile``'s.
-    Compilation starts with an empty cache, so that each start is cold.
     """
     model: Any = timm.create_model(network.name).to(device).to(memory_format=torch.channels_last)
     x = torch.randn(setting.batch_size, 3, network.size, network.size)
     x = x.to(device).to(memory_format=torch.channels_last)
-    eager = setting.form == 'eager'
-    with nullcontext() if eager else fresh_cache():
-        start = time.perf_counter()
-        call = (_inference if setting.mode == 'inference' else _training)(model, setting, x)
-        if not eager:
-            call()
-        if device == 'cuda':
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
-    return Prepared(call, None if eager else seconds)
+    return (_inference if setting.mode == 'inference' else _training)(model, setting, x)

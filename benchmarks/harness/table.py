@@ -1,19 +1,29 @@
-"""Rows of a results file as Markdown tables."""
+"""Results as Markdown: tables, paired ratios, and where a measurement comes from."""
 from typing import Any, Dict, Sequence
 
 from docs.generated_block import markdown_table
 
-__all__ = ['quartiles', 'table']
+__all__ = ['provenance', 'quartiles', 'table']
 
 
-def _number(value: Any) -> str:
-    return f'{value:.4g}' if isinstance(value, float) else str(value)
+def provenance(results: Dict[str, Any]) -> str:
+    """Return command, date, commit, versions and machine, in one sentence."""
+    env = results['environment']
+    state = ', with uncommitted changes' if env['dirty'] else ''
+    return (
+        f'`{results["command"]}` on {env["date"][:10]}, commit {(env["commit"] or "unknown")[:12]}{state}; '
+        f'torch {env["torch"]}, timm {env["timm"]}; '
+        f'{env["cpu"]}, device {env["device"]}, threads {env["threads"]}, {env["clock"]}.')
 
 
 def quartiles(comparison: Dict[str, Any], digits: int = 3, unit: str = '') -> str:
     """Format a paired ratio and its unit, with the quartiles in brackets."""
     ratio, q1, q3 = (f'{comparison[key]:.{digits}f}' for key in ('ratio', 'q1', 'q3'))
     return f'{ratio}{unit} ({q1} to {q3})'
+
+
+def _number(value: Any) -> str:
+    return f'{value:.4g}' if isinstance(value, float) else str(value)
 
 
 def _cells(row: Dict[str, Any]) -> Dict[str, str]:
@@ -31,7 +41,7 @@ def _cells(row: Dict[str, Any]) -> Dict[str, str]:
 
 
 def table(rows: Sequence[Dict[str, Any]]) -> str:
-    """Return one Markdown table per group, aligned for a terminal."""
+    """Return one Markdown table per group."""
     tables = []
     for group in dict.fromkeys(row['group'] for row in rows):
         lines = [_cells(row) for row in rows if row['group'] == group]

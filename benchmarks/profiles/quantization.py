@@ -36,8 +36,8 @@ MODULES = 'model.model.'  # prefix of the names in an exported file
 PARTS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
     'nothing': ((), ()),
     'first convolution': (('stem.0.conv',), ()),
-    'classifier': (('head.fc',), ()),
-    'first convolution and classifier': (('stem.0.conv', 'head.fc'), ()),
+    'classifier': (('fc',), ()),
+    'first convolution and classifier': (('stem.0.conv', 'fc'), ()),
     "SK's gates": (('.fc1.conv', '.fc2'), ()),
     "SK's gates and merge": (('.fc1.conv', '.fc2'), ('Mul', 'Split')),
     'sums: residual, big and little': ((), ('Add', 'Resize')),

@@ -1,51 +1,126 @@
-"""Write all pages from results/*.json. ``python -m benchmarks.reports``"""
+"""Write all pages and plots from results/*.json. ``python -m benchmarks.reports``"""
 import sys
 from pathlib import Path
-from typing import Callable, Dict, Sequence
+from typing import Any, Dict, List, NamedTuple
 
-from docs.generated_block import rewrite_block
+from docs.generated_block import markdown_table, rewrite_block
 
-from timm_assemble.runtime.atomic import atomic_file
+from ..harness.measure import RESULTS, ROOT, read_results
+from ..harness.table import provenance, quartiles, table
+from . import plots, speed
 
-from ..harness.measure import ROOT
-from . import speed
-from .report import HEADLINES_BEGIN, HEADLINES_END, PAGES, README, RESULTS, headlines, page
+__all__ = ['HEADLINES', 'PAGES', 'headlines', 'pages']
 
-__all__ = ['FRONT_PAGE', 'front_page', 'pages']
-
-FRONT_PAGE = ROOT / 'README.md'
-THROUGHPUT = RESULTS / 'throughput.json', RESULTS / 'throughput_cuda.json'
-BLOCKS: Dict[str, Callable[..., str]] = {
-    'models': speed.models_table, 'efficientnet': speed.efficientnet_table, 'losses': speed.losses}
+PAGES, README, FRONT_PAGE = ROOT / 'benchmarks' / 'pages', ROOT / 'benchmarks' / 'README.md', ROOT / 'README.md'
 
 
-def front_page(text: str, throughput: Sequence[Path] = THROUGHPUT) -> str:
-    """Return the front page with the blocks of benchmarks.throughput's results."""
-    for name, block in BLOCKS.items():
-        text = rewrite_block(text, f'<!-- {name}:begin -->', f'<!-- {name}:end -->', block(*throughput))
-    return text
+class Headline(NamedTuple):
+    """One row of the table of headlines.
+
+    Attributes:
+        group: Beginning of the group's name.
+        case: The case.
+        text: What is compared.
+        detail: Column quoted by ``unit``, instead of the case's ratio to its reference.
+    """
+
+    group: str
+    case: str
+    text: str
+    detail: str = ''
+    unit: str = ''
+
+
+_TOP1 = 'top-1 on crops (%)', '{:.1f} % top-1'
+_PAIR = '`assemble_resnet152` against `tf_efficientnet_b6`'
+# By results file. Losses stand beside wins: an entry is chosen by its question, not by its answer.
+HEADLINES: Dict[str, List[Headline]] = {
+    'throughput': [
+        Headline('Inference, eager, float32', 'assemble_resnet50', '`assemble_resnet50` against `resnet50`'),
+        Headline('Inference, optimized, bfloat16', 'assemble_resnet50', 'the same, optimized, bfloat16'),
+        Headline('Inference, eager, float32, batch size 4, assemble_resnet152', 'assemble_resnet152', _PAIR),
+        Headline('Inference, optimized, bfloat16, batch size 4, assemble_resnet152', 'assemble_resnet152',
+                 'the same, optimized, bfloat16'),
+        Headline('Training, eager, float32', 'assemble_resnet50', '`assemble_resnet50` against `resnet50`, training')],
+    'throughput_cuda': [
+        Headline('Inference, eager, float32', 'assemble_resnet50',
+                 '`assemble_resnet50` against `resnet50`, NVIDIA H200'),
+        Headline('Inference, eager, float32, batch size 128, assemble_resnet152', 'assemble_resnet152', _PAIR)],
+    'inference': [
+        Headline('Inference, eager, float32, batch size 1', 'assemble_resnet50',
+                 '`assemble_resnet50` against `resnet50`, batch size 1')],
+    'layers': [
+        Headline('Selective kernel, (8, 256', 'SelectiveKernelC3', '`SelectiveKernelC3` against its convolution'),
+        Headline('DropBlock, (32, 1024', 'DropBlock2d', '`DropBlock2d` against the product with its mask'),
+        Headline("Others' DropBlock, (32, 1024", "timm's drop_block_2d", "timm's `drop_block_2d`, one mask per image")],
+    'training_step': [
+        Headline('float32, eager', 'assemble_resnet50', '`assemble_resnet50` against `resnet50d`, per GMAC'),
+        Headline('bfloat16 autocast, eager', 'assemble_resnet50', 'the same, bfloat16 autocast'),
+        Headline('float32, eager', 'assemble_resnet50, gradient checkpointing', 'gradient checkpointing against none')],
+    'deployment': [
+        Headline('assemble_resnet50 at 256', 'optimized, float32', 'optimized against eager, float32'),
+        Headline('assemble_resnet50 at 256', 'optimized, bfloat16', 'optimized, bfloat16 against eager, float32'),
+        Headline('assemble_resnet50 at 256, batch size 4, threads 1', 'optimized, int8', 'optimized, int8'),
+        Headline('First output', 'optimized', 'first output of the optimized model, new process')],
+    'kd_step': [
+        Headline('', 'stored logits', 'stored logits against no distillation'),
+        Headline('', "timm's, tf_efficientnet_b4 run in each step", 'teacher `tf_efficientnet_b4` in each step')],
+    'kd_accuracy': [
+        Headline('Accuracy', 'no distillation', 'few labels, no distillation', *_TOP1),
+        Headline('Accuracy', 'stored logits', 'stored logits', *_TOP1),
+        Headline('Accuracy', '10 stored views', 'stored views, a quarter of the epochs', *_TOP1),
+        Headline('Accuracy', 'teacher in each step, on mixed images', 'teacher in each step', *_TOP1),
+        Headline('Time of an epoch: assemble', '10 stored views', 'epoch of `assemble_resnet50`, views against none')],
+    'robustness': [
+        Headline('One JPEG of 224, resnet18', 'timm_assemble.robustness', "`resnet18` against timm's validate.py"),
+        Headline('One image of 256', 'mean of the 19', 'corrupting an image against classifying it')],
+    'convert': [
+        Headline('', 'convert', 'peak memory above the imports', 'above imports, in weights',
+                 '{:.2f}x the size of the weights'),
+        Headline('', 'convert', 'processor time against the imports alone')],
+}
+
+
+def headlines(results: Dict[str, Any]) -> str:
+    """Return the table of :data:`HEADLINES`, from results by name."""
+    lines = []
+    for name, chosen in HEADLINES.items():
+        for i, headline in enumerate(chosen):
+            row = next(row for row in results[name]['rows']
+                       if row['group'].startswith(headline.group) and row['name'] == headline.case)
+            c, details = row['comparison'], row['details']
+            lines.append(['' if i else f'[{name}](pages/{name}.md)', headline.text, (
+                headline.unit.format(details[headline.detail]) if headline.detail else
+                quartiles(c, 2, 'x the images/s' if c['of'] == 'speed' else 'x the time'))])
+    return markdown_table(['benchmark', 'measured', 'result'], lines)
 
 
 def pages() -> Dict[Path, str]:
-    """Return the pages of all benchmarks and benchmarks/README.md, by their paths."""
-    texts = {PAGES / f'{path.stem}.md': page(path) for path in sorted(RESULTS.glob('*.json'))}
-    for path in THROUGHPUT:
-        target = PAGES / f'{path.stem}.md'
-        texts[target] = rewrite_block(
-            texts[target], '<!-- overview:begin -->', '<!-- overview:end -->', speed.overview(path))
-    return texts | {README: rewrite_block(README.read_text(), HEADLINES_BEGIN, HEADLINES_END, headlines())}
+    """Return the front page, benchmarks/README.md and the pages of all benchmarks, by their paths."""
+    results = {path.stem: read_results(path) for path in sorted(RESULTS.glob('*.json'))}
+    throughput = [results['throughput'], results['throughput_cuda']]
+    blocks = {
+        FRONT_PAGE: {'models': speed.models_table(*throughput), 'efficientnet': speed.efficientnet_table(*throughput),
+                     'losses': speed.losses(*throughput)},
+        README: {'headlines': headlines(results)},
+        **{PAGES / f'{name}.md': {'results': '\n\n'.join([
+            f'**{r["question"]}**', provenance(r), table(r['rows'])])} for name, r in results.items()}}
+    for name in ('throughput', 'throughput_cuda'):
+        blocks[PAGES / f'{name}.md']['overview'] = speed.overview(results[name])
+    texts = {}
+    for path, found in blocks.items():
+        texts[path] = path.read_text('utf-8')
+        for name, block in found.items():
+            texts[path] = rewrite_block(texts[path], name, block)
+    return texts
 
 
 def main() -> int:
-    """Write all pages; return 2 with one line, and write none, on an error."""
-    try:
-        texts = pages() | {FRONT_PAGE: front_page(FRONT_PAGE.read_text())}
-        for path, text in texts.items():
-            with atomic_file(path) as temporary:
-                temporary.write_text(text)
-    except (OSError, ValueError) as e:
-        print(f'python -m benchmarks.reports: error: {e}', file=sys.stderr)
-        return 2
+    """Write all pages and plots."""
+    for path, text in pages().items():
+        path.write_text(text, 'utf-8')
+    for name, plot in (('throughput', plots.plot_throughput), ('kd_accuracy', plots.plot_kd_accuracy)):
+        plot(read_results(RESULTS / f'{name}.json'), RESULTS / f'{name}.png')
     return 0
 
 

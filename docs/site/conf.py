@@ -8,14 +8,13 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from docs.site.contents import groups, toctree
 from timm_assemble import __version__
 
 project = 'timm_assemble'
 release = version = __version__
 root_doc = 'README'
 include_patterns = ['README.md', 'CHANGELOG.md', 'benchmarks/**.md', 'docs/**.md', 'docs/**.ipynb']
-exclude_patterns = ['.*', 'build', 'dist', 'output', '*-output', 'kd-accuracy', 'tests', 'timm_assemble*']  # not walked
+exclude_patterns = ['.*', 'build', 'dist', 'output', '*-output', 'tests', 'timm_assemble*']  # not walked
 extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode', 'sphinx.ext.mathjax',
               'sphinx-mathjax-offline']
 
@@ -39,6 +38,7 @@ toc_object_entries_show_parents = 'hide'
 # Every name of this project must resolve. Names of other projects need their inventories, which
 # `make docs INTERSPHINX=1` downloads; without them they are plain text, so that the site builds offline.
 nitpicky = True
+nitpick_ignore = [('py:exc', 'UserError')]  # docstrings name it without its module
 nitpick_ignore_regex = [('py:class', r'timm_assemble\.robustness\.tasks\..*')]  # what Results holds; nobody makes one
 if os.environ.get('INTERSPHINX'):
     extensions.append('sphinx.ext.intersphinx')
@@ -67,12 +67,27 @@ class Mermaid(SphinxDirective):
         return [nodes.raw('', f'<div class="mermaid">{svg}</div>', format='html')]
 
 
+# By page, the captions and pages of its hidden tables of contents, which the navigation shows; on GitHub it has links.
+# The build fails on a page that none of them has.
+CONTENTS = {
+    'README': {
+        'Models': 'docs/models docs/recipes docs/exactness',
+        'Guides': 'docs/walkthrough docs/demo docs/training docs/finetuning docs/convert docs/hub docs/robustness '
+                  'docs/retrieval docs/deployment docs/ecosystem',
+        'Measurements': 'benchmarks/README docs/training_step',
+        'Reference': 'docs/api/timm_assemble docs/api/layers docs/api/models docs/api/data docs/api/training '
+                     'docs/api/deploy docs/api/robustness docs/api/retrieval docs/api/convert docs/api/hub '
+                     'docs/api/recipes docs/api/timm_scripts',
+        'Project': 'docs/architecture CHANGELOG'},
+    'benchmarks/README': {'Results': 'pages/*'},
+}
+
+
 def add_contents(app, docname: str, source: list) -> None:
-    """Append the navigation to the front page and to that of the benchmarks; on GitHub they have links."""
-    if docname == root_doc:
-        source[0] += ''.join(toctree(pages, caption) for caption, pages in groups().items())
-    elif docname == 'benchmarks/README':
-        source[0] += toctree(['pages/*'])
+    """Append the tables of contents to their pages."""
+    for caption, pages in CONTENTS.get(docname, {}).items():
+        source[0] += '\n'.join(
+            ['\n```{toctree}', ':hidden:', ':glob:', f':caption: {caption}', '', *pages.split(), '```\n'])
 
 
 def copy_front_page(app, exception) -> None:

@@ -18,7 +18,7 @@ from timm_assemble.runtime.accuracy import Accuracy
 
 from .._official import TOLERANCE, departure, make_variables, official_input, sizes
 from .._tensorflow import fake_checkpoint, with_slots
-from ..utils.test_accuracy import image_folder
+from ..runtime.test_accuracy import image_folder
 
 FILES = {'README.md', 'config.json', 'conversion.json', 'model.safetensors'}
 
@@ -66,7 +66,7 @@ def test_report_has_source_and_checksums_of_every_entry(checkpoint, tmp_path):
 def test_config_has_given_arguments_input_test_size_and_crop(checkpoint, tmp_path):
     write(convert(checkpoint, model_args=dict(global_pool='gem', aa_size=5)), tmp_path / 'made')
     model = timm.create_model(f'local-dir:{tmp_path / "made"}', pretrained=True)
-    assert model.head.global_pool.pool_type == 'gem' and model.stage4[1].aa.filt_size == 5
+    assert model.global_pool.pool_type == 'gem' and model.stages[3][1].aa.filt_size == 5
     config = timm.data.resolve_data_config({}, model=model, use_test_size=True)
     assert config['input_size'] == (3, 256, 256) and config['crop_pct'] == 0.875
     assert [*config['std']] == [1 / 255] * 3 and [*config['mean']] == [123.68 / 255, 116.78 / 255, 103.94 / 255]
@@ -149,8 +149,8 @@ def test_model_kwargs_must_be_pairs(pair, command, capsys):
 
 
 @pytest.mark.parametrize('option, value, message', [
-    ('--model-kwargs', 'global_pool=', "--model-kwargs must fit the checkpoint, got {'width': 8, "),
-    ('--model-kwargs', 'aa_size=3.0', '--model-kwargs must be arguments of assemble_resnet50: aa_size must be of type'),
+    ('--model-kwargs', 'global_pool=', "--model-kwargs must be arguments of assemble_resnet50, got {'width': 8, "),
+    ('--model-kwargs', 'norm_layer=groupnorm1', '--model-kwargs must be arguments of assemble_resnet50, got {'),
     ('--model', 'resnet50', '--model must be one of ['),
 ])
 def test_a_model_or_argument_that_does_not_fit_is_one_line(option, value, message, command, opened, tmp_path):

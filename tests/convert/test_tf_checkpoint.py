@@ -49,7 +49,7 @@ def test_half_precision_is_widened_and_reported_and_integers_are_rejected():
     variables = make_variables('tiny_assemble50')
     variables['resnet_model/dense/bias'] = variables['resnet_model/dense/bias'].astype(np.float16)
     done = convert(fake_checkpoint(variables))
-    assert done.model.head.fc.bias.dtype == torch.float32
+    assert done.model.fc.bias.dtype == torch.float32
     assert done.report['variables'][-1]['dtype'] == 'float16'
     variables['resnet_model/dense/bias'] = np.zeros(11, np.int32)
     with pytest.raises(ValueError, match='dense/bias must have floating point values, got int32'):

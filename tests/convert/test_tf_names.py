@@ -16,7 +16,7 @@ def rename(v):
 
 
 @pytest.mark.parametrize('damage, message', [
-    (rename, r'missing: resnet_model/stage4/conv2d_1/kernel \(for stage4.1.conv1.conv.weight, shape .*; not used: '
+    (rename, r'missing: resnet_model/stage4/conv2d_1/kernel \(for stages.3.1.conv1.conv.weight, shape .*; not used: '
              'resnet_model/stage4/conv2d_99/kernel'),
     (lambda v: v.update({'resnet_model/extra/kernel': np.ones(3, np.float32)}), 'not used: resnet_model/extra/kernel'),
     (lambda v: v.update({'resnet_model/dense/bias': np.ones(7, np.float32)}), r'dense/bias is \(7,\) .*bias \(11'),

@@ -43,7 +43,7 @@ def make(name='test_assemble_resnet', **kwargs):
 
 def first_stage():
     model = make(width=16, **tiny)
-    return nn.Sequential(model.stem, model.stage1).eval()
+    return nn.Sequential(model.stem, model.stages[0]).eval()
 
 
 def error(got, expected):
@@ -205,8 +205,8 @@ def test_bad_arguments_are_rejected(arguments, message):
 
 def test_training_mode_is_rejected():
     model = make(**tiny)
-    model.stage4[0].conv2.conv.bn.train()
-    with pytest.raises(ValueError, match=r'model.eval\(\); in training mode: stage4.0.conv2.conv.bn'):
+    model.stages[3][0].conv2.conv.norm.train()
+    with pytest.raises(ValueError, match=r'model.eval\(\); in training mode: stages.3.0.conv2.conv.norm'):
         timm_assemble.optimize_for_inference(model, (3, 64, 64))
     with pytest.raises(ValueError, match=r'AssembleResNet, stem, .* and more'):
         timm_assemble.optimize_for_inference(model.train(), (3, 64, 64))

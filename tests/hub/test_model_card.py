@@ -33,7 +33,7 @@ def test_both_libraries_are_shown_and_the_error_without_the_import(model):
 
 def test_the_model_is_not_changed(model):
     model.train()
-    model.stage1.eval()  # a frozen part
+    model.stages[0].eval()  # a frozen part
     state = {k: v.clone() for k, v in model.state_dict().items()}
     modes = [m.training for m in model.modules()]
     assert model_card(model, 'hf-hub:user/name') == model_card(model, 'hf-hub:user/name')

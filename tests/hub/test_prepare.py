@@ -167,10 +167,10 @@ CONFIG = 'path must have a config.json'
 @pytest.mark.parametrize('damage, message', [
     (lambda f: (f / 'model.safetensors').rename(f / 'x.pth.tar'),
      'lacks model.safetensors; to publish a checkpoint, give its file, such as x.pth.tar'),
-    (lambda f: _change_weights(f, lambda w: w.pop('head.fc.bias')),
-     'path must have a model.safetensors with the .* weights of its config.json: .*Missing .*"head.fc.bias"'),
-    (lambda f: _change_weights(f, lambda w: w['head.fc.bias'].fill_(float('nan'))),
-     'path must have a model.safetensors with the finite weights .*: head.fc.bias must be finite'),
+    (lambda f: _change_weights(f, lambda w: w.pop('fc.bias')),
+     'path must have a model.safetensors with the .* weights of its config.json: .*Missing .*"fc.bias"'),
+    (lambda f: _change_weights(f, lambda w: w['fc.bias'].fill_(float('nan'))),
+     'path must have a model.safetensors with the finite weights .*: fc.bias must be finite'),
     (lambda f: (f / 'model.safetensors').write_bytes((f / 'model.safetensors').read_bytes()[:-100]),
      'path must have a model.safetensors'),
     (lambda f: _change_config(f, architecture='resnet18'), "one of this package's models, got 'resnet18'"),
@@ -190,11 +190,11 @@ def test_a_bad_folder_is_reported_in_one_line_within_seconds(folder, damage, mes
 def test_a_bad_checkpoint_is_one_line_and_status_2_and_nothing_is_written(tmp_path, cache, capsys):
     path, _ = write_checkpoint(tmp_path / 'run', FOUR_CHANNELS)
     checkpoint = torch.load(path, weights_only=False)
-    checkpoint['state_dict']['head.fc.bias'].fill_(float('nan'))
+    checkpoint['state_dict']['fc.bias'].fill_(float('nan'))
     torch.save(checkpoint, path)
     assert main(['push', str(path), 'user/name']) == 2
     err = capsys.readouterr().err
-    assert 'head.fc.bias must be finite' in err and err.count('\n') == 1 and not cache.exists()
+    assert 'fc.bias must be finite' in err and err.count('\n') == 1 and not cache.exists()
 
 
 @pytest.mark.parametrize('args, message', [

@@ -65,7 +65,8 @@ def test_features_have_the_widths_and_strides_of_feature_info(name):
     assert info.channels() == [8, 32, 64, 128, 256]
     x = torch.randn(1, 3, 64, 96)
     listed = timm.create_model(name, width=8, features_only=True)
-    listed.load_state_dict(model.state_dict(), strict=False)
+    listed.load_state_dict(
+        {re.sub(r'^(stem|stages)\.', r'\1_', key): value for key, value in model.state_dict().items()}, strict=False)
     model.eval(), listed.eval()
     final, features = model.forward_intermediates(x)
     for ours, theirs, chs, stride in zip(features, listed(x), info.channels(), info.reduction()):
@@ -102,7 +103,7 @@ def test_reset_classifier_keeps_embedding_dtype_and_mode(global_pool):
     before = model.forward_head(model.forward_features(x), pre_logits=True)
     model.reset_classifier(7)
     assert model.num_classes == 7 and model(x).shape == (2, 7) and model(x).dtype == torch.float64
-    assert not model.head.training
+    assert not model.embedding.training
     torch.testing.assert_close(model.forward_head(model.forward_features(x), pre_logits=True), before)
     model.reset_classifier(0)
     torch.testing.assert_close(model(x), before)
@@ -117,7 +118,7 @@ def test_reset_classifier_keeps_embedding_dtype_and_mode(global_pool):
     (dict(layers=(1, 2, 2, 2)), 'layers must be at least 2 in stages 1 to 3'),
     (dict(width=12), 'width must be a positive multiple of 8, got 12'),
     (dict(shortcut='x'), "shortcut must be one of .* got 'x'"),
-    (dict(attn='cbam'), "attn must be one of .* got 'cbam'"),
+    (dict(attn='cbm'), "attn must be one of .*'cbam'.* got 'cbm'"),
     (dict(big_little=(3, 4)), r'big_little must be \(alpha, beta\) .* got \(3, 4\)'),
     (dict(big_little=(2, 0)), 'big_little must be'),
     (dict(aa_size=8), 'aa_size must be 0 or from 2 to 7, got 8'),
@@ -136,6 +137,12 @@ def test_reset_classifier_keeps_embedding_dtype_and_mode(global_pool):
     (dict(drop_rate=-0.1), 'drop_rate must be from 0 to 1, got -0.1'),
     (dict(global_pool='sum'), "global_pool must be one of .* got 'sum'"),
     (dict(num_classes=-1), 'num_classes must be 0 or more, got -1'),
+    (dict(global_pool=''), "num_classes must be 0 where global_pool is '', got 10"),
+    (dict(in_chans=0), 'in_chans must be positive, got 0'),
+    (dict(bn_eps=-1), 'bn_eps must be positive, got -1'),
+    (dict(norm_layer='groupnorm'), 'norm_layer must take 8 channels, got .*GroupNorm.*divisible'),
+    (dict(norm_layer='evonorms0'), 'norm_layer must take 8 channels, got .*EvoNorm2dS0'),
+    (dict(norm_layer='layernorm'), "norm_layer must be .*'layernorm2d', got 'layernorm'"),
 ])
 def test_arguments_out_of_range_are_rejected(kwargs, message):
     with pytest.raises(ValueError, match=message):
@@ -152,18 +159,13 @@ def test_other_output_formats_are_rejected():
         tiny().forward_intermediates(torch.randn(1, 3, 64, 64), output_fmt='NHWC')
 
 
-def test_pretrained_without_weights_names_their_sources():
-    with pytest.raises(ValueError, match=r"assemble_resnet50 comes without weights.*hf-hub:.*timm-assemble convert"):
-        timm.create_model('assemble_resnet50', pretrained=True)
-
-
 def test_pretrained_weights_adapt_to_channels_and_classes(tmp_path):
     model = tiny()
     torch.save(model.state_dict(), tmp_path / 'weights.pth')
     for classes in (10, -1):  # the latter is train.py's for --pretrained-path
         overlay = dict(file=str(tmp_path / 'weights.pth'), num_classes=classes)
         again = tiny(pretrained=True, pretrained_cfg_overlay=overlay, in_chans=1, num_classes=5)
-        torch.testing.assert_close(again.stage4.state_dict(), model.stage4.state_dict())
+        torch.testing.assert_close(again.stages[3].state_dict(), model.stages[3].state_dict())
         assert again.num_classes == 5
 
 
@@ -196,7 +198,7 @@ def test_zero_init_last_sets_every_last_gamma():
     x = torch.randn(2, 3, 64, 64)
     for zero in (True, False):
         model = tiny(zero_init_last=zero)
-        gammas = [m.conv3.bn.weight for m in model.modules() if isinstance(m, Bottleneck)]
+        gammas = [m.conv3.norm.weight for m in model.modules() if isinstance(m, Bottleneck)]
         assert len(gammas) == 3 + 3 + 4 + 2 + 3 and all((g == 0).all() == zero for g in gammas)
         assert torch.isfinite(model(x)).all()
 
@@ -210,11 +212,11 @@ def test_batch_norm_arguments_reach_every_norm():
 def test_drop_block_is_in_stages_3_and_4_only():
     model = tiny(drop_block_rate=0.1)
     found = {path: m.gamma_scale for path, m in model.named_modules() if type(m).__name__ == 'DropBlock2d'}
-    # three per block and one per shortcut; none after little's widening 1x1. Stage 3's merging block is stage4.0.
-    blocks = {f'stage3.big.{i}' for i in range(3)} | {f'stage4.{i}' for i in range(3)} | {'stage3.little.0'}
+    # three per block and one per shortcut; none after little's widening 1x1. Stage 3's merging block is stages.3.0.
+    blocks = {f'stages.2.big.{i}' for i in range(3)} | {f'stages.3.{i}' for i in range(3)} | {'stages.2.little.0'}
     assert {path.split('.conv')[0].split('.drop2')[0].split('.shortcut')[0] for path in found} == blocks
     assert len(found) == (3 * 3 + 1) + (3 + 1) + (3 + 1) + (2 * 3 + 1)
-    of_stage_3 = ('stage3', 'stage4.0.')
+    of_stage_3 = ('stages.2.', 'stages.3.0.')
     assert all(scale == (0.25 if path.startswith(of_stage_3) else 1.0) for path, scale in found.items())
     model.set_drop_block_rate(0.4)
     assert {round(m.rate.item(), 6) for m in model.modules() if type(m).__name__ == 'DropBlock2d'} == {0.4}
@@ -258,9 +260,9 @@ def test_layer_decay_follows_the_order_of_computation():
         for p in group['params']:
             scales[id(p)] = group['lr_scale']
     scale = {name: scales[id(p)] for name, p in model.named_parameters()}
-    order = ['stem.0.conv.weight', 'stage1.big.0.conv1.conv.weight', 'stage1.big.1.conv1.conv.weight',
-             'stage2.merge.0.conv1.conv.weight', 'stage2.big.0.conv1.conv.weight', 'stage4.0.conv1.conv.weight',
-             'stage4.1.conv1.conv.weight', 'head.fc.weight']
+    order = ['stem.0.conv.weight', 'stages.0.big.0.conv1.conv.weight', 'stages.0.big.1.conv1.conv.weight',
+             'stages.1.merge.0.conv1.conv.weight', 'stages.1.big.0.conv1.conv.weight', 'stages.3.0.conv1.conv.weight',
+             'stages.3.1.conv1.conv.weight', 'fc.weight']
     assert [scale[name] for name in order] == sorted({scale[name] for name in order})
 
 
@@ -268,7 +270,7 @@ def test_weight_decay_skips_norms_and_biases():
     groups = create_optimizer_v2(tiny(), opt='momentum', lr=0.1, weight_decay=1e-4).param_groups
     decayed = {id(p) for g in groups if g['weight_decay'] for p in g['params']}
     for name, p in tiny().named_parameters():
-        assert ('bn' in name or name.endswith('bias')) == (p.ndim == 1)
+        assert ('norm' in name or name.endswith('bias')) == (p.ndim == 1)
     assert decayed and all(p.ndim > 1 for g in groups if g['weight_decay'] for p in g['params'])
 
 
@@ -285,7 +287,7 @@ def test_weights_load_into_a_model_from_the_meta_device():
     emptied.load_state_dict(reference.state_dict())
     for model in (assigned, context, emptied):
         torch.testing.assert_close(model(x), reference(x))
-        assert model.stage4[0].drop2.rate.item() == pytest.approx(0.2)
+        assert model.stages[3][0].drop2.rate.item() == pytest.approx(0.2)
         assert not [name for name, t in model.named_buffers() if t.is_meta]
 
 
@@ -304,6 +306,6 @@ def test_copies_pickles_and_ema_give_equal_outputs():
         torch.testing.assert_close(twin(x), model(x))
     ema = ModelEmaV3(model, decay=0.0)
     with torch.no_grad():
-        model.head.fc.weight.add_(1.0)
+        model.fc.weight.add_(1.0)
     ema.update(model)
     torch.testing.assert_close(ema.module(x), model(x))

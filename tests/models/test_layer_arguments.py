@@ -8,7 +8,7 @@ from timm.layers import BlurPool2d, DropPath, GroupNorm1, GroupNormAct
 from torch import nn
 
 from timm_assemble.layers import (
-    AntiAlias2d, AssembleHead, BigLittleStage, Bottleneck, ProjectionShortcut, SelectiveKernelC3,
+    AntiAlias2d, BigLittleStage, Bottleneck, ProjectionShortcut, SelectiveKernelC3,
 )
 
 tiny = partial(timm.create_model, 'test_assemble_resnet', num_classes=10)
@@ -73,7 +73,7 @@ def test_norm_layer_replaces_every_batch_norm():
     for norm_layer in ('groupnorm1', partial(GroupNormAct, num_groups=4)):
         model = tiny(norm_layer=norm_layer, embedding_size=8)
         assert not [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-        assert {(m.conv3.bn.weight == 0).all().item() for m in model.modules() if isinstance(m, Bottleneck)} == {True}
+        assert {(m.conv3.norm.weight == 0).all().item() for m in model.modules() if isinstance(m, Bottleneck)} == {True}
         assert torch.isfinite(model(torch.randn(1, 3, 64, 64))).all()
     assert {m.num_groups for m in model.modules() if isinstance(m, nn.GroupNorm)} == {4}
     own = tiny(norm_layer=partial(nn.BatchNorm2d, momentum=0.01), bn_eps=1e-3)
@@ -87,15 +87,14 @@ def test_layers_take_activation_and_normalisation_by_name_or_class():
             SelectiveKernelC3(8, 32, **kwargs),
             Bottleneck(32, 8, 2, attn='se', shortcut=ProjectionShortcut(32, 32, 2, **norm), drop_path=DropPath(0.1),
                        **kwargs),
-            BigLittleStage(*(Bottleneck(32, 8, attn='sk', **kwargs) for _ in range(3)), act_layer=kwargs['act_layer']),
-            AssembleHead(32, 5, embedding_size=8, **kwargs))
+            BigLittleStage(*(Bottleneck(32, 8, attn='sk', **kwargs) for _ in range(3)), act_layer=kwargs['act_layer']))
         x = torch.randn(2, 8, 16, 16)
         for layer in layers:
             x = layer(x)
         modules = [m for layer in layers for m in layer.modules()]
         assert not [m for m in modules if isinstance(m, (nn.ReLU, nn.BatchNorm2d))]
-        assert sum(isinstance(m, nn.GroupNorm) for m in modules) == 2 + (3 + 1) + 3 * (3 + 1) + 1
-        assert x.shape == (2, 5) and torch.isfinite(x).all()
+        assert sum(isinstance(m, nn.GroupNorm) for m in modules) == 2 + (3 + 1) + 3 * (3 + 1)
+        assert x.shape == (2, 32, 8, 8) and torch.isfinite(x).all()
 
 
 def test_drop_path_rate_grows_linearly_in_the_order_of_computation():
@@ -103,15 +102,15 @@ def test_drop_path_rate_grows_linearly_in_the_order_of_computation():
     model = tiny(drop_path_rate=0.11)
     rates = {name: m.drop_prob for name, m in model.named_modules() if isinstance(m, DropPath)}
     order = [  # the first block has rate 0
-        'stage1.big.1', 'stage2.merge.0', 'stage2.big.0', 'stage2.big.1', 'stage3.merge.0', 'stage3.big.0',
-        'stage3.big.1', 'stage3.big.2', 'stage4.0', 'stage4.1', 'stage4.2']
+        'stages.0.big.1', 'stages.1.merge.0', 'stages.1.big.0', 'stages.1.big.1', 'stages.2.merge.0', 'stages.2.big.0',
+        'stages.2.big.1', 'stages.2.big.2', 'stages.3.0', 'stages.3.1', 'stages.3.2']
     expected = {f'{name}.drop_path': 0.01 * i for i, name in enumerate(order, 1)}
-    expected |= {'stage2.little.0.drop_path': 0.03, 'stage3.little.0.drop_path': 0.06}
+    expected |= {'stages.1.little.0.drop_path': 0.03, 'stages.2.little.0.drop_path': 0.06}
     assert rates == pytest.approx(expected)
 
 
 def test_drop_path_drops_residuals_in_training_only():
-    block = tiny(drop_path_rate=1.0, zero_init_last=False).stage4[2]
+    block = tiny(drop_path_rate=1.0, zero_init_last=False).stages[3][2]
     x = torch.rand(2, 256, 4, 4)
     assert torch.equal(block.train()(x), x)
     assert not torch.equal(block.eval()(x), x)

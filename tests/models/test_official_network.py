@@ -46,10 +46,10 @@ def test_stage_outputs_equal_the_official_ones():
     golden = NETWORKS['networks']['tiny_assemble152']['stages']['64x64']
     # an official stage ends in the block that merges its branches, which opens the next stage here, and an official
     # little branch before its last 1x1 convolution
-    modules = {'initial_conv': model.stem[0].conv, 'stem': model.stem_pool, 'stage4': model.stage4,
-               'pooled': model.head.global_pool}
-    merges = (model.stage2.merge, model.stage3.merge, model.stage4[0])
-    for i, (stage, merge) in enumerate(zip((model.stage1, model.stage2, model.stage3), merges), 1):
+    modules = {'initial_conv': model.stem[0].conv, 'stem': model.stem_pool, 'stage4': model.stages[3],
+               'pooled': model.global_pool}
+    merges = (model.stages[1].merge, model.stages[2].merge, model.stages[3][0])
+    for i, (stage, merge) in enumerate(zip(model.stages[:3], merges), 1):
         modules |= {f'stage{i}_big': stage.big, f'stage{i}_little': stage.little[-2], f'stage{i}_merge': merge,
                     f'stage{i}': merge}
     outputs = {}
@@ -133,9 +133,9 @@ def test_deep_stem_with_big_little_has_the_official_names_and_parameters():
     assert sum(p.numel() for p in model.parameters()) == 41_867_721
     names = tf_names(model)
     assert names['stem.2.conv.weight'] == 'resnet_model/stage0/conv2d_2/kernel'
-    assert names['stem.1.bn.weight'] == 'resnet_model/stage0/batch_normalization_1/gamma'
-    assert names['stem.2.bn.weight'] == 'resnet_model/stage0_1/batch_normalization/gamma'
-    assert names['stage4.1.shortcut.2.conv.weight'] == 'resnet_model/stage4/conv2d/kernel'
+    assert names['stem.1.norm.weight'] == 'resnet_model/stage0/batch_normalization_1/gamma'
+    assert names['stem.2.norm.weight'] == 'resnet_model/stage0_1/batch_normalization/gamma'
+    assert names['stages.3.1.shortcut.conv.conv.weight'] == 'resnet_model/stage4/conv2d/kernel'
 
 
 def test_se_with_big_little_has_the_official_parameters():
@@ -153,7 +153,7 @@ def test_background_class_is_dropped():
 def test_little_branches_are_twice_as_large_as_big_ones_at_sizes_where_the_official_code_runs():
     """There the resize repeats pixels, as tests/layers compares it; elsewhere the official code fails."""
     model, shapes = official_model('tiny_assemble50'), []
-    for stage in (model.stage1, model.stage2, model.stage3):
+    for stage in model.stages[:3]:
         for branch in (stage.big, stage.little):
             branch.register_forward_hook(lambda module, args, output: shapes.append(tuple(output.shape[2:])))
     for side in (29, 30, 31, 61, 62, 96):

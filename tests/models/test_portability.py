@@ -34,6 +34,7 @@ def kwargs(request):
 
 def test_variants_have_every_public_layer():
     models = [tiny(drop_block_rate=0.1, device='meta', **kwargs) for kwargs in VARIANTS.values()]
+    models.append(timm.create_model('assemble_mobilenet', device='meta'))
     public = {v for v in vars(layers).values() if isinstance(v, type) and issubclass(v, torch.nn.Module)}
     assert public <= {type(module) for model in models for module in model.modules()}
 
@@ -90,7 +91,7 @@ def test_compiler_decomposes_and_partitions_forward_and_backward():
     """A block with selective kernel, DropBlock and blur, and the Big-Little resize; generating code would be slow."""
     torch.manual_seed(0)
     torch._dynamo.reset()
-    block = tiny(drop_block_rate=0.1).stage4[1].train()
+    block = tiny(drop_block_rate=0.1).stages[3][1].train()
     x = torch.randn(2, 128, 7, 7, requires_grad=True)
 
     def call(x):
@@ -140,9 +141,9 @@ def test_symbolic_trace_gives_equal_outputs_for_every_size_and_dtype(kwargs, tra
 def test_fx_extracts_features(kwargs, extractor):
     """With timm's function and torchvision's."""
     model, x = tiny(**kwargs).eval(), torch.randn(2, 3, 64, 64)
-    extracted = extractor(model, ['stage3', 'head'])(x)
-    torch.testing.assert_close(extracted['head'], model(x))
-    assert extracted['stage3'].shape[:2] == (2, 128)
+    extracted = extractor(model, ['stages.2', 'fc'])(x)
+    torch.testing.assert_close(extracted['fc'], model(x))
+    assert extracted['stages.2'].shape[:2] == (2, 128)
 
 
 def test_tracing_to_onnx_gives_equal_outputs(kwargs, tmp_path):

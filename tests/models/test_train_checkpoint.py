@@ -109,6 +109,40 @@ def test_fine_tuned_model_keeps_arguments_and_input_of_its_base_but_not_its_labe
         read_train_checkpoint(tmp_path / 'last.pth.tar')
 
 
+def class_names(path, args, state, **more):
+    read = load_source(f'assemble_resnet50={save(path, {**args, **more}, state_dict=state)}')
+    return read.class_map.names and [*read.class_map.names]
+
+
+@pytest.mark.parametrize('where', ['.', 'data', 'data/train'])
+def test_classes_have_the_names_of_the_class_map(where, run, tmp_path, monkeypatch):
+    """Its path is absolute, or relative to the working directory, the data or their split."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'data/train').mkdir(parents=True)
+    file = tmp_path / where / 'map.txt'
+    file.write_text('dog\ncat\nbee\n')
+    path, model = run
+    args, state = dict(train_args(FOUR_CHANNELS), data_dir='data'), model.state_dict()
+    for class_map in ('map.txt', str(file)):
+        assert class_names(path, args, state, class_map=class_map) == ['dog', 'cat', 'bee']
+    for class_map in ('gone.txt', str(tmp_path / 'four.txt')):
+        (tmp_path / 'four.txt').write_text('a\nb\nc\nd\n')
+        with pytest.warns(UserWarning, match=f'the names of the 3 classes are unknown: class_map .*{class_map} '):
+            assert class_names(path, args, state, class_map=class_map) is None
+
+
+def test_classes_have_the_names_of_the_folders_that_still_exist(run, tmp_path):
+    path, model = run
+    args, state = dict(train_args(FOUR_CHANNELS), dataset='', data_dir=str(tmp_path / 'data')), model.state_dict()
+    assert class_names(path, args, state) is None
+    for name in ('c10', 'c9', 'b'):
+        (tmp_path / 'data/training' / name).mkdir(parents=True)
+    assert class_names(path, args, state) == ['b', 'c9', 'c10']
+    assert class_names(path, args, state, dataset='torch/cifar10') is None
+    (tmp_path / 'data/training/d').mkdir()
+    assert class_names(path, args, state) is None
+
+
 def test_line_breaks_in_args_yaml_are_folded(run, args_file):
     args = yaml.safe_load(args_file.read_text())
     args_file.write_text(yaml.safe_dump({**args, 'opt': 'sgd\n\n# Title\u2028', 'val_split': 'a  b'}))
@@ -131,7 +165,7 @@ def test_line_breaks_in_args_yaml_are_folded(run, args_file):
     (dict(img_size=-1), 'input_size must be channels, height and width, each from 1 to 65536, got'),
     (dict(std=[0.2, 0, 0.2]), r'std must be a list of positive numbers, got'),
     (dict(model_kwargs=[1]), 'cannot convert'),
-    (dict(model_kwargs=dict(widht=8)), "assemble_resnet50 has no 'widht'; did you mean 'width'"),
+    (dict(model_kwargs=dict(widht=8)), "unexpected keyword argument 'widht'"),
     (dict(model_kwargs=dict(width=12)), 'width must be a positive multiple of 8, got 12'),
 ])
 def test_bad_args_yaml_is_one_line_that_names_file_key_and_value(run, args_file, content, message):

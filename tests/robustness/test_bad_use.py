@@ -43,7 +43,7 @@ def test_options_that_do_not_fit_are_one_line(samples, capsys, monkeypatch, tmp_
 
 
 @pytest.mark.parametrize('model, message', [
-    ('resnet5000', 'timm knows no such model'), ('assemble_resnet50', 'comes without weights of its own'),
+    ('resnet5000', 'timm knows no such model'), ('assemble_resnet50', 'No pretrained weights exist'),
     ('resnet50=', 'NAME=CHECKPOINT'), ('resnet5000=x', "timm knows, got 'resnet5000'"),
     ('local-dir:nowhere', 'nowhere'), ('local-dir:hub', 'local-dir:hub: Error while deserializing'),
     ('test_assemble_resnet=nowhere', 'must be a file, got'),
@@ -51,7 +51,7 @@ def test_options_that_do_not_fit_are_one_line(samples, capsys, monkeypatch, tmp_
     ('test_assemble_resnet=junk.pth', 'junk.pth must hold weights of test_assemble_resnet, but cannot be read: '),
     ('test_assemble_resnet=junk.safetensors', 'cannot be read: SafetensorError: '),
     ('test_assemble_resnet=other.pth', "other.pth must have the weights of test_assemble_resnet, but those of its "
-                                       "classifier 'head.fc' are missing"),
+                                       "classifier 'fc' are missing"),
     ('resnet18=weights.pth', 'resnet18'),
     # its arguments name another network than that of its weights
     ('test_assemble_resnet=last.pth.tar', 'must be those of test_assemble_resnet as its arguments build it'),

@@ -25,8 +25,8 @@ def test_accuracy_counts_the_first_and_the_first_five_classes(tmp_path):
     """The model ranks the classes 2, 1, 0, 3, 4, 5 for every image: one folder in six is right, five are near."""
     root = image_folder(tmp_path / 'images', 'abcdef')
     model = timm.create_model('test_assemble_resnet', num_classes=6)
-    torch.nn.init.zeros_(model.head.fc.weight)
-    model.head.fc.bias.data = torch.tensor([3., 4, 5, 2, 1, 0])
+    torch.nn.init.zeros_(model.fc.weight)
+    model.fc.bias.data = torch.tensor([3., 4, 5, 2, 1, 0])
     class_map = read_class_map(root, 6)
     assert class_map == dict(a=0, b=1, c=2, d=3, e=4, f=5)
     accuracy = measure_accuracy(model, root, class_map)

@@ -1,21 +1,15 @@
-"""The benchmark of distillation: its aggregation, what a killed run keeps, its arms and its plot."""
-import json
-
+"""The benchmark of distillation: its aggregation, its arms and its plot."""
 import pytest
 import torch
-from PIL import Image
-
 from benchmarks import kd_accuracy
 from benchmarks.harness import kd_training
-from benchmarks.harness.measure import RESULTS, check_results, environment, read_results
+from benchmarks.harness.measure import environment
 from benchmarks.kd_accuracy import ARMS, NONE, ONLINE, STORED
-from benchmarks.reports import kd_plot, report
-
-COMMITTED = RESULTS / 'kd_accuracy.json'
+from benchmarks.reports.plots import plot_kd_accuracy
 
 
 def run_of(top1):
-    return dict(top1=top1, clean=top1 + 5, seconds=1 + top1 / 100)
+    return dict(top1=top1, seconds=1 + top1 / 100)
 
 
 def results_of(runs):
@@ -29,7 +23,7 @@ def test_gain_is_paired_by_seed_and_its_share_has_a_jackknife_error():
     top1s = {NONE: none, STORED: stored, ONLINE: online}
     runs = {name: [*map(run_of, values)] for name, values in top1s.items()}
     columns = kd_accuracy.summary(runs, STORED)
-    assert columns['top-1 on crops (%)'] == 77 and columns['top-1 on whole images (%)'] == 82
+    assert columns['top-1 on crops (%)'] == 77
     assert columns['standard error'] == pytest.approx(5 / 3 ** 0.5)
     assert columns['gain'] == 2 and columns['standard error of the gain'] == 0  # although the seeds differ by 10
     assert columns["share of the online teacher's gain (%)"] == pytest.approx(100 * 6 / 12)
@@ -38,34 +32,13 @@ def test_gain_is_paired_by_seed_and_its_share_has_a_jackknife_error():
     error = (2 / 3 * sum((value - middle) ** 2 for value in left_out)) ** 0.5
     assert columns['standard error of the share'] == pytest.approx(100 * error)
     assert 'gain' not in kd_accuracy.summary(runs, NONE)
-    check_results(results_of(runs))
-
-
-def test_killed_run_goes_on_with_what_is_missing(tmp_path, monkeypatch):
-    trained = []
-
-    def train(arm, data, seed):
-        if len(trained) == 3:
-            raise KeyboardInterrupt
-        trained.append((arm.name, seed))
-        return run_of(seed)
-    monkeypatch.setattr(kd_accuracy, 'train', train)
-
-    def everything():
-        return [kd_accuracy.finished_run(tmp_path, arm, None, seed) for seed in range(2) for arm in ARMS[:2]]
-    with pytest.raises(KeyboardInterrupt):
-        everything()
-    monkeypatch.setattr(kd_accuracy, 'train', lambda arm, data, seed: trained.append((arm.name, seed)) or run_of(seed))
-    runs = everything()
-    assert trained == [(NONE, 0), (STORED, 0), (NONE, 1), (STORED, 1)]
-    assert [(run['arm'], run['seed']) for run in runs] == trained and runs == everything() and len(trained) == 4
 
 
 @pytest.mark.filterwarnings('ignore:unclosed file:ResourceWarning')  # timm's reader leaves files open
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_arms_differ_in_names_and_have_the_teacher_where_they_say(tmp_path, monkeypatch):
     settings = kd_training.Settings(labelled=2, batch_size=10, epochs=1, width=8, teacher_width=8, crops=1)
-    monkeypatch.setattr(kd_training.Data, '_trained_teacher', lambda data: data.network(8))
+    monkeypatch.setattr(kd_training.Data, 'trained_teacher', lambda data: data.network(8))
     data = kd_training.Data(tmp_path, settings)
     assert len({arm.name for arm in ARMS}) == len(ARMS) and len(data.dataset('few')) == 20
     for arm in ARMS:
@@ -78,31 +51,19 @@ def test_arms_differ_in_names_and_have_the_teacher_where_they_say(tmp_path, monk
         else:
             assert targets.shape == (10, 20) and rows is None
     run = kd_training.train(kd_training.Arm('', 'views', 2), data, seed=0)
-    assert 0 <= run['top1'] <= 100 and 0 <= run['clean'] <= 100 and run['seconds'] > 0
+    assert 0 <= run['top1'] <= 100 and run['seconds'] > 0
     assert (tmp_path / 'views-2' / 'view-0001.npy').exists()
 
 
-def test_plot_has_a_point_for_each_number_of_views_and_rejects_other_results(tmp_path, capsys):
+def test_plot_has_a_point_for_each_number_of_views(tmp_path):
     runs = {arm.name: [run_of(80.0 + i), run_of(81.0 + i)] for i, arm in enumerate(ARMS)}
-    path = tmp_path / 'kd_accuracy.json'
-    path.write_text(json.dumps(results_of(runs)))
-    figure = kd_plot.draw(read_results(path), tmp_path / 'plot.png')
-    [points] = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 5 and line.get_marker() == 'o']
+    axes = plot_kd_accuracy(results_of(runs), tmp_path / 'plot.png')
+    [points] = [line for line in axes.lines if len(line.get_xdata()) == 5 and line.get_marker() == 'o']
     assert [*points.get_xdata()] == [1, 2, 5, 10, 40] and [*points.get_ydata()] == [82.5, 83.5, 84.5, 85.5, 86.5]
-    assert kd_plot.main(['--results', str(path)]) == 0 and path.with_suffix('.png').exists()
-    path.write_text(json.dumps(results_of({NONE: runs[NONE], ONLINE: runs[ONLINE]})))
-    assert kd_plot.main(['--results', str(path)]) == 2
-    err = capsys.readouterr().err
-    assert err.count('\n') == 1 and 'stored logits' in err
-
-
-def test_committed_plot_is_of_the_committed_results():
-    with Image.open(COMMITTED.with_suffix('.png')) as image:
-        assert image.info['Description'] == report.provenance(read_results(COMMITTED)), (
-            'run `python -m benchmarks.reports.kd_plot`')
+    assert (tmp_path / 'plot.png').exists()
 
 
 def test_timings_are_compared_with_the_first_case():
-    rows = kd_accuracy.timed_rows('Time', {'a': [1.0, 1.0], 'b': [1.2, 1.2]}, {'b': 1.1})
+    rows = kd_accuracy.rows_of('Time', {'a': [1.0, 1.0], 'b': [1.2, 1.2]}, {'b': 1.1})
     assert rows[0]['comparison'] is None and rows[1]['comparison']['passed'] is False
     assert rows[1]['comparison']['reference'] == 'a'

@@ -65,7 +65,7 @@ def library(request, monkeypatch):
 def wrapped(**kwargs):
     """A model as libraries hold it, inside a module and without its head, and a DropBlock layer of it."""
     model = timm.create_model('test_assemble_resnet', **kwargs)
-    return torch.nn.ModuleDict(dict(model=torch.nn.Sequential(*list(model.children())[:-1]))), model.stage4[0].drop2
+    return torch.nn.ModuleDict(dict(model=torch.nn.Sequential(*list(model.children())[:-1]))), model.stages[3][0].drop2
 
 
 def test_every_update_has_its_rate(library):

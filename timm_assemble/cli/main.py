@@ -9,7 +9,6 @@ import sys
 import warnings
 from typing import Any, List, NoReturn, Optional
 
-from ..runtime.interrupt import raise_on_interrupt
 from ..data.images import printable
 from ..errors import UserError
 from . import convert, demo, export, push, recipes, retrieval, robustness, run, teacher_logits, train
@@ -51,7 +50,6 @@ def main(argv: Optional[List[str]] = None) -> int:
     def show_warning(message: Any, *_: Any) -> None:
         print(f'timm-assemble: warning: {name_options(" ".join(str(message).split()), names)}', file=sys.stderr)
     try:
-        raise_on_interrupt()
         with warnings.catch_warnings():
             if split is None:  # a script's warnings keep their source lines
                 warnings.showwarning = show_warning  # type: ignore[assignment]

@@ -57,7 +57,7 @@ def _not_in_the_checkpoint(model: AssembleResNet) -> Dict[str, Any]:
     blurs = [m.filt_size for m in model.modules() if isinstance(m, AntiAlias2d)]
     stage3, stage4 = (model.feature_info[i]['reduction'] for i in (-2, -1))
     return dict(
-        aa_size=blurs[0] if blurs else 0, global_pool=model.head.global_pool.pool_type, last_stride=stage4 // stage3)
+        aa_size=blurs[0] if blurs else 0, global_pool=model.global_pool.pool_type, last_stride=stage4 // stage3)
 
 
 def convert(

@@ -4,11 +4,13 @@ from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 import numpy as np
 import torch
-from timm.layers import ConvNormAct, SEModule
+from timm.layers import SEModule
 from torch import nn
 
-from ..errors import UserError
-from ..layers import BigLittleStage, BigLittleStem, Bottleneck, ProjectionShortcut, SelectiveKernelC3
+from ..errors import UserError, check
+from ..layers import (
+    BigLittleStage, BigLittleStem, Bottleneck, ConvNormAct, ProjectionShortcut, SelectiveKernelC3,
+)
 from ..models.assemble_resnet import AssembleResNet
 from ..models.validation import check_weights
 
@@ -36,26 +38,26 @@ Pair = Tuple[str, str]  # path of a module in PyTorch, name of its layer in Tens
 
 def _conv_norm(path: str, scope: _Scope) -> Iterator[Pair]:
     yield f'{path}.conv', scope.next('conv2d')
-    yield f'{path}.bn', scope.next('batch_normalization')
+    yield f'{path}.norm', scope.next('batch_normalization')
 
 
 def _bottleneck(path: str, block: Bottleneck, scope: _Scope) -> Iterator[Pair]:
     if isinstance(block.shortcut, ProjectionShortcut):
-        yield from _conv_norm(f'{path}.shortcut.{len(block.shortcut) - 1}', scope)
+        yield from _conv_norm(f'{path}.shortcut.conv', scope)
     yield from _conv_norm(f'{path}.conv1', scope)
     if isinstance(block.conv2, SelectiveKernelC3):
         yield from _conv_norm(f'{path}.conv2.conv', scope)
         gate = scope.next('sk_block')
         yield f'{path}.conv2.fc1.conv', f'{gate}/sk_fc_1'
-        yield f'{path}.conv2.fc1.bn', f'{gate}/batch_normalization'
+        yield f'{path}.conv2.fc1.norm', f'{gate}/batch_normalization'
         yield f'{path}.conv2.fc2', f'{gate}/sk_fc_2'
     else:
         yield from _conv_norm(f'{path}.conv2', scope)
     yield from _conv_norm(f'{path}.conv3', scope)
-    if isinstance(block.se, SEModule):
+    if isinstance(block.attn, SEModule):
         gate = scope.next('se_block')
-        yield f'{path}.se.fc1', f'{gate}/seblock_dense_1'
-        yield f'{path}.se.fc2', f'{gate}/seblock_dense_2'
+        yield f'{path}.attn.fc1', f'{gate}/seblock_dense_1'
+        yield f'{path}.attn.fc2', f'{gate}/seblock_dense_2'
 
 
 def _sequence(path: str, modules: Any, scope: _Scope, start: int = 0) -> Iterator[Pair]:
@@ -79,24 +81,25 @@ def _module_names(model: AssembleResNet) -> Iterator[Pair]:
         scope = _Scope('stage0/pool/')
         for part in ('big', 'little.0', 'little.1', 'little.2', 'merge'):
             yield from _conv_norm(f'stem_pool.{part}', scope)
-    for s in range(1, 5):
-        stage = getattr(model, f'stage{s}')
-        merge = _Scope(f'stage{s - 1}/merge{s - 1}/')  # opens the next stage here, and ends its own there
+    stage: Any
+    for i, stage in enumerate(model.stages):
+        path, s = f'stages.{i}', i + 1
+        merge = _Scope(f'stage{i}/merge{i}/')  # opens the next stage here, and ends its own there
         if isinstance(stage, BigLittleStage):
-            if s > 1:
-                yield from _sequence(f'stage{s}.merge', stage.merge, merge)
+            if i > 0:
+                yield from _sequence(f'{path}.merge', stage.merge, merge)
             for part in ('big', 'little'):
-                yield from _sequence(f'stage{s}.{part}', getattr(stage, part), _Scope(f'stage{s}/{part}{s}/'))
+                yield from _sequence(f'{path}.{part}', getattr(stage, part), _Scope(f'stage{s}/{part}{s}/'))
         elif big_little:
-            yield from _bottleneck(f'stage{s}.0', stage[0], merge)
-            yield from _sequence(f'stage{s}', stage[1:], _Scope(f'stage{s}/'), 1)
+            yield from _bottleneck(f'{path}.0', stage[0], merge)
+            yield from _sequence(path, stage[1:], _Scope(f'stage{s}/'), 1)
         else:
-            yield from _sequence(f'stage{s}', stage, network)
-    if isinstance(model.head.embedding, ConvNormAct):
-        yield 'head.embedding.conv', 'embedding_dense'
-        yield 'head.embedding.bn', 'embedding_dense_batch_normalization'
-    if isinstance(model.head.fc, nn.Linear):
-        yield 'head.fc', 'dense'
+            yield from _sequence(path, stage, network)
+    if isinstance(model.embedding, ConvNormAct):
+        yield 'embedding.conv', 'embedding_dense'
+        yield 'embedding.norm', 'embedding_dense_batch_normalization'
+    if isinstance(model.fc, nn.Linear):
+        yield 'fc', 'dense'
 
 
 def tf_names(model: AssembleResNet) -> Dict[str, str]:
@@ -110,12 +113,14 @@ def tf_names(model: AssembleResNet) -> Dict[str, str]:
     """
     names = {}
     for path, layer in _module_names(model):
-        if isinstance(model.get_submodule(path), nn.BatchNorm2d):
+        if path.endswith('norm'):
+            norm = model.get_submodule(path)
+            check(type(norm) is nn.BatchNorm2d, 'norm_layer', norm, 'batchnorm2d, as in the official networks')
             names.update({f'{path}.{entry}': f'{PREFIX}{layer}/{leaf}' for entry, leaf in BATCH_NORM_LEAVES.items()})
         else:
             names[f'{path}.weight'] = f'{PREFIX}{layer}/kernel'
-            if path == 'head.fc':
-                names['head.fc.bias'] = f'{PREFIX}dense/bias'
+            if path == 'fc':
+                names['fc.bias'] = f'{PREFIX}dense/bias'
     return names
 
 
@@ -166,12 +171,12 @@ def state_dict_from_tf(variables: Mapping[str, np.ndarray], model: AssembleResNe
         if entry.endswith('num_batches_tracked'):
             state[entry] = torch.zeros_like(target, device='cpu')
             continue
-        name = names[entry]
+        name = names.get(entry, 'not in the official networks')
         if name not in variables:
             problems.append(f'missing: {name} (for {entry}, shape {tuple(target.shape)})')
             continue
         array = _to_torch(np.asarray(variables[name]))
-        if entry.startswith('head.fc.') and array.ndim == target.ndim and array.shape[0] == target.shape[0] + 1:
+        if entry.startswith('fc.') and array.ndim == target.ndim and array.shape[0] == target.shape[0] + 1:
             array = array[1:]
             background.append(name)
         if array.shape != tuple(target.shape):

@@ -44,7 +44,8 @@ class Preprocessing:
 
     Attributes:
         input_size: Channels, height and width.
-        mean, std: Of each channel, for images from 0 to 1.
+        mean: Of each channel, for images from 0 to 1.
+        std: The same of the standard deviation.
         interpolation: timm's name of it.
         crop_pct: Fraction of the resized image that is cropped.
         crop_mode: timm's name of the crop.
@@ -90,7 +91,7 @@ class Preprocessing:
 
     @property
     def image_mode(self) -> str:
-        """Pillow's mode of the images: one channel is gray, as in train.py."""
+        """Return Pillow's mode of the images; one channel is gray, as in train.py."""
         return 'L' if self.channels == 1 else 'RGB'
 
     def with_size(self, size: Optional[Size] = None, crop_pct: Optional[float] = None) -> 'Preprocessing':

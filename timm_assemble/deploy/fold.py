@@ -3,39 +3,42 @@ import copy
 from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch
-from timm.layers import ConvNormAct
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv
-from timm.models.efficientnet import EfficientNet
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._pytree import tree_map_only
 
 from ..errors import UserError
+from ..layers import ConvNormAct
+from ..models.assemble_mobilenet import AssembleMobileNet
 from .winograd import remove_winograd
 
 __all__ = ['fold_batch_norms', 'FoldedModel', 'check_size', 'fold_for_inference']
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-# Convolutions of timm's modules and the batch norms that follow them. MobileNets have no ConvNormAct.
-PAIRS: Dict[type, Sequence[Tuple[str, str]]] = {
-    ConvNormAct: [('conv', 'bn')],
-    EfficientNet: [('conv_stem', 'bn1'), ('conv_head', 'bn2')],
-    DepthwiseSeparableConv: [('conv_dw', 'bn1'), ('conv_pw', 'bn2')],
+PAIRS: Dict[type, Sequence[Tuple[str, str]]] = {  # convolutions and the norms that follow them
+    ConvNormAct: [('conv', 'norm')],
+    AssembleMobileNet: [('conv_stem', 'bn1.norm')],
+    DepthwiseSeparableConv: [('conv_dw', 'bn1.norm'), ('conv_pw', 'bn2.norm')],
 }
 TIMM_ATTRIBUTES = ('pretrained_cfg', 'default_cfg', 'num_classes', 'num_features', 'feature_info')
 
 
 def _fold(layer: nn.Module, conv_name: str, norm_name: str) -> None:
-    conv, norm = getattr(layer, conv_name), getattr(layer, norm_name)
+    conv = getattr(layer, conv_name)
+    try:
+        norm: Any = layer.get_submodule(norm_name)
+    except AttributeError:
+        return  # of timm's own MobileNet
     if getattr(norm, 'running_var', None) is None:
         return  # already folded, or no constant statistics
     dtype = conv.weight.dtype
     setattr(layer, conv_name, fuse_conv_bn_eval(conv.double(), norm.double()).to(dtype))
-    setattr(layer, norm_name, norm.act)  # DropBlock, which comes between them, is the identity in eval mode
+    layer.set_submodule(norm_name, nn.Identity().eval())  # DropBlock, which follows, is the identity in eval mode
 
 
 def fold_batch_norms(model: nn.Module) -> nn.Module:
-    r"""Fold the batch norms of timm's ``ConvNormAct`` layers and MobileNet blocks into their convolutions, in place.
+    r"""Fold the batch norms of ``ConvNormAct`` layers and MobileNet blocks into their convolutions, in place.
 
     .. math:: w' = w\,\frac{\gamma}{\sqrt{\sigma^2 + \epsilon}}, \qquad
         b' = \beta + (b - \mu)\,\frac{\gamma}{\sqrt{\sigma^2 + \epsilon}}
@@ -44,7 +47,7 @@ def fold_batch_norms(model: nn.Module) -> nn.Module:
     also those of selective kernels, little branches, shortcuts and the head's embedding.
 
     Args:
-        model: In eval mode. Its convolutions get biases, and activations replace its norms.
+        model: In eval mode. Its convolutions get biases, and identities replace its norms.
 
     Returns:
         ``model``.

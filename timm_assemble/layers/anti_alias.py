@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import BlurPool2d
 
-from ..errors import UserError
+from ..errors import check
 from .constant_buffers import ConstantBuffers
 
 __all__ = ['AntiAlias2d']
@@ -56,8 +56,7 @@ class AntiAlias2d(BlurPool2d, ConstantBuffers):
             device=None,
             dtype=None,
     ) -> None:
-        if filt_size not in range(2, 8):
-            raise UserError(f'filt_size must be an integer from 2 to 7, got {filt_size!r}.')
+        check(filt_size in range(2, 8), 'filt_size', filt_size, 'an integer from 2 to 7')
         super().__init__(channels, filt_size=filt_size, stride=stride, pad_mode='reflect', device=device, dtype=dtype)
         self.dilation = dilation
         self.pads = [dilation * ((filt_size - 1) // 2), dilation * (filt_size // 2)] * 2  # left, right, top, bottom

@@ -1,19 +1,21 @@
-"""Bottleneck block: 1x1, 3x3 or selective kernel, 1x1, SE, shortcut."""
-from functools import partial
+"""Bottleneck block: 1x1, 3x3 or selective kernel, 1x1, attention, shortcut."""
 from typing import Any, Callable, Dict, Optional
 
 import torch
-from timm.layers import ConvNormAct, LayerType, SEModule, create_act_layer
+from timm.layers import LayerType, create_act_layer, create_attn
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ..errors import UserError
+from ..errors import check
 from .anti_alias import AntiAlias2d
+from .conv_norm_act import ConvNormAct
 from .selective_kernel import SelectiveKernelC3
 
 __all__ = ['Bottleneck', 'ATTENTIONS']
 
-ATTENTIONS = ('sk', 'se', None)
+ATTENTIONS = (  # all but 'sk' are timm's, take channels alone, and keep the shape
+    None, 'sk', 'se', 'ese', 'eca', 'ecam', 'ceca', 'gc', 'gca', 'cbam', 'lcbam', 'coord', 'scoord', 'ela',
+    'strip')
 
 
 class Bottleneck(nn.Module):
@@ -36,7 +38,8 @@ class Bottleneck(nn.Module):
         dilation: Dilation of what follows the block; unless ``first_dilation`` is given, of the block too.
         first_dilation: Dilation of the block.
         shortcut: Projection of the input to the output's shape; None for the identity.
-        attn: ``'sk'`` for :class:`SelectiveKernelC3`, ``'se'`` for squeeze-excitation (ratio 1/16, no bias), or None.
+        attn: ``'sk'`` for :class:`SelectiveKernelC3`, ``'se'`` for squeeze-excitation (ratio 1/16, no bias), another
+            of ``ATTENTIONS`` for timm's layer of this name with its defaults, or None.
         aa_size: Anti-aliasing filter size if the stride is 2; 0 for none.
         act_last: End in a ReLU. The last block of a Big-Little branch has none; its sum applies it.
         norm_layer: Normalisation layer.
@@ -69,27 +72,28 @@ class Bottleneck(nn.Module):
             dtype=None,
     ) -> None:
         super().__init__()
-        if attn not in ATTENTIONS:
-            raise UserError(f'attn must be one of {ATTENTIONS}, got {attn!r}.')
+        check(attn in ATTENTIONS, 'attn', attn, f'one of {ATTENTIONS}')
         dd: Dict[str, Any] = dict(device=device, dtype=dtype)
+        common: Dict[str, Any] = dict(norm_layer=norm_layer, **dd)
         out_chs = self.expansion * width
-        conv_norm_act: Callable[..., Any] = partial(
-            ConvNormAct, norm_layer=norm_layer, act_layer=act_layer, drop_layer=drop_layer, **dd)  # type: ignore[arg-type]
         first_dilation = first_dilation or dilation
         use_aa = bool(aa_size) and (stride == 2 or first_dilation != dilation)
-        spacing = dict(stride=1 if use_aa else stride, dilation=first_dilation)
+        spacing: Dict[str, Any] = dict(stride=1 if use_aa else stride, dilation=first_dilation)
 
-        self.conv1 = conv_norm_act(in_chs, width, 1)
+        self.conv1 = ConvNormAct(in_chs, width, 1, act_layer=act_layer, drop_layer=drop_layer, **common)
+        self.conv2: nn.Module
         if attn == 'sk':
-            self.conv2 = SelectiveKernelC3(width, width, norm_layer=norm_layer, act_layer=act_layer, **spacing, **dd)
+            self.conv2 = SelectiveKernelC3(width, width, act_layer=act_layer, **spacing, **common)
             self.drop2 = drop_layer() if drop_layer is not None else nn.Identity()
         else:
-            self.conv2 = conv_norm_act(width, width, 3, **spacing)
+            self.conv2 = ConvNormAct(width, width, 3, act_layer=act_layer, drop_layer=drop_layer, **spacing, **common)
             self.drop2 = nn.Identity()  # inside conv2, between normalisation and activation
         self.aa = AntiAlias2d(width, aa_size, stride, first_dilation, **dd) if use_aa else nn.Identity()
-        self.conv3 = conv_norm_act(width, out_chs, 1, apply_act=False)
-        se_args: Dict[str, Any] = dict(rd_channels=out_chs // 16, bias=False, act_layer=act_layer, **dd)
-        self.se = SEModule(out_chs, **se_args) if attn == 'se' else nn.Identity()
+        self.conv3 = ConvNormAct(width, out_chs, 1, act_layer=None, drop_layer=drop_layer, **common)
+        self.attn: Any = nn.Identity()
+        if attn is not None and attn != 'sk':
+            official = dict(rd_channels=out_chs // 16, bias=False, act_layer=act_layer) if attn == 'se' else {}
+            self.attn = create_attn(attn, out_chs, **official, **dd)
         self.drop_path = drop_path if drop_path is not None else nn.Identity()
         self.shortcut = shortcut if shortcut is not None else nn.Identity()
         self.act = create_act_layer(act_layer, inplace=True) if act_last else nn.Identity()
@@ -97,12 +101,13 @@ class Bottleneck(nn.Module):
 
     def zero_init_last(self) -> None:
         """Set the last gamma of the residual branch to zero."""
-        if getattr(self.conv3.bn, 'weight', None) is not None:
-            nn.init.zeros_(self.conv3.bn.weight)
+        weight = getattr(self.conv3.norm, 'weight', None)
+        if isinstance(weight, nn.Parameter):
+            nn.init.zeros_(weight)
 
     def _block(self, x: torch.Tensor) -> torch.Tensor:
         residual = self.aa(self.drop2(self.conv2(self.conv1(x))))
-        residual = self.drop_path(self.se(self.conv3(residual)))
+        residual = self.drop_path(self.attn(self.conv3(residual)))
         residual += self.shortcut(x)
         return self.act(residual)
 

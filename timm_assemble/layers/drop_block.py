@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..errors import UserError
+from ..errors import check
 from .constant_buffers import ConstantBuffers
 
 __all__ = ['drop_block_mask', 'drop_block_2d', 'DropBlock2d', 'set_drop_block_rate']
@@ -123,10 +123,8 @@ class DropBlock2d(ConstantBuffers):
 
     def __init__(self, rate: float = 0.1, block_size: int = 7, gamma_scale: float = 1.0, device=None) -> None:
         super().__init__()
-        if block_size < 1:
-            raise UserError(f'block_size must be 1 or more, got {block_size!r}.')
-        if not gamma_scale > 0:
-            raise UserError(f'gamma_scale must be positive, got {gamma_scale!r}.')
+        check(block_size >= 1, 'block_size', block_size, '1 or more')
+        check(gamma_scale > 0, 'gamma_scale', gamma_scale, 'positive')
         self.block_size, self.gamma_scale = block_size, gamma_scale
         self.last_rate = 0.0  # the meta device and to_empty() lose the buffer's value
         self.register_buffer('rate', torch.zeros((), device=device, dtype=torch.float32), persistent=False)
@@ -135,8 +133,7 @@ class DropBlock2d(ConstantBuffers):
     @torch.jit.ignore
     def set_rate(self, rate: float) -> None:
         """Set the DropBlock rate, 0 to 1, of the following forward passes."""
-        if not 0.0 <= rate <= 1.0:
-            raise UserError(f'rate must be from 0 to 1, got {rate!r}.')
+        check(0.0 <= rate <= 1.0, 'rate', rate, 'from 0 to 1')
         self.last_rate = float(rate)
         self.init_non_persistent_buffers()
 

@@ -1,10 +1,11 @@
 """SK-C3, the selective kernel: a wide 3x3 convolution, its halves gated."""
-from functools import partial
-from typing import Callable, Optional
+from typing import Any, Dict, Optional
 
 import torch
-from timm.layers import ConvNormAct, LayerType
+from timm.layers import LayerType
 from torch import nn
+
+from .conv_norm_act import ConvNormAct
 
 __all__ = ['selective_kernel_merge', 'SelectiveKernelC3']
 
@@ -76,10 +77,9 @@ class SelectiveKernelC3(nn.Module):
         super().__init__()
         out_chs = in_chs if out_chs is None else out_chs
         hidden_chs = max(out_chs // 2, 32)
-        conv_norm_act: Callable[..., ConvNormAct] = partial(
-            ConvNormAct, norm_layer=norm_layer, act_layer=act_layer, device=device, dtype=dtype)
-        self.conv = conv_norm_act(in_chs, 2 * out_chs, 3, stride=stride, dilation=dilation)
-        self.fc1 = conv_norm_act(out_chs, hidden_chs, 1)
+        common: Dict[str, Any] = dict(norm_layer=norm_layer, act_layer=act_layer, device=device, dtype=dtype)
+        self.conv = ConvNormAct(in_chs, 2 * out_chs, 3, stride, dilation, **common)
+        self.fc1 = ConvNormAct(out_chs, hidden_chs, 1, **common)
         self.fc2 = nn.Conv2d(hidden_chs, 2 * out_chs, 1, bias=False, device=device, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,13 +1,14 @@
 """The projection shortcut of a residual block: pooling and a 1x1 convolution."""
-from typing import Any, Dict, Optional
+from typing import Callable, Optional
 
 import torch
 import torch.nn.functional as F
-from timm.layers import ConvNormAct, LayerType
+from timm.layers import LayerType
 from torch import nn
 
-from ..errors import UserError
+from ..errors import check
 from .anti_alias import AntiAlias2d
+from .conv_norm_act import ConvNormAct
 
 __all__ = ['DilatedAvgPool2d', 'shortcut_pool', 'ProjectionShortcut', 'SHORTCUTS']
 
@@ -58,8 +59,7 @@ def shortcut_pool(
     Raises:
         UserError: Unknown ``kind``.
     """
-    if kind not in SHORTCUTS:
-        raise UserError(f'shortcut must be one of {SHORTCUTS}, got {kind!r}.')
+    check(kind in SHORTCUTS, 'shortcut', kind, f'one of {SHORTCUTS}')
     apart = first_dilation or dilation
     strided = stride == 2 or apart != dilation
     size, padding = (2, 0) if kind == 'd' else (3, apart)
@@ -70,16 +70,7 @@ def shortcut_pool(
     return [pool] if kind == 'big_little' and strided else []
 
 
-def _move_convolution(shortcut: nn.Sequential, state: Dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
-    """Let weights of a network of another ``last_stride`` load: the number of layers before the convolution differs."""
-    own = len(shortcut) - 1
-    for i in {0, 1, 2} - {own}:
-        if f'{prefix}{i}.conv.weight' in state:
-            for key in [key for key in state if key.startswith(f'{prefix}{i}.')]:
-                state[f'{prefix}{own}.{key.removeprefix(f"{prefix}{i}.")}'] = state.pop(key)
-
-
-class ProjectionShortcut(nn.Sequential):
+class ProjectionShortcut(nn.Module):
     """Pooling, see :func:`shortcut_pool`, then 1x1 convolution and normalisation.
 
     Input ``(B, in_chs, H, W)``, output ``(B, out_chs, ceil(H / stride), ceil(W / stride))``.
@@ -105,24 +96,19 @@ class ProjectionShortcut(nn.Sequential):
             kind: str = 'plain',
             aa_size: int = 0,
             norm_layer: LayerType = nn.BatchNorm2d,
-            drop_layer=None,
+            drop_layer: Optional[Callable[[], nn.Module]] = None,
             device=None,
             dtype=None,
     ) -> None:
+        super().__init__()
         pools = shortcut_pool(kind, stride, dilation, first_dilation)
         apart = first_dilation or dilation
         if kind == 'plain' and aa_size and (stride == 2 or apart != dilation):
             pools = [AntiAlias2d(in_chs, aa_size, stride, apart, device=device, dtype=dtype)]
-        conv = ConvNormAct(
-            in_chs,
-            out_chs,
-            1,
-            stride=1 if pools else stride,
-            apply_act=False,
-            norm_layer=norm_layer,
-            drop_layer=drop_layer,
-            device=device,
-            dtype=dtype,
-        )
-        super().__init__(*pools, conv)
-        self.register_load_state_dict_pre_hook(_move_convolution)
+        self.pool = nn.Sequential(*pools)
+        self.conv = ConvNormAct(
+            in_chs, out_chs, 1, stride=1 if pools else stride, norm_layer=norm_layer, act_layer=None,
+            drop_layer=drop_layer, device=device, dtype=dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(self.pool(x))

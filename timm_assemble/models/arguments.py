@@ -1,45 +1,50 @@
-"""Arguments of the network: their ranges, and layers given by name or class."""
-from functools import partial
-from inspect import signature
-from typing import Any
+"""Arguments that the families of networks share: their ranges, layers given by name or class, a blur's size."""
+from typing import Any, Dict
 
-from timm.layers import BlurPool2d, LayerType, get_act_layer, get_norm_act_layer
+from timm.layers import BlurPool2d, LayerType, get_act_layer
 
 from ..errors import check
+from ..layers import resolve_norm_layer
 
-__all__ = ['resolve_aa_size', 'resolve_act_layer', 'resolve_norm_layer']
+__all__ = ['POOLS', 'check_classifier', 'check_network', 'resolve_aa_size', 'resolve_layers']
+
+POOLS = ('', 'avg', 'max', 'avgmax', 'catavgmax', 'fast', 'fastavg', 'fastmax', 'fastavgmax', 'fastcatavgmax')
 
 
-def resolve_act_layer(act_layer: LayerType) -> LayerType:
-    """Return an activation layer, given by timm's name or as a class."""
+def check_network(in_chans: int, width: int, output_stride: int, bn_eps: float, bn_momentum: float,
+                  **rates: float) -> None:
+    """Check the arguments that both families have."""
+    check(in_chans > 0, 'in_chans', in_chans, 'positive')
+    check(width > 0 and width % 8 == 0, 'width', width, 'a positive multiple of 8')
+    check(output_stride in (8, 16, 32), 'output_stride', output_stride, '8, 16 or 32')
+    check(bn_eps > 0, 'bn_eps', bn_eps, 'positive')
+    for name, rate in dict(bn_momentum=bn_momentum, **rates).items():
+        check(0 <= rate <= 1, name, rate, 'from 0 to 1')
+
+
+def check_classifier(num_classes: int, global_pool: str, pools=POOLS) -> None:
+    """Check the arguments of ``reset_classifier``."""
+    check(global_pool in pools, 'global_pool', global_pool, f'one of {pools}')
+    check(num_classes >= 0, 'num_classes', num_classes, '0 or more')
+    check(global_pool != '' or num_classes == 0, 'num_classes', num_classes, "0 where global_pool is ''")
+
+
+def resolve_layers(act_layer: LayerType, norm_layer: LayerType, bn_eps: float, bn_momentum: float) -> Dict[str, Any]:
+    """Return activation and normalisation layers, given by timm's names or as classes."""
     try:
-        layer = get_act_layer(act_layer)
+        act: Any = get_act_layer(act_layer)
     except KeyError:
-        layer = None
-    check(callable(layer), 'act_layer', act_layer, "a class, or a name of timm such as 'relu' or 'silu'")
-    return layer
-
-
-def resolve_norm_layer(norm_layer: LayerType, eps: float, momentum: float) -> LayerType:
-    """Return a normalisation layer, given by timm's name or as a class; batch norms get ``eps`` and ``momentum``.
-
-    What a ``functools.partial`` of a batch norm sets stays.
-    """
-    try:
-        layer = get_norm_act_layer(norm_layer)
-    except (AssertionError, KeyError):
-        layer = None
-    check(callable(layer), 'norm_layer', norm_layer, "a class, or a name of timm such as 'batchnorm2d' or 'groupnorm'")
-    layer = layer.func if isinstance(layer, partial) else layer
-    batch_norm = dict(eps=eps, momentum=momentum) if 'momentum' in signature(layer).parameters else {}
-    return partial(layer, **{**batch_norm, **getattr(norm_layer, 'keywords', {})})
+        act = None
+    check(callable(act), 'act_layer', act_layer, "a class, or a name of timm such as 'relu' or 'silu'")
+    return dict(act_layer=act, norm_layer=resolve_norm_layer(norm_layer, eps=bn_eps, momentum=bn_momentum))
 
 
 def resolve_aa_size(aa_layer: Any, aa_size: int) -> int:
     """Return the size of the anti-aliasing filter: 3 for timm's ``aa_layer='blur'``, else ``aa_size``."""
-    if not aa_layer:
-        return aa_size
-    blur = aa_layer is BlurPool2d or aa_layer in ('blur', 'blurpool')
-    check(blur, 'aa_layer', aa_layer, "'blur', which is aa_size=3, or None")
-    check(aa_size in (0, 3), 'aa_size', aa_size, "0 or 3 where aa_layer is 'blur'")
-    return 3
+    if aa_layer:
+        blur = aa_layer is BlurPool2d or aa_layer in ('blur', 'blurpool')
+        check(blur, 'aa_layer', aa_layer, "'blur', which is aa_size=3, or None")
+        check(aa_size in (0, 3), 'aa_size', aa_size, "0 or 3 where aa_layer is 'blur'")
+        return 3
+    check(aa_size in (0, 2, 3, 4, 5, 6, 7), 'aa_size', aa_size, '0 or from 2 to 7')
+    return aa_size

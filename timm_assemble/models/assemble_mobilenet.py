@@ -5,6 +5,7 @@ Paper: `Compounding the Performance Improvements of Assembled Techniques in a Co
 
 Importing this module registers the models.
 """
+import warnings
 from functools import partial
 from typing import Any, Dict
 
@@ -14,18 +15,16 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._efficientnet_blocks import SqueezeExcite
 from timm.models._efficientnet_builder import decode_arch_def, efficientnet_init_weights, round_channels
 from timm.models.efficientnet import EfficientNet
-from torch import nn
 
 from ..errors import check
-from ..layers import DropBlock2d, fill_constant_buffers
-from .arguments import resolve_act_layer, resolve_norm_layer
-from .family import DropBlockRate, base_cfg, check_has_weights
+from ..layers import DropBlock2d, NormAct, fill_constant_buffers, init_weights_official
+from .arguments import check_classifier, check_network, resolve_layers
+from .family import DropBlockRate, base_cfg
 
 __all__ = ['AssembleMobileNet']  # register_model adds the entry points
 
 WIDTH = 32  # of the stem, of a network of the paper
 STAGES = ('r1_k3_s1_c64', 'r2_k3_s2_c128', 'r2_k3_s2_c256', 'r6_k3_s2_c512', 'r2_k3_s2_c1024')
-GLOBAL_POOLS = ('', 'avg', 'max', 'avgmax', 'catavgmax', 'fast', 'fastavg', 'fastmax', 'fastavgmax', 'fastcatavgmax')
 
 
 def _squeezed(channels: float) -> int:
@@ -58,6 +57,7 @@ class AssembleMobileNet(DropBlockRate, EfficientNet):
         drop_block_rate: DropBlock rate in the last two stages (scaled by 0.25 and 1.0); 0 for a model without
             DropBlock.
         drop_rate: Dropout rate before the classifier.
+        drop_path_rate: Taken, as by every network of timm, but without effect: there is no residual branch to drop.
         act_layer, norm_layer: Layers, by timm's names or as classes.
         bn_momentum: Batch norm momentum as PyTorch defines it.
         bn_eps: Batch norm epsilon.
@@ -77,6 +77,7 @@ class AssembleMobileNet(DropBlockRate, EfficientNet):
             output_stride: int = 32,
             drop_block_rate: float = 0.,
             drop_rate: float = 0.,
+            drop_path_rate: float = 0.,
             act_layer: LayerType = 'relu6',
             norm_layer: LayerType = 'batchnorm2d',
             bn_momentum: float = 0.1,
@@ -84,21 +85,24 @@ class AssembleMobileNet(DropBlockRate, EfficientNet):
             device=None,
             dtype=None,
     ) -> None:
-        check(num_classes >= 0, 'num_classes', num_classes, '0 or more')
-        check(global_pool in GLOBAL_POOLS, 'global_pool', global_pool, f'one of {GLOBAL_POOLS}')
-        check(global_pool != '' or num_classes == 0, 'num_classes', num_classes, "0 where global_pool is ''")
-        check(width > 0 and width % 8 == 0, 'width', width, 'a positive multiple of 8')
+        check_network(in_chans, width, output_stride, bn_eps, bn_momentum, drop_block_rate=drop_block_rate,
+                      drop_rate=drop_rate, drop_path_rate=drop_path_rate)
+        check_classifier(num_classes, global_pool)
+        if drop_path_rate:
+            warnings.warn('drop_path_rate has no effect: MobileNet-V1 has no residual branches.', stacklevel=2)
         check(se_reduction >= 0, 'se_reduction', se_reduction, '0 or more')
-        check(output_stride in (8, 16, 32), 'output_stride', output_stride, '8, 16 or 32')
-        for name, rate in (('drop_block_rate', drop_block_rate), ('drop_rate', drop_rate)):
-            check(0 <= rate <= 1, name, rate, 'from 0 to 1')
+        layer_args = resolve_layers(act_layer, norm_layer, bn_eps, bn_momentum)
+
+        def norm_act(channels: int, inplace: bool = True, apply_act: bool = True, **dd: Any) -> NormAct:
+            return NormAct(channels, **{**layer_args, **dd, **({} if apply_act else {'act_layer': None})})
+
         se = f'_se{1 / se_reduction}' if se_reduction else ''
         super().__init__(
             decode_arch_def([[f'dsa_{stage}{se}'] for stage in STAGES]), num_classes, num_features=0,
             in_chans=in_chans, stem_size=WIDTH, round_chs_fn=partial(round_channels, multiplier=width / WIDTH),
             se_layer=partial(SqueezeExcite, rd_round_fn=_squeezed), output_stride=output_stride,
-            act_layer=resolve_act_layer(act_layer), norm_layer=resolve_norm_layer(norm_layer, bn_eps, bn_momentum),
-            drop_rate=drop_rate, global_pool=global_pool, device=device, dtype=dtype)
+            act_layer=layer_args['act_layer'], norm_layer=norm_act, drop_rate=drop_rate, global_pool=global_pool,
+            device=device, dtype=dtype)
         stages: Any = self.blocks
         for stage, scale in ((stages[-2], 0.25), (stages[-1], 1.0)) if drop_block_rate else ():
             for block in stage:
@@ -110,17 +114,15 @@ class AssembleMobileNet(DropBlockRate, EfficientNet):
     def init_weights(self) -> None:
         efficientnet_init_weights(self)
         for m in self.modules():
-            if isinstance(m, nn.BatchNorm2d):
-                m.reset_running_stats()
+            if isinstance(m, NormAct):
+                m.norm.apply(init_weights_official)
         fill_constant_buffers(self)
 
 
 def _create(variant: str, pretrained: bool, overrides: Dict[str, Any], **model_args) -> AssembleMobileNet:
-    kwargs = dict(model_args, **overrides)
-    if pretrained:
-        check_has_weights(variant, kwargs)
     return build_model_with_cfg(
-        AssembleMobileNet, variant, pretrained, feature_cfg=dict(flatten_sequential=True), **kwargs)
+        AssembleMobileNet, variant, pretrained, feature_cfg=dict(flatten_sequential=True),
+        **{**model_args, **overrides})
 
 
 _names = dict(first_conv='conv_stem', classifier='classifier')

@@ -10,15 +10,16 @@ import warnings
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
-from timm.layers import LayerType, calculate_drop_path_rates, get_device_dtype
+import torch.nn.functional as F
+from timm.layers import LayerType, SelectAdaptivePool2d, calculate_drop_path_rates, get_device_dtype
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import nn
 
 from ..errors import check
-from ..layers import AssembleHead, Bottleneck, fill_constant_buffers, init_weights_official
-from .arguments import resolve_aa_size, resolve_act_layer, resolve_norm_layer
-from .family import DropBlockRate, base_cfg, check_has_weights
+from ..layers import Bottleneck, ConvNormAct, GeMPool2d, fill_constant_buffers, init_weights_official
+from .arguments import POOLS, check_classifier, check_network, resolve_aa_size, resolve_layers
+from .family import DropBlockRate, base_cfg
 from .stages import make_stages, make_stem, make_stem_pool
 
 __all__ = ['AssembleResNet']  # register_model adds the entry points
@@ -46,7 +47,8 @@ class AssembleResNet(DropBlockRate, nn.Module):
         deep_stem: Replace the 7x7 convolution by three 3x3 convolutions (ResNet-D).
         shortcut: ``'plain'``, ``'d'`` (ResNet-D) or ``'big_little'``. With Big-Little it applies to stage 4 only;
             stages 1 to 3 always have Big-Little's shortcut.
-        attn: ``'sk'`` for selective kernels (SK-C3), ``'se'`` for squeeze-excitation, or None. ``create_model`` drops
+        attn: ``'sk'`` for selective kernels (SK-C3), ``'se'`` for squeeze-excitation, another of
+            :data:`~timm_assemble.layers.ATTENTIONS` for timm's layer of this name, or None. ``create_model`` drops
             arguments that are None: pass it ``attn=''`` and ``big_little=()`` to switch these off.
         big_little: ``(alpha, beta)``, the factors by which the little branch is thinner and shallower, or None.
         aa_size: Size of the anti-aliasing filter, 2 to 7; 0 for none.
@@ -100,15 +102,11 @@ class AssembleResNet(DropBlockRate, nn.Module):
     ) -> None:
         super().__init__()
         check(len(layers) == 4 and min(layers) > 0, 'layers', layers, 'four positive numbers')
-        check(width > 0 and width % 8 == 0, 'width', width, 'a positive multiple of 8')
+        check_network(in_chans, width, output_stride, bn_eps, bn_momentum, drop_block_rate=drop_block_rate,
+                      drop_rate=drop_rate, drop_path_rate=drop_path_rate)
         aa_size = resolve_aa_size(aa_layer, aa_size)
-        check(aa_size in (0, 2, 3, 4, 5, 6, 7), 'aa_size', aa_size, '0 or from 2 to 7')
         check(last_stride in (1, 2), 'last_stride', last_stride, '1 or 2')
         check(embedding_size >= 0, 'embedding_size', embedding_size, '0 or more')
-        check(output_stride in (8, 16, 32), 'output_stride', output_stride, '8, 16 or 32')
-        for name, rate in (
-                ('drop_block_rate', drop_block_rate), ('drop_rate', drop_rate), ('drop_path_rate', drop_path_rate)):
-            check(0 <= rate <= 1, name, rate, 'from 0 to 1')
         attn, big_little = attn or None, big_little or None
         if big_little is not None:
             alpha, beta = big_little if len(big_little) == 2 else (0, 0)
@@ -118,9 +116,9 @@ class AssembleResNet(DropBlockRate, nn.Module):
         if aa_shortcut and not (aa_size and shortcut == 'plain'):
             warnings.warn("aa_shortcut has no effect without an aa_size and shortcut='plain'.", stacklevel=2)
 
-        self.num_classes, self.in_chans, self.zero_init_last = num_classes, in_chans, zero_init_last
-        norm_layer, act_layer = resolve_norm_layer(norm_layer, bn_eps, bn_momentum), resolve_act_layer(act_layer)
-        common: Dict[str, Any] = dict(norm_layer=norm_layer, act_layer=act_layer, device=device, dtype=dtype)
+        self.in_chans, self.zero_init_last, self.drop_rate = in_chans, zero_init_last, drop_rate
+        layer_args = resolve_layers(act_layer, norm_layer, bn_eps, bn_momentum)
+        common: Dict[str, Any] = dict(**layer_args, device=device, dtype=dtype)
         self.stem = make_stem(in_chans, width, deep_stem, **common)
         self.stem_pool = make_stem_pool(width, big_little, **common)
 
@@ -128,14 +126,33 @@ class AssembleResNet(DropBlockRate, nn.Module):
         stages, infos = make_stages(
             width, drop_paths, last_stride, output_stride, shortcut, aa_shortcut, big_little, drop_block_rate,
             attn=attn, aa_size=aa_size, **common)
-        self.stage1, self.stage2, self.stage3, self.stage4 = stages
-        self.feature_info: List[Dict[str, Any]] = [dict(num_chs=width, reduction=2, module='stem'), *infos]
+        self.stages = nn.Sequential(*stages)
+        self.feature_info: List[Dict[str, Any]] = [
+            dict(num_chs=width, reduction=2, module=f'stem.{len(self.stem) - 1}'), *infos]
         self.num_features = infos[-1]['num_chs']
-        self.head = AssembleHead(self.num_features, num_classes, global_pool, embedding_size, drop_rate, **common)
-        self.head_hidden_size = self.head.hidden_size
+        self.embedding_args = dict(out_chs=embedding_size, **layer_args) if embedding_size else None
+        self.global_pool: Any = nn.Identity()  # before the embedding, in the order of computation
+        self.embedding: Any = nn.Identity()
+        self._make_head(num_classes, global_pool, device, dtype)
 
         self.init_weights()
         self.register_load_state_dict_post_hook(fill_constant_buffers)
+
+    def _make_head(self, num_classes: int, global_pool: str, device: Any, dtype: Any) -> None:
+        """Make pooling and classifier, and the embedding between them if its input width changes."""
+        check_classifier(num_classes, global_pool, (*POOLS, 'gem'))
+        self.num_classes = num_classes
+        self.global_pool = GeMPool2d() if global_pool == 'gem' else SelectAdaptivePool2d(pool_type=global_pool)
+        self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
+        if self.embedding_args is not None:
+            conv = getattr(self.embedding, 'conv', None)
+            if conv is None or conv.in_channels != self.head_hidden_size:
+                self.embedding = ConvNormAct(self.head_hidden_size, **self.embedding_args, device=device, dtype=dtype)
+            self.head_hidden_size = self.embedding_args['out_chs']
+        self.flatten = nn.Flatten(1) if global_pool else nn.Identity()
+        self.fc: Any = nn.Identity()
+        if num_classes:
+            self.fc = nn.Linear(self.head_hidden_size, num_classes, device=device, dtype=dtype)
 
     @torch.jit.ignore
     def init_weights(self) -> None:
@@ -146,32 +163,44 @@ class AssembleResNet(DropBlockRate, nn.Module):
                     m.zero_init_last()
         fill_constant_buffers(self)
 
-    @torch.jit.ignore
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Store only the blocks' inputs for the backward pass and recompute the rest."""
-        for m in self.modules():
+    __jit_unused_properties__ = ('grad_checkpointing',)
+
+    @property
+    def grad_checkpointing(self) -> bool:
+        """Whether only the blocks' inputs are stored for the backward pass and the rest is computed again."""
+        return any(m.grad_checkpointing for m in self.stages.modules() if isinstance(m, Bottleneck))
+
+    @grad_checkpointing.setter
+    def grad_checkpointing(self, enable: bool) -> None:
+        for m in self.stages.modules():
             if isinstance(m, Bottleneck):
                 m.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        self.grad_checkpointing = enable
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
         """Return parameter groups for layer-wise decay, in the order of computation."""
         if coarse:
-            return dict(stem=r'^stem', blocks=r'^stage(\d+)')
+            return dict(stem=r'^stem', blocks=r'^stages\.(\d+)')
         return dict(stem=r'^stem', blocks=[
-            (r'^stage(\d+)\.merge', (-1,)),  # before every block of the branches
-            (r'^stage(\d+)\.(?:big\.|little\.)?(\d+)', None),
+            (r'^stages\.(\d+)\.merge', (-1,)),  # before every block of the branches
+            (r'^stages\.(\d+)\.(?:big\.|little\.)?(\d+)', None),
         ])
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
-        return self.head.fc
+        return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
         """Replace the classifier (0 classes for none) and, if given, the pooling."""
-        self.head.reset(num_classes, global_pool, **get_device_dtype(self))
-        self.num_classes = num_classes
-        self.head_hidden_size = self.head.hidden_size
+        embedding = self.embedding
+        self._make_head(
+            num_classes, self.global_pool.pool_type if global_pool is None else global_pool, **get_device_dtype(self))
+        for new in (self.fc, *([self.embedding] if self.embedding is not embedding else [])):
+            new.apply(init_weights_official).train(self.training)
 
     def forward_intermediates(
             self, x: torch.Tensor, indices: Optional[Union[int, List[int]]] = None, norm: bool = False,
@@ -188,7 +217,7 @@ class AssembleResNet(DropBlockRate, nn.Module):
         x = self.stem_pool(x)
         last = max_index if stop_early else len(self.feature_info) - 1
         for i in range(1, last + 1):
-            x = getattr(self, f'stage{i}')(x)
+            x = self.stages[i - 1](x)
             if i in take_indices:
                 intermediates.append(x)
         return intermediates if intermediates_only else (x, intermediates)
@@ -198,43 +227,38 @@ class AssembleResNet(DropBlockRate, nn.Module):
     ) -> List[int]:
         """Remove what :meth:`forward_intermediates` does not need for ``indices``."""
         take_indices, max_index = feature_take_indices(len(self.feature_info), indices)
-        for i in range(max_index + 1, len(self.feature_info)):
-            setattr(self, f'stage{i}', nn.Sequential())
+        self.stages = self.stages[:max_index]
         if max_index == 0:
             self.stem_pool = nn.Identity()
         if prune_head or max_index < len(self.feature_info) - 1:
             self.num_features = int(self.feature_info[max_index]['num_chs'])
-            self.head = AssembleHead(self.num_features, 0, '')
-            self.reset_classifier(0)
+            self.embedding_args, self.embedding = None, nn.Identity()
+            self.reset_classifier(0, '')
         return take_indices
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """Compute the last feature map, of stride 32 unless arguments say otherwise."""
-        x = self.stem_pool(self.stem(x))
-        x = self.stage1(x)
-        x = self.stage2(x)
-        x = self.stage3(x)
-        return self.stage4(x)
+        return self.stages(self.stem_pool(self.stem(x)))
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Compute logits, or with ``pre_logits`` the classifier's input."""
-        return self.head(x, pre_logits=pre_logits)
+        x = self.flatten(self.embedding(self.global_pool(x)))
+        if self.drop_rate:
+            x = F.dropout(x, p=self.drop_rate, training=self.training)
+        return x if pre_logits else self.fc(x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.forward_head(self.forward_features(x))
 
 
 def _create(variant: str, pretrained: bool, overrides: Dict[str, Any], **model_args) -> AssembleResNet:
-    kwargs = dict(model_args, **overrides)
-    if pretrained:
-        check_has_weights(
-            variant, kwargs, ', or convert an official TensorFlow checkpoint with timm-assemble convert')
-    return build_model_with_cfg(AssembleResNet, variant, pretrained, **kwargs)
+    return build_model_with_cfg(
+        AssembleResNet, variant, pretrained, feature_cfg=dict(flatten_sequential=True), **{**model_args, **overrides})
 
 
 def _cfg(**kwargs) -> Dict[str, Any]:
     return base_cfg(
-        first_conv='stem.0.conv', classifier='head.fc', origin_url='https://github.com/clovaai/assembled-cnn', **kwargs)
+        first_conv='stem.0.conv', classifier='fc', origin_url='https://github.com/clovaai/assembled-cnn', **kwargs)
 
 
 _test_256 = dict(test_input_size=(3, 256, 256), test_pool_size=(8, 8))  # the paper's test size with Big-Little

@@ -1,15 +1,14 @@
-"""What the families of models share: their configuration, the check for weights, and the setting of DropBlock rates."""
+"""What the families of models share: their configuration and the setting of DropBlock rates."""
 import warnings
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List
 
 import timm
 import torch
-from timm.models import resolve_pretrained_cfg
 
-from ..errors import UserError, check
+from ..errors import check
 from ..layers import set_drop_block_rate
 
-__all__ = ['FAMILIES', 'DropBlockRate', 'base_cfg', 'check_has_weights', 'registered_models']
+__all__ = ['FAMILIES', 'DropBlockRate', 'base_cfg', 'registered_models']
 
 FAMILIES = ('assemble_resnet', 'assemble_mobilenet')  # modules that register models, by which timm names the families
 
@@ -37,19 +36,6 @@ def base_cfg(**kwargs: Any) -> Dict[str, Any]:
         'mean': (123.68 / 255, 116.78 / 255, 103.94 / 255), 'std': (1 / 255, 1 / 255, 1 / 255),
         'license': 'apache-2.0', 'paper_ids': 'arXiv:2001.06268', **kwargs,
     }
-
-
-def check_has_weights(variant: str, kwargs: Mapping[str, Any], otherwise: str = '') -> None:
-    """Check that ``create_model(variant, pretrained=True, **kwargs)`` names weights.
-
-    Raises:
-        UserError: It names none; the message has their sources, ``otherwise`` among them.
-    """
-    cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay'))
-    if not (cfg.has_weights or cfg.state_dict):
-        raise UserError(
-            f"pretrained must be False, since {variant} comes without weights of its own. Load a model from the "
-            f"Hugging Face Hub with create_model('hf-hub:user/name', pretrained=True){otherwise}.")
 
 
 def registered_models() -> List[str]:

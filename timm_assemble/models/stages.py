@@ -2,53 +2,37 @@
 from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from timm.layers import ConvNormAct, DropPath, LayerType
+from timm.layers import DropPath, LayerType
 from torch import nn
 
-from ..layers import BigLittleStage, BigLittleStem, Bottleneck, DropBlock2d, MaxPool2dSame, ProjectionShortcut
+from ..layers import (
+    BigLittleStage, BigLittleStem, Bottleneck, ConvNormAct, DropBlock2d, MaxPool2dSame, ProjectionShortcut,
+)
 
 __all__ = ['make_stem', 'make_stem_pool', 'make_stages', 'make_blocks', 'make_branches']
 
 
-def make_stem(
-        in_chans: int,
-        width: int,
-        deep: bool,
-        norm_layer: LayerType = nn.BatchNorm2d,
-        act_layer: LayerType = nn.ReLU,
-        device=None,
-        dtype=None,
-) -> nn.Sequential:
-    """Build the convolutions of stride 2, with ``width`` output channels."""
-    conv: Callable[..., nn.Module] = partial(
-        ConvNormAct, norm_layer=norm_layer, act_layer=act_layer, device=device, dtype=dtype)
-    if deep:
-        return nn.Sequential(
-            conv(in_chans, width // 2, 3, stride=2), conv(width // 2, width // 2, 3), conv(width // 2, width, 3))
-    return nn.Sequential(conv(in_chans, width, 7, stride=2))
+def make_stem(in_chans: int, width: int, deep: bool, **common: Any) -> nn.Sequential:
+    """Build the convolutions of stride 2, with ``width`` output channels; ``common`` are :class:`ConvNormAct`'s."""
+    if not deep:
+        return nn.Sequential(ConvNormAct(in_chans, width, 7, stride=2, **common))
+    return nn.Sequential(
+        ConvNormAct(in_chans, width // 2, 3, stride=2, **common), ConvNormAct(width // 2, width // 2, 3, **common),
+        ConvNormAct(width // 2, width, 3, **common))
 
 
-def make_stem_pool(
-        width: int,
-        big_little: Optional[Sequence[int]],
-        norm_layer: LayerType = nn.BatchNorm2d,
-        act_layer: LayerType = nn.ReLU,
-        device=None,
-        dtype=None,
-) -> nn.Module:
+def make_stem_pool(width: int, big_little: Optional[Sequence[int]], **common: Any) -> nn.Module:
     """Build what subsamples the stem's output by 2: the Big-Little stem, or a max-pool."""
     if big_little is None:
         return MaxPool2dSame()
-    conv: Callable[..., nn.Module] = partial(
-        ConvNormAct, norm_layer=norm_layer, act_layer=act_layer, device=device, dtype=dtype)
-    thin = width // big_little[0]
+    thin, no_act = width // big_little[0], dict(common, act_layer=None)
     return BigLittleStem(
-        big=conv(width, width, 3, stride=2, apply_act=False),
+        big=ConvNormAct(width, width, 3, stride=2, **no_act),
         little=nn.Sequential(
-            conv(width, thin, 3), conv(thin, thin, 3, stride=2), conv(thin, width, 1, apply_act=False)),
-        merge=conv(width, width, 1),
-        act_layer=act_layer,
-    )
+            ConvNormAct(width, thin, 3, **common), ConvNormAct(thin, thin, 3, stride=2, **common),
+            ConvNormAct(thin, width, 1, **no_act)),
+        merge=ConvNormAct(width, width, 1, **common),
+        act_layer=common['act_layer'])
 
 
 def make_stages(
@@ -102,7 +86,7 @@ def make_stages(
                 in_chs, drop_paths=drop_paths[i], shortcut=shortcut, aa_shortcut=aa_shortcut, **spacing, **args)
             stages.append(nn.Sequential(*merge, *blocks))
         in_chs = Bottleneck.expansion * args['width']
-        feature_info.append(dict(num_chs=in_chs, reduction=net_stride, module=f'stage{i + 1}'))
+        feature_info.append(dict(num_chs=in_chs, reduction=net_stride, module=f'stages.{i}'))
     return stages, feature_info
 
 
@@ -166,7 +150,7 @@ def make_branches(
     # the sum applies the last ReLU, but a single block keeps its own, as in the official code
     big = make_blocks(in_chs, width, drop_paths, 2, dilation, act_last=depth == 1, **common)
     little = make_blocks(in_chs, thin, drop_paths[:little_depth], 1, dilation, **common)
-    norm_act: Dict[str, Any] = {name: common[name] for name in ('norm_layer', 'act_layer', 'device', 'dtype')}
+    norm: Dict[str, Any] = {name: common[name] for name in ('norm_layer', 'device', 'dtype')}
     expansion = Bottleneck.expansion
-    little.append(ConvNormAct(expansion * thin, expansion * width, 1, apply_act=False, **norm_act))
+    little.append(ConvNormAct(expansion * thin, expansion * width, 1, act_layer=None, **norm))
     return big, little

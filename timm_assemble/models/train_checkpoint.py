@@ -1,16 +1,20 @@
 """Read a checkpoint of timm's train.py, without running code in it, as the model that was trained."""
 import argparse
 import reprlib
+import warnings
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import timm
 import torch
+from timm.data.dataset_factory import _search_split
 from timm.models import PretrainedCfg, clean_state_dict, parse_model_name
 from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
 
-from ..errors import UserError, error_line
+from ..data.classes import ClassMap, read_class_map
+from ..data.images import natural_order
 from ..data.preprocessing import input_channels
+from ..errors import UserError, error_line
 from .validation import check_model_args, check_model_source, check_pretrained_cfg, check_weights
 
 __all__ = ['NotTrainCheckpointError', 'TrainedModel', 'read_train_checkpoint']
@@ -112,8 +116,37 @@ def _constructor_args(args: Dict[str, Any], base_args: Dict[str, Any]) -> Dict[s
     return {k: v for k, v in given.items() if k not in TRAINING_ONLY}
 
 
+def _label_names(args: Dict[str, Any], num_classes: int, named: bool) -> Optional[List[str]]:
+    """Return the names of the classes in the order of the logits, or None where nothing names them.
+
+    They are those of train.py's ``--class-map``, else the folders that it was trained on if they still exist.
+
+    Args:
+        args: Arguments of train.py.
+        num_classes: Number of classes.
+        named: Whether the model that training began from names them.
+    """
+    data_dir = args.get('data_dir') or args.get('data')
+    root = Path(str(data_dir or '.'))
+    split = Path(_search_split(str(root), str(args.get('train_split') or 'train')))
+    if args.get('class_map'):
+        given = Path(str(args['class_map']))
+        path = next((p for p in (given, split / given, root / given) if p.is_file()), given)
+        names = read_class_map(path) if path.is_file() else []
+        if len(names) == num_classes and all(names):
+            return names
+        warnings.warn(f'the names of the {num_classes} classes are unknown: class_map {path} '
+                      f'{f"has {len(names)}" if path.is_file() else "does not exist"}.', stacklevel=2)
+        return None
+    if named or '/' in str(args.get('dataset') or '') or not data_dir or not split.is_dir():
+        return None
+    folders = sorted((f.name for f in split.iterdir() if f.is_dir()), key=natural_order)
+    known = folders == [*(ClassMap.of_count(num_classes).names or ())]  # ImageNet's synsets, which need no names
+    return None if known or len(folders) != num_classes else folders
+
+
 def _overlay(args: Dict[str, Any], cfg: Dict[str, Any], model_args: Dict[str, Any]) -> Dict[str, Any]:
-    """Return the entries of the configuration that training changed: its input, and labels of other classes."""
+    """Return the entries of the configuration that training changed: its input and the names of its classes."""
     channels = model_args.get('in_chans', 3)
     given = {k: args[k] for k in ('input_size', 'mean', 'std', 'crop_pct', 'interpolation') if args.get(k)}
     if args.get('img_size'):
@@ -125,6 +158,10 @@ def _overlay(args: Dict[str, Any], cfg: Dict[str, Any], model_args: Dict[str, An
         given.update(test_crop_pct=None)
     if model_args.get('num_classes', cfg['num_classes']) != cfg['num_classes']:
         given.update(label_names=None, label_descriptions=None)
+    classes = model_args.get('num_classes', cfg['num_classes'])
+    names = _label_names(args, classes, classes == cfg['num_classes'] and bool(cfg.get('label_names')))
+    if names is not None:
+        given.update(label_names=names, label_descriptions=None)
     given.update({k: None for k in ('url', 'file', 'hf_hub_id', 'source') if cfg.get(k)})
     return {**given, **input_channels({**cfg, **given}, channels)}
 

@@ -1,15 +1,13 @@
-"""Checks of what a file says about a model, and of its weights.
+"""Checks that keep broken and hostile files out: sizes, types, and weights that no training gives.
 
-Every error is a ValueError in one line: the file, the key, what is allowed and what the file has.
+Every error is a UserError in one line: the file, the key, what is allowed and what the file has.
 """
-import difflib
 import inspect
 import json
 import math
 import reprlib
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 import timm
 import torch
@@ -31,33 +29,20 @@ LIMITS = {
 SIZE = (lambda size: len(size) == 3 and all(type(n) is int and 0 < n <= 65_536 for n in size),
         'channels, height and width, each from 1 to 65536')
 POSITIVE = (lambda value: 0 < value < math.inf, 'a positive number')
-INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos', 'random')
 CFG_RULES: Dict[str, Tuple[Callable[[Any], bool], str]] = {  # key -> test of its value, and what is allowed
     'input_size': SIZE, 'test_input_size': SIZE, 'min_input_size': SIZE, 'crop_pct': POSITIVE,
     'test_crop_pct': POSITIVE,
     'mean': (lambda mean: len(mean) > 0 and all(map(math.isfinite, mean)), 'a list of numbers'),
     'std': (lambda std: len(std) > 0 and all(0 < v < math.inf for v in std), 'a list of positive numbers'),
-    'interpolation': (lambda value: value in INTERPOLATIONS, f'one of {", ".join(INTERPOLATIONS)}'),
     'num_classes': (lambda value: type(value) is int and value >= 0, 'an integer of 0 or more'),
     'label_names': (lambda names: isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names),
                     'a list of strings'),
 }
-CONFIG_KEYS = (
-    'architecture', 'num_classes', 'num_features', 'global_pool', 'model_args', 'pretrained_cfg', 'label_names',
-    'label_descriptions')
 
 
 def _check(ok: bool, key: str, value: Any, allowed: str) -> None:
     if not ok:
         raise UserError(f'{key} must be {allowed}, got {reprlib.repr(value)}')
-
-
-def _check_keys(keys: Iterable[Any], known: Iterable[str], owner: str) -> None:
-    known = list(known)
-    for key in keys:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            raise UserError(f'{owner} has no {reprlib.repr(key)}' + (f'; did you mean {near[0]!r}?' if near else ''))
 
 
 def check_pretrained_cfg(cfg: Any, num_classes: Optional[int] = None) -> None:
@@ -68,11 +53,9 @@ def check_pretrained_cfg(cfg: Any, num_classes: Optional[int] = None) -> None:
         num_classes: Number of classes of the model; by default that of the configuration.
 
     Raises:
-        UserError: A key is unknown, or a value is not allowed, such as a ``std`` of 0 or as many ``label_names`` as
-            there are no classes.
+        UserError: A value is not allowed, such as a ``std`` of 0 or as many ``label_names`` as there are no classes.
     """
     _check(isinstance(cfg, dict), 'pretrained_cfg', cfg, 'an object')
-    _check_keys(cfg, (field.name for field in fields(PretrainedCfg)), 'pretrained_cfg')
     for key, (test, allowed) in CFG_RULES.items():
         value = cfg.get(key)
         try:
@@ -102,12 +85,11 @@ def check_model_args(architecture: Any, args: Any) -> None:
         _check(max(sum(numbers), len(numbers)) <= limit, key, value, f'at most {limit} in total')
     for network in (network for module, network in NETWORKS.items() if is_model_in_modules(architecture, [module])):
         parameters = inspect.signature(network).parameters
-        _check_keys(args, [name for name in parameters if name not in ('device', 'dtype')], architecture)
         for key, value in args.items():  # what would build a model too: a string as a bool, a number that is not finite
-            kind = type(parameters[key].default)
-            kinds = {bool: (bool, int), int: (int,), float: (int, float)}.get(kind)
+            kind = type(parameters[key].default) if key in parameters else None
+            kinds: Any = {bool: (bool, int), int: (int,), float: (int, float)}.get(kind)  # type: ignore[arg-type]
             _check(not kinds or (type(value) in kinds and abs(value) < math.inf), key, value,
-                   f'of type {kind.__name__}')
+                   f'of type {getattr(kind, "__name__", kind)}')
         model_entrypoint(architecture)(device='meta', **args)
 
 
@@ -115,12 +97,7 @@ def _check_content(config: Any) -> None:
     _check(isinstance(config, dict), 'content', config, 'a JSON object')
     cfg, model_args = config.get('pretrained_cfg'), config.get('model_args', {})
     if 'pretrained_cfg' not in config and 'model_args' not in config:  # timm's older format
-        cfg = {key: value for key, value in config.items() if key not in ('architecture', 'num_features', 'labels')}
-    else:
-        for key in set(config) - set(CONFIG_KEYS):  # timm ignores unknown keys, so also a misspelled one
-            near = difflib.get_close_matches(key, CONFIG_KEYS, 1, cutoff=0.8)
-            if near and near[0] not in config:
-                raise UserError(f'key {reprlib.repr(key)} is unknown; did you mean {near[0]!r}?')
+        cfg = config
     check_model_args(config.get('architecture'), model_args)
     _check(isinstance(cfg, dict), 'pretrained_cfg', cfg, 'an object')
     overrides = {key: config[key] for key in ('num_classes', 'label_names') if key in config}
@@ -131,8 +108,7 @@ def check_model_config(file: Path) -> None:
     """Check a config.json as timm writes and reads it, before timm builds what it says.
 
     Raises:
-        UserError: It is missing, is not JSON, names an unknown architecture, or has a key or value that is not
-            allowed.
+        UserError: It is missing, is not JSON, names an unknown architecture, or has a value that is not allowed.
     """
     try:
         _check_content(json.loads(file.read_text(encoding='utf-8')))
@@ -140,7 +116,7 @@ def check_model_config(file: Path) -> None:
         raise UserError(f'{file} must exist, as timm writes it beside the weights') from e
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
         raise UserError(f'{file} must be JSON: {error_line(e)}') from e
-    except (ValueError, TypeError, RuntimeError, AttributeError) as e:  # building raises any of them
+    except Exception as e:  # building a model raises any kind
         raise UserError(f'{file}: {error_line(e)}') from e
 
 

@@ -13,7 +13,7 @@ from ..errors import UserError, error_line
 from ..evaluation.models import (
     FromPixels, Model, callable_details, compute_outputs, from_pixels, load_rgb_source, model_details, model_identity,
 )
-from ..layers.gem_pool import gem_pool_2d
+from ..layers import gem_pool_2d
 from ..models.loading import ModelSource
 
 __all__ = ['HEADS', 'Embedder', 'Preprocessing', 'compute_embeddings', 'load_embedder']

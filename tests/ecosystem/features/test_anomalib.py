@@ -17,8 +17,9 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 cfg = get_pretrained_cfg('assemble_resnet50')
 pre_processor = PreProcessor(Compose([Resize((96, 96)), Normalize(cfg.mean, cfg.std)]))  # not ImageNet's usual ones
-model = Patchcore('assemble_resnet50', ['stage2', 'stage3'], pre_trained=False, pre_processor=pre_processor)
+model = Patchcore('assemble_resnet50', ['stages.1', 'stages.2'], pre_trained=False, pre_processor=pre_processor)
 """
+OF_REFERENCE = "['stages.1', 'stages.2']", "['layer2', 'layer3']"
 
 
 @pytest.fixture
@@ -47,12 +48,12 @@ def check(model, data):
 
 def test_patchcore(run_how, data):
     """Fit PatchCore on images without anomalies and score others."""
-    check(run_how(of_reference=('stage', 'layer')).model, data)
+    check(run_how(of_reference=OF_REFERENCE).model, data)
 
 
 def test_patchcore_of_a_folder(run_how, folder, name, data):
     """Fit PatchCore with the weights of a folder, backbone 'local-dir:trained'."""
-    how = run_how(of_reference=('stage', 'layer'))
+    how = run_how(of_reference=OF_REFERENCE)
     model = Patchcore(f'local-dir:{folder}', how.model.model.layers, pre_processor=how.pre_processor)
     expected = timm.create_model(f'local-dir:{folder}', pretrained=True).state_dict()
     weights = model.model.feature_extractor.feature_extractor.state_dict()
