@@ -65,4 +65,4 @@ def test_fixres_adapts_statistics_and_classifier_alone(root, monkeypatch):
     start, end = before['state_dict_ema'], after['state_dict']  # the average is what is loaded
     changed = {key for key in end if not torch.equal(start[key], end[key])}
     statistics = {key for key in end if key.endswith(('running_mean', 'running_var', 'num_batches_tracked'))}
-    assert changed == statistics | {'head.fc.weight', 'head.fc.bias'}
+    assert changed == statistics | {'fc.weight', 'fc.bias'}

@@ -8,6 +8,7 @@ from .drop_block_schedule import drop_block_schedule
 from .logit_store import TeacherLogits
 from .losses import dist, distillation_cross_entropy, distillation_loss, dkd, kl, standardize_logits
 from .precompute import store_teacher_logits, store_teacher_views
+from .several_teachers import combine_stores, mean_logits
 from .store import StoreInfo, StoreWriter
 from .teacher_mixup import TeacherCollate, TeacherCollateMixup, TeacherDataset, TeacherMixup, mix_rows, mix_with_matrix
 from .view_dataset import RepeatedViews, ViewDataset
@@ -19,6 +20,6 @@ __all__ = [
     'unpack_targets', 'drop_block_schedule', 'SampleFingerprint', 'fingerprint', 'StoreInfo', 'TeacherLogits',
     'StoreWriter', 'TeacherCollate', 'TeacherCollateMixup', 'TeacherDataset', 'TeacherMixup', 'mix_rows',
     'mix_with_matrix', 'store_teacher_logits', 'store_teacher_views', 'RepeatedViews', 'ViewDataset', 'TeacherViews',
-    'ViewInfo', 'describe_transform', 'seeded_generators', 'dist', 'distillation_loss', 'dkd', 'kl',
-    'standardize_logits',
+    'ViewInfo', 'describe_transform', 'seeded_generators', 'dist', 'distillation_loss', 'dkd', 'kl', 'combine_stores',
+    'mean_logits', 'standardize_logits',
 ]
