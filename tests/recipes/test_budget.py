@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from benchmarks.harness.step_memory import saved_bytes
+from benchmarks.training_step import saved_bytes
 from timm_assemble.__main__ import main
 from timm_assemble.recipes.budget import BYTES_PER_VIEW, SPEEDS, estimate, estimates
 from timm_assemble.training import ViewInfo
