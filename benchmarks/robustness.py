@@ -21,7 +21,7 @@ from PIL import Image
 import timm_assemble  # noqa: F401  registers the models
 from timm_assemble.data.preprocessing import Preprocessing, normalize
 from timm_assemble.robustness import evaluate
-from timm_assemble.robustness.datasets.corruptions import corrupt
+from timm_assemble.robustness.corruptions import corrupt
 from timm_assemble.robustness.metrics import ALEXNET_ERROR, SEVERITIES
 
 from .harness.cli import finish, parse_args

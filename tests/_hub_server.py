@@ -43,15 +43,15 @@ class Repo:
 class Hub(ThreadingHTTPServer):
     """The server: ``repos`` by name, and ``failing``: modes by a part of the path they apply to.
 
-    Modes: break closes the connection, page answers with HTML, hang does not answer, drop acts and closes the
-    connection, vanish does so and breaks everything after.
+    Modes: break closes the connection, page answers with HTML, drop acts and closes the connection, vanish does so and
+    breaks everything after.
     """
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(('127.0.0.1', 0), _Handler)
-        self.repos, self.failing, self.closing = {}, {}, threading.Event()
+        self.repos, self.failing = {}, {}
         self.url = f'http://127.0.0.1:{self.server_address[1]}'
 
 
@@ -65,13 +65,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _fails(self):
         """Do what ``failing`` says before a request is read, and whether that was all."""
         self.mode = next((mode for part, mode in self.server.failing.items() if part in self.path), '')
-        if self.mode == 'hang':
-            self.server.closing.wait(30)
-        if self.mode in ('hang', 'break'):
+        if self.mode == 'break':
             self._close()
         if self.mode == 'page':
             self._answer(200, b'<html>Please accept our terms</html>', Content_Type='text/html')
-        return self.mode in ('hang', 'break', 'page')
+        return self.mode in ('break', 'page')
 
     def _close(self):
         self.close_connection = True
@@ -191,7 +189,6 @@ def running_hub():
     try:
         yield hub
     finally:
-        hub.closing.set()
         hub.shutdown()
         hub.server_close()
         thread.join()

@@ -220,10 +220,16 @@ def top5_distance(first, second):
 
 
 def detection(inside, outside):
-    """Return AUROC, AUPR with the others as positives, and FPR at 95 % true positives, in percent, by counting."""
+    """Return AUROC, AUPR and FPR at 95 % true positives, in percent, by counting; the others are the positives.
+
+    The threshold is the one whose recall is nearest to 95 %, the larger one of two, as in Hendrycks' code; the loosest
+    of the thresholds with this recall, but the strictest that finds all.
+    """
     auroc = np.mean([1.0 if a > b else 0.5 if a == b else 0.0 for a in inside for b in outside])
     thresholds = sorted({*inside, *outside}, reverse=True)
-    fpr95 = next(np.mean([b >= t for b in outside]) for t in thresholds if np.mean([a >= t for a in inside]) >= 0.95)
+    points = [(np.mean([b <= t for b in outside]), np.mean([a <= t for a in inside])) for t in sorted(thresholds)]
+    points = points[:[recall for recall, _ in points].index(1.0) + 1]
+    fpr95 = min(reversed(points), key=lambda point: abs(point[0] - 0.95))[1]
     precision_sum, before = 0.0, 0.0
     for t in sorted(thresholds):  # the lowest scores are found first
         found = sum(b <= t for b in outside)
@@ -231,6 +237,13 @@ def detection(inside, outside):
         precision_sum += (recall - before) * found / (found + sum(a <= t for a in inside))
         before = recall
     return 100 * float(auroc), 100 * precision_sum, 100 * float(fpr95)
+
+
+def wilson(wrong, images):
+    """Return the two rates whose distance to the observed one is 1.96 of their own standard deviations."""
+    z, p = 1.959963984540054, wrong / images
+    center, spread = p + z * z / (2 * images), z * math.sqrt(p * (1 - p) / images + z * z / (4 * images ** 2))
+    return tuple(max(0, (center + sign * spread) / (1 + z * z / images)) for sign in (-1, 1))
 
 
 def mcnemar(first, second):

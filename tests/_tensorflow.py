@@ -33,9 +33,9 @@ class FakeReader:
         return self.variables[name]
 
 
-def fake_checkpoint(variables, *files):
+def fake_checkpoint(variables, *files, **kwargs):
     """An open checkpoint of these variables."""
-    return CheckpointVariables(FakeReader(variables), [*files], '2')
+    return CheckpointVariables(FakeReader(variables), [*files], '2', **kwargs)
 
 
 def with_slots(variables):

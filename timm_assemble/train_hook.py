@@ -1,11 +1,11 @@
 """The hook for timm's train.py, given as ``timm_assemble.train_hook`` among its ``device_modules``.
 
 train.py imports these modules before it creates anything. The import registers the models and binds the DropBlock
-schedule and stored teacher logits into the main module; it fails if that is not train.py. Elsewhere import
-``timm_assemble.timm_scripts.bind``.
+schedule and stored teacher logits into train.py if that is the main module; elsewhere it does nothing.
 """
 import sys
 
-from .timm_scripts.bind import bind
+from .timm_scripts.bind import bind, is_train_script
 
-bind(sys.modules['__main__'])
+if is_train_script(sys.modules['__main__']):
+    bind(sys.modules['__main__'])

@@ -14,6 +14,7 @@ import torch
 from timm_assemble.__main__ import main
 from timm_assemble.convert import convert, find_checkpoint, state_dict_from_tf
 from timm_assemble.convert.tf_names import tf_shapes
+from timm_assemble.errors import UserError
 
 from .._official import make_variable, make_variables
 from .._tensorflow import (
@@ -32,11 +33,12 @@ def test_a_checkpoint_is_found_by_folder_prefix_and_file(tmp_path):
         (folder / f'model.ckpt-{step}.data-00000-of-00001').touch()
     with pytest.raises(ValueError, match=r"^checkpoint must be .* 'checkpoint', .* with model.ckpt-1, model.ckpt-20$"):
         find_checkpoint(folder)
-    for written in ('model.ckpt-20', '/moved/since/model.ckpt-20', folder / 'model.ckpt-20'):
+    windows = r'C:\\runs\\model.ckpt-20'
+    for written in ('model.ckpt-20', '/moved/since/model.ckpt-20', windows, folder / 'model.ckpt-20'):
         (folder / 'checkpoint').write_text(
             f'model_checkpoint_path: "{written}"\nall_model_checkpoint_paths: "model.ckpt-1"\n')
         assert find_checkpoint(folder) == folder / 'model.ckpt-20'
-    for name in ('model.ckpt-1', 'model.ckpt-1.index', 'model.ckpt-1.data-00000-of-00001'):
+    for name in ('model.ckpt-1', 'model.ckpt-1.index', 'model.ckpt-1.meta', 'model.ckpt-1.data-00000-of-00001'):
         assert find_checkpoint(folder / name) == folder / 'model.ckpt-1'
     (folder / 'checkpoint').write_text('nothing')
     with pytest.raises(ValueError, match=r'^checkpoint must have a line model_checkpoint_path'):
@@ -54,6 +56,30 @@ def test_half_precision_is_widened_and_reported_and_integers_are_rejected():
     variables['resnet_model/dense/bias'] = np.zeros(11, np.int32)
     with pytest.raises(ValueError, match='dense/bias must have floating point values, got int32'):
         convert(fake_checkpoint(variables))
+
+
+def test_moving_averages_are_taken_where_asked_for():
+    """TensorFlow's, of trainable variables; statistics may have none."""
+    weights = make_variables('tiny_assemble50')
+    averages = {f'{name}/ExponentialMovingAverage': 2 * v for name, v in weights.items() if '/moving_' not in name}
+    taken = convert(fake_checkpoint({**weights, **averages}, moving_averages=True))
+    assert torch.equal(taken.model.fc.bias, 2 * convert(fake_checkpoint({**weights, **averages})).model.fc.bias)
+    assert taken.report['skipped'] == {'values beside their moving averages': len(averages)}
+    statistics = {name: v for name, v in weights.items() if '/moving_' in name}
+    assert taken.report['variables'][-1]['stored'] == 'resnet_model/dense/bias/ExponentialMovingAverage'
+    alone = convert(fake_checkpoint({**statistics, **averages}, moving_averages=True))
+    assert torch.equal(alone.model.fc.bias, taken.model.fc.bias)
+    with pytest.raises(UserError, match=r'^moving_averages must be given, because 306 variables have nothing else'):
+        fake_checkpoint({**statistics, **averages})
+    with pytest.raises(UserError, match=r'^moving_averages must not be given: the checkpoint has none'):
+        fake_checkpoint(weights, moving_averages=True)
+
+
+@pytest.mark.parametrize('name', ['resnet_model/a\nb', 'resnet_model/\x1b[31mred'])
+def test_control_characters_in_names_do_not_reach_the_terminal(name):
+    with pytest.raises(UserError, match=r'^checkpoint must be without control characters') as caught:
+        fake_checkpoint({**make_variables('tiny_r50d_sk'), name: np.ones(3, np.float32)})
+    assert str(caught.value).isprintable()
 
 
 @pytest.fixture(scope='module')

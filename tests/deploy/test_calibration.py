@@ -39,6 +39,7 @@ def test_a_quarter_calibrates_and_the_others_are_held_out(pair):
     ([], 'calibration must have at least 40 images, got 0'),
     ([torch.zeros(50, 3, 8, 9)], r'calibration must yield .*\(B, 3, 8, 8\), got torch.float32 \(50, 3, 8, 9\)'),
     ([torch.zeros(50, *SIZE, dtype=torch.uint8)], 'got torch.uint8'),
+    ([torch.zeros(50, *SIZE)], 'calibration must have at least 10 distinct images, got 1 of 50'),
     ([{'image': 1}], 'got dict'),
     ([[]], 'got list'),
 ])
@@ -77,11 +78,9 @@ def test_bad_images_are_skipped_and_named(tmp_path):
 def test_preprocessing_is_that_of_the_models_evaluation(tmp_path):
     write(tmp_path, 40)
     model = timm.create_model('test_resnet', pretrained=False)
-    config = timm.data.resolve_data_config({}, model=model)
-    trained = ModelSource(model, config['input_size'], config['mean'], config['std'], config['interpolation'],
-                          config['crop_pct'])
-    images, _ = load_folder(tmp_path, trained, trained.input_size)
-    transform = timm.data.create_transform(**config)
+    trained = ModelSource(model, Preprocessing.of_model(model), ClassMap(1000))
+    images, _ = load_folder(tmp_path, trained, trained.preprocessing.input_size)
+    transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))
     assert torch.equal(images[3], transform(Image.open(tmp_path / '003.png')))
 
 

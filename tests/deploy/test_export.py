@@ -16,7 +16,9 @@ from torch import nn
 from timm_assemble.__main__ import main
 from timm_assemble.deploy import export as export_file
 from timm_assemble.deploy import read_metadata
-from timm_assemble.deploy.export import FORMATS, export_model, load_exported
+from timm_assemble.deploy.export import FORMATS, export_model, files_of, installed_runtimes, load_exported
+from timm_assemble.deploy.fold import fold_for_inference
+from timm_assemble.deploy.graph import DeployedModel, trace
 
 from .test_optimize import error, make
 
@@ -27,7 +29,7 @@ PREPROCESS, *LOADERS = re.findall(
     r'```python\n(import .*?)```',
     (Path(__file__).parents[2] / 'docs' / 'deployment.md').read_text().partition('### Load a file')[2], re.DOTALL)
 LOAD = dict(zip(FORMATS, LOADERS, strict=True))
-FILE = {'program': 'model.pt2', 'package': 'model.pt2', 'onnx': 'model.onnx'}
+FILE = {'program': 'model.pt2', 'package': 'model.pt2', 'onnx': 'model.onnx', 'openvino': 'model.xml'}
 RUN = """
 import os, sys
 from importlib.abc import MetaPathFinder
@@ -77,13 +79,13 @@ def model(folder):
 @pytest.fixture(scope='module')
 def files(folder, tmp_path_factory):
     """One file of each format: any batch size; ONNX with any size and uint8 images, the package with bfloat16."""
-    options = {
-        'program': [], 'package': ['--compile', '--dtype', 'bfloat16'], 'onnx': ['--any-size', '--normalize-inside']}
+    options = {'program': [], 'package': ['--format', 'package', '--dtype', 'bfloat16'],
+               'onnx': ['--any-size', '--normalize-inside', '--opset', '18'], 'openvino': []}
     paths = {}
     for kind in FORMATS:
         paths[kind] = tmp_path_factory.mktemp(kind) / FILE[kind]
         assert export(folder, paths[kind], '--size', *SIZE[1:], *options[kind]) == 0
-        assert [*paths[kind].parent.iterdir()] == [paths[kind]]
+        assert {*paths[kind].parent.iterdir()} == {*files_of(paths[kind], kind)}
     return paths
 
 
@@ -101,7 +103,7 @@ def test_documented_loaders_without_this_package_equal_the_model(folder, model, 
     x = timm.data.create_transform(**config)(image)[None]
     with torch.no_grad():
         expected = model(x)
-    assert done.stdout.splitlines() == [NAMES[expected.argmax()]] * 3
+    assert done.stdout.splitlines() == [NAMES[expected.argmax()]] * 4
     for kind, path in files.items():
         got = np.load(path.parent / 'got.npz')
         images = torch.from_numpy(got['images'])
@@ -190,31 +192,45 @@ def test_metadata_of_every_format(model, files):
     different = {
         'program': dict(dtype='float32', **images), 'package': dict(dtype='bfloat16', **images),
         'onnx': dict(dtype='float32', input_shape=['batch', 'height', 'width', 3], input_dtype='uint8',
-                     normalize_inside=True)}
+                     normalize_inside=True),
+        'openvino': dict(dtype='float32', **images)}
     for kind, path in files.items():
         metadata = read_metadata(path, kind)
         assert metadata.pop('source').startswith('local-dir:') and len(metadata.pop('weights_sha256')) == 64
         assert metadata == dict(shared, format=kind, **different[kind])
 
 
-def test_class_names_without_configuration_are_imagenets():
-    from timm_assemble.deploy.metadata import class_names
-
-    def names(number):
-        return class_names(make(**{**KWARGS, 'num_classes': number}))
-    assert names(7) == (None, None)
-    synsets, descriptions = names(1000)
-    assert synsets[0] == 'n01440764' and descriptions['n01440764'].startswith('tench')
-    assert names(1001)[0] == ['background', *synsets]
+# every family, and timm's: global average pools of channels-last weights
+GRAPHS = {name: dict(width=8, num_classes=7) for name in timm.list_models('*assemble*') if '_bl' not in name}
+GRAPHS |= {name: dict(num_classes=7) for name in ('resnet50', 'efficientnet_b0', 'convnext_atto')}
 
 
-def test_exported_mobilenet_equals_the_model(tmp_path):
-    """Its blocks are timm's, without ConvNormAct. Exporting to ONNX begins with a program."""
-    model, path = make('assemble_mobilenet_se2', width=8, num_classes=7, drop_block_rate=0.1), tmp_path / 'exported'
-    export_model(model, path, (1, 3, 64, 64), 'onnx')
-    run, x = load_exported(path, 'onnx'), torch.randn(5, 3, 64, 64)
-    with torch.no_grad():
-        assert error(run(x), model(x)) < 1e-4
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize('name', ['assemble_mobilenet_se2', 'resnet50', 'convnext_atto'])
+def test_onnx_and_openvino_files_equal_the_model_in_every_runtime(name, tmp_path):
+    """Of the blocks of timm's MobileNets, which have no ConvNormAct, and of other families."""
+    model = make(name, **{**GRAPHS[name], **({'drop_block_rate': 0.1} if 'mobilenet' in name else {})})
+    for format in ('onnx', 'openvino'):
+        path = tmp_path / FILE[format]
+        results = export_model(model, path, (1, 3, 64, 64), format)
+        assert {*results} == {*installed_runtimes(format)}
+        for runtime in results:
+            run, x = load_exported(path, format, runtime), torch.randn(5, 3, 64, 64)
+            with torch.no_grad():
+                assert error(run(x), model(x)) < 1e-4
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize('name', GRAPHS)
+def test_nothing_of_the_images_shape_feeds_what_follows_the_pooling(name):
+    """There it became indices, with which OpenVINO drops the first convolution's bias."""
+    folded = fold_for_inference(make(name, **GRAPHS[name]), (1, 3, 64, 64))
+    graph = trace(DeployedModel(folded), (1, 3, 64, 64), any_batch=True, any_size=False).run_decompositions().graph
+    names = [str(node.target) for node in graph.nodes]
+    assert 'aten.mean.dim' in names or 'aten.sum.dim_IntList' in names
+    assert not {'aten.as_strided.default', 'aten.arange.start_step', 'aten.index.Tensor'} & {*names}
+    assert not any('sym_size' in name for name in names[max(
+        i for i, name in enumerate(names) if name in ('aten.mean.dim', 'aten.sum.dim_IntList')):])
 
 
 def test_fixed_batch_size(folder, tmp_path):
@@ -226,17 +242,22 @@ def test_fixed_batch_size(folder, tmp_path):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (['a.txt'], 'OUTPUT must end in .onnx or .pt2, got a.txt'),
-    (['a.onnx', '--compile'], '--compile needs an OUTPUT that ends in .pt2, got a.onnx'),
+    (['a.txt'], "OUTPUT must be a file *.onnx, *.pt2 or *.xml, got 'a.txt'"),
+    (['a.onnx', '--format', 'package'], "--format must be onnx for a.onnx, got 'package'"),
+    (['a.pt2', '--opset', '18'], "--opset must be None for 'program', got 18"),
     (['a.pt2', '--size', '1', '2', '3'], '--size must be one or two integers, got 3'),
     (['nowhere/a.pt2'], 'OUTPUT must be in a folder that exists and can be written to, got nowhere/a.pt2'),
     (['exists.pt2'], 'OUTPUT must not exist without --force, got exists.pt2'),
     (['folder.pt2'], 'OUTPUT must be a file, got the folder folder.pt2'),
     (['x.onnx'], "format 'onnx' needs onnx: pip install 'timm-assemble[export]'"),
-    (['x.onnx', '--dtype', 'bfloat16'], "--dtype must be float32 or float16 for ONNX, got bfloat16: ONNX Runtime's "
-                                        'convolutions do not support it on CPUs'),
-    (['a.pt2', '--compile', '--any-size'], '--any-size needs a program or ONNX: a package is compiled for one size'),
-    (['a.pt2', '--compile'], "format 'package' needs a C++ compiler: none found"),
+    (['x.onnx', '--dtype', 'bfloat16'],
+     "--dtype must be float32 or float16 for 'onnx', got bfloat16: its runtime chooses that"),
+    (['x.xml'], "format 'openvino' needs openvino: pip install 'timm-assemble[openvino]'"),
+    (['x.xml', '--dtype', 'float16'], "--dtype must be float32 for 'openvino', got float16: its runtime chooses that"),
+    (['exists.xml'], 'OUTPUT must not exist without --force, got exists.bin'),
+    (['a.pt2', '--format', 'package', '--any-size'],
+     '--any-size needs another format: a package is compiled for one size'),
+    (['a.pt2', '--format', 'package'], "format 'package' needs a C++ compiler: none found"),
 ])
 def test_bad_use_is_one_line_before_any_work(arguments, message, tmp_path, monkeypatch, capsys):
     def no_compiler():
@@ -244,19 +265,19 @@ def test_bad_use_is_one_line_before_any_work(arguments, message, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(export_file.importlib.util, 'find_spec', lambda name: None)
     monkeypatch.setattr('torch._inductor.cpp_builder.get_cpp_compiler', no_compiler)
-    (tmp_path / 'exists.pt2').write_text('precious')
+    (tmp_path / 'exists.pt2').write_text('precious'), (tmp_path / 'exists.bin').write_text('precious')
     (tmp_path / 'folder.pt2').mkdir()
     assert main(['export', 'no_such_model', *arguments]) == 2
     assert capsys.readouterr().err == f'timm-assemble: {message}\n'
     assert (tmp_path / 'exists.pt2').read_text() == 'precious'
 
 
-def spoiled(path, format):
-    run = load_exported(path, format)
+def spoiled(path, format, runtime):
+    run = load_exported(path, format, runtime)
     return lambda x: run(x) * 1.01
 
 
-def broken(path, format):
+def broken(path, format, runtime):
     def run(x):
         raise RuntimeError('no such\noperator')
     return run
@@ -291,5 +312,5 @@ def test_failed_export_keeps_the_old_file(tmp_path, monkeypatch):
         export_model(model, path, (1, 3, 64, 64), 'tflite')
     with pytest.raises(ValueError, match=r'normalization must have 3 means and standard deviations, got'):
         export_model(model, path, (1, 3, 64, 64), normalization=([0.5], [0.5]))
-    with pytest.raises(ValueError, match='dtype must be float32 or float16 for ONNX'):
+    with pytest.raises(ValueError, match="dtype must be float32 or float16 for 'onnx'"):
         export_model(model.bfloat16(), path, (1, 3, 64, 64), 'onnx')

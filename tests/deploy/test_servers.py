@@ -3,12 +3,14 @@ import asyncio
 import multiprocessing
 import threading
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from torch import nn
 
 import timm_assemble
+from timm_assemble.deploy import optimize
 
 from ..tools.test_docs import code_blocks
 from .test_optimize import error
@@ -140,11 +142,46 @@ def test_loaded_state_is_compiled(compiled):
         assert len(compiled) == before + 2
 
 
+def test_edits_in_place_change_nothing(fresh):
+    """Of the generated code, which holds packed copies of most weights and the biases themselves."""
+    model = nn.Sequential(*make(), nn.Conv2d(64, 64, 3, groups=64), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                          nn.Linear(64, 5)).eval()
+    optimized, x = timm_assemble.optimize_for_inference(model, (2, 3, 16, 16)), images(2, 3, 16, 16)
+    expected = optimized(x).clone()
+    for name, parameter in optimized.named_parameters():
+        before = parameter.clone()
+        with torch.no_grad():
+            parameter.add_(1)
+            assert torch.equal(optimized(x), expected), name
+            parameter.copy_(before)
+
+
+def test_another_dtype_compiles_again(compiled):
+    optimized, x = timm_assemble.optimize_for_inference(make(), (2, 3, 16, 16)), images(2, 3, 16, 16)
+    assert error(optimized.to(torch.bfloat16)(x), make()(x)) < 0.1 and len(compiled) == 2
+    assert error(optimized.double()(x.double()).float(), make()(x)) < 0.1 and len(compiled) == 3
+
+
+def test_sixteen_images_compile_once_more_on_one_thread(fresh):
+    """As torch chooses other convolutions; known before, so that only one thread compiles it, which takes its turn."""
+    counter = torch._dynamo.testing.CompileCounterWithBackend('inductor')
+    with mock.patch.dict(optimize.COMPILE, backend=counter):
+        optimized, counts = timm_assemble.optimize_for_inference(make(), (4, 3, 16, 16)), []
+        for batch in (2, 15, 16, 40, 3):
+            assert error(optimized(images(batch, 3, 16, 16)), make()(images(batch, 3, 16, 16)).detach()) < 1e-4
+            counts.append(counter.frame_count)
+    assert counts == [2, 2, 3, 3, 3] and len(optimized._compiled_call_impl.calls) == 3
+
+
 @pytest.mark.parametrize('compile', [True, False])
-def test_integer_images_are_rejected(compile, compiled):
+def test_an_empty_batch_has_no_logits_and_wrong_images_are_one_line(compile, compiled):
     optimized = timm_assemble.optimize_for_inference(make(), (2, 3, 16, 16), compile=compile)
-    with pytest.raises(ValueError, match=r'x must be floating point, .*, got torch.uint8'):
-        optimized(torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
+    assert optimized(images(0, 3, 16, 16)).shape == (0, 64, 16, 16)
+    for x, message in ((torch.zeros(2, 3, 16, 16, dtype=torch.uint8), r'x must be floating point, .*, got torch.uint8'),
+                       (images(2, 1, 16, 16), r'x must be \(B, 3, H, W\), got \(2, 1, 16, 16\)'),
+                       (images(3, 16, 16), r'x must be \(B, 3, H, W\), got \(3, 16, 16\)')):
+        with pytest.raises(ValueError, match=message):
+            optimized(x)
 
 
 def test_batching_of_the_page_gives_every_request_its_logits():

@@ -153,3 +153,15 @@ def test_optimized_model_uses_winograd_and_optimized_again_in_bfloat16_does_not(
     assert WinogradConv2d not in convolutions(half.model).values()
     uncompiled = optimize_for_inference(optimized, x.shape, compile=False)
     assert WinogradConv2d not in convolutions(uncompiled.model).values()
+
+
+def test_a_compiler_without_vector_extensions_keeps_the_convolutions(monkeypatch):
+    def fail():
+        raise RuntimeError('error: unknown attribute')
+    monkeypatch.setattr(winograd, '_transforms', fail)
+    winograd.is_available.cache_clear()
+    try:
+        model = use_winograd(nn.Sequential(nn.Conv2d(**conv3x3)), torch.zeros(4, 64, 8, 8))
+    finally:
+        winograd.is_available.cache_clear()
+    assert type(model[0]) is nn.Conv2d

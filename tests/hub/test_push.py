@@ -1,7 +1,6 @@
 """Publishing and loading over HTTP, with a server of the tests. The one who loads is a process with an empty cache."""
 import re
 import socket
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -151,15 +150,12 @@ def test_no_network_is_one_sentence(command):
 @pytest.mark.parametrize('mode, message', [
     ('break', '), and nothing of it is published; the same command can be repeated'),
     ('page', 'the login page of this network, and nothing of it is published'),
-    ('hang', 'gave no answer within 1 s while uploading, and nothing of it is published'),
     ('vanish', 'and whether it is published could not be looked up: see '),
 ])
 def test_a_failed_commit_is_looked_up(hub, command, folder, mode, message):
     repo = f'user/{mode}'
     hub.failing = {'/commit/': mode}
-    start = time.monotonic()
-    _is_one_sentence(command(repo, '--timeout', '1'), message)
-    assert time.monotonic() - start < 20
+    _is_one_sentence(command(repo), message)
     assert bool(hub.repos[repo].find('main')[1]) == (mode == 'vanish')
     hub.failing = {}
     assert command(repo)[0] == 0
@@ -172,14 +168,7 @@ def test_a_commit_whose_answer_is_lost_is_found(hub, command):
     assert status == 0 and f'published: {hub.url}/user/lost/commit/{hub.repos["user/lost"].find("main")[0]}\n' in out
 
 
-PARTS = '/create', '/revision/', '/validate-yaml', '/preupload/'
-
-
-@pytest.mark.parametrize('part, mode', [
-    *((part, 'page') for part in PARTS), *((part, 'hang') for part in (*PARTS, '/branch/'))])
-def test_a_captive_portal_or_a_hanging_server_is_one_sentence(hub, command, mode, part):
-    message = {'page': 'perhaps it is the login page of this network', 'hang': 'gave no answer within 1 s while '}[mode]
-    hub.failing = {part: mode}
-    start = time.monotonic()
-    _is_one_sentence(command('user/x', '--revision', 'trial', '--timeout', '1'), message)
-    assert time.monotonic() - start < 20
+@pytest.mark.parametrize('part', ['/create', '/revision/', '/validate-yaml', '/preupload/'])
+def test_a_captive_portal_is_one_sentence(hub, command, part):
+    hub.failing = {part: 'page'}
+    _is_one_sentence(command('user/x', '--revision', 'trial'), 'perhaps it is the login page of this network')

@@ -4,7 +4,7 @@ import timm
 import torch
 
 from tests import _oracles
-from timm_assemble.evaluation.image_files import list_files, read_image
+from timm_assemble.data.images import list_images, read_image
 from timm_assemble.layers import GeMPool2d
 from timm_assemble.retrieval import evaluate
 from timm_assemble.retrieval.embedders import HEADS, load_embedder
@@ -19,7 +19,7 @@ def mean_colours(images):
 
 def test_callable_gives_what_a_loop_over_the_images_gives(samples):
     results = evaluate(mean_colours, samples / 'images', input_size=16, crop_pct=1.0, recall_at=[1, 3])
-    files = list_files(samples / 'images')
+    files = list_images(samples / 'images')
     transform = timm.data.create_transform(16, interpolation='bilinear', crop_pct=1.0, use_prefetcher=True)
     pixels = torch.stack([torch.as_tensor(transform(read_image(files.folder / name))) for name, _ in files.files])
     expected = _oracles.retrieval(mean_colours(pixels).tolist(), [label for _, label in files.files], [1, 3])
@@ -32,7 +32,7 @@ def test_callable_gives_what_a_loop_over_the_images_gives(samples):
     (dict(input_size=16, head='gem'), 'head and `last_stride` are for models by name'),
     (dict(input_size=16, output='o'), 'identities must say which weights mean_colours has'),
     (dict(input_size=16, cache='c'), 'cache needs `output`'),
-    (dict(input_size=16, last_stride=3), 'last_stride must be 1 or 2, got 3'),
+    (dict(input_size=16, last_stride=3), 'last_stride must be one of 1, 2, got 3'),
     (dict(input_size=16, batch_size=0), 'batch_size must be 1 or more, got 0'),
     (dict(input_size=16, head='mean'), 'head must be one of model, avg, gem, flat, embedding'),
 ])
@@ -61,9 +61,9 @@ def make(folder, name, **kwargs):
 
 
 def embed(source, images, **options):
-    embedder = load_embedder('m', source, CPU, input_size=images.shape[-1], **options)
+    embedder = load_embedder('m', source, CPU, input_size=images.shape[2:], **options)
     with torch.inference_mode():
-        found = embedder.embed(images)
+        found = embedder.compute(images)
     assert embedder.details['dimensions'] == found.shape[1]
     return found
 

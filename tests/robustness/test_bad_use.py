@@ -20,19 +20,21 @@ from ._samples import arguments, error_of, read_results
     (('--imagenet-c', 'c', '--protocol', 'assemble'), '--protocol must be imagenet-c for published images'),
     (('--imagenet-c', 'c', '--corruptions', 'spatter'), 'lacks spatter; --corruptions names those'),
     (('--imagenet-c', 'c', '--corruptions', 'rain'), '--corruptions must be from gaussian_noise'),
-    (('--generate', 'clean', '--corruptions', 'fog', 'rain'), 'got rain'),
+    (('--generate', 'clean', '--corruptions', 'fog', 'rain'), "got 'rain'"),
     (('--imagenet-c', 'c/fog/1'), '--imagenet-c must have 15 corruptions'),
     (('--imagenet-c', 'nowhere'), '--imagenet-c must be a folder with one folder per corruption'),
     (('--imagenet-p', '.'), '--imagenet-p must be a folder with the 10 perturbations'),
-    (('--clean', 'clean/x'), '--clean must have one folder per class with .jpeg'),
+    (('--clean', 'clean/x'), '--clean must be a folder with one folder per class, with files that end in .jpeg'),
     (('--clean', 'nowhere'), '--clean must be a folder with one folder per class, got '),
     (('--imagenet-p', '.', '--shift', 3), '--shift needs images: --clean, --generate or --imagenet-c'),
-    (('--clean', 'clean', '--shift', 32), "--shift must be below the input's side, 32, got 32"),
+    (('--clean', 'clean', '--shift', 32), "--shift must be below the input's sides, 32 x 32, got 32"),
     (('--generate', 'clean', '--imagenet-p', '.'), '--generate has images of 256 and --imagenet-p sequences of 224'),
     (('--clean', 'clean', '--corruptions', 'fog'), '--corruptions need --imagenet-c or --generate'),
-    (('--clean', 'clean', '--device', 'abacus'), "--device must be one that torch has here, got 'abacus'"),
-    (('--clean', 'clean', '--output', 'a.safetensors'), 'Not a directory'),
+    (('--clean', 'clean', '--device', 'abacus'), "--device must be available, got 'abacus'"),
+    (('--clean', 'clean', '--output', 'a.safetensors'), 'a.safetensors'),
     (('--workers', '-1'), "--workers: must be an integer of 0 or more, got '-1'"),
+    (('--test-sets', 'imagenet-a'), "--test-sets: must be NAME=DIR, got 'imagenet-a'"),
+    (('--ood', 'a=x', 'a=y'), '--ood must have distinct names, got a, a'),
     (('--shift', '0'), '--shift: must be an integer of 1 or more'), (('--protocol', 'mine'), "invalid choice: 'mine'"),
 ])
 def test_options_that_do_not_fit_are_one_line(samples, capsys, monkeypatch, tmp_path, options, message):
@@ -75,7 +77,7 @@ def test_model_with_other_classes_is_rejected(samples, capsys, tmp_path):
         shutil.copytree(samples / 'clean' / name, tmp_path / 'two' / name)
     line = error_of(capsys, *arguments(samples, '--clean', tmp_path / 'two', '--output', tmp_path / 'o', models='a'))
     assert '--clean for test_assemble_resnet=a.safetensors must have' in line
-    assert 'folder for each of the 3 classes, got 2 folders' in line
+    assert 'folder for each of the 3 classes, because nothing names the classes of the model, got 2 folders' in line
     a = arguments(samples, '--clean', tmp_path / 'two', '--imagenet-c', samples / 'c')
     assert '--clean must have the classes of --imagenet-c, ' in error_of(capsys, *a)
 
@@ -122,8 +124,8 @@ def test_unreadable_image_is_left_out_of_every_condition(samples, capsys, tmp_pa
     assert read_results(tmp_path / 'o')['models'][0]['corruptions']['fog']['severities']['1']['images'] == 3
 
 
-@pytest.mark.parametrize('module', ['torchmetrics', 'imagecorruptions'])
-def test_missing_extra_is_named(samples, capsys, monkeypatch, module):
+@pytest.mark.parametrize('module', ['imagecorruptions'])
+def test_missing_extra_is_named(samples, tmp_path, capsys, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
-    line = error_of(capsys, *arguments(samples, '--generate', samples / 'clean', models='a'))
+    line = error_of(capsys, *arguments(samples, '--generate', samples / 'clean', '--output', tmp_path, models='a'))
     assert line == f"timm-assemble: robustness needs {module}: pip install 'timm-assemble[robustness]'"

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from timm_assemble.robustness.metrics import ALEXNET_FLIP_RATE, COMMON, SEVERITI
 
 from .._ranks import run_ranks
 from ._samples import (
-    CORRUPTIONS, arguments, cached_records, error_of, generate, model_names, read_results, write_video,
+    CORRUPTIONS, arguments, cached_records, generate, model_names, read_results, write_video,
 )
 
 COMMAND = ['-m', 'timm_assemble']
@@ -48,7 +47,7 @@ def test_killed_run_continues_where_it_stopped(samples, whole, tmp_path):
         [sys.executable, *COMMAND, *generate(samples, tmp_path)], stderr=subprocess.PIPE, env=ENVIRONMENT)
     assert process.stderr is not None
     printed = b''
-    while not [n for n in re.findall(rb' (\d+)/156 images', printed) if int(n) >= 24]:
+    while not [n for n in re.findall(rb' (\d+)/156 ', printed) if int(n) >= 24]:
         part = os.read(process.stderr.fileno(), 4096)
         assert part, printed.decode()
         printed += part
@@ -75,7 +74,7 @@ def test_ranks_share_the_tasks(samples, whole, tmp_path):
 def test_generated_corruptions_have_ce_shifts_and_a_plot(whole):
     results = read_results(whole)
     assert results['protocol']['name'] == 'assemble' and results['protocol']['corruptions'] == [*CORRUPTIONS]
-    assert results['versions']['imagecorruptions-imaug'] and results['protocol']['input_size'] == 32
+    assert results['versions']['imagecorruptions-imaug'] and results['protocol']['input_size'] == [32, 32]
     first, second = results['models']
     assert first['mce'] is None and 'no mCE: not the 19 corruptions of assemble' in results['notes']
     assert first['checksum'] != second['checksum'] and first['clean']['images'] == 6
@@ -90,7 +89,7 @@ def test_imagenet_c_is_what_a_loop_over_the_files_gives(samples, capsys, tmp_pat
                           'test_assemble_resnet=b.safetensors', '--output', tmp_path)) == 0
     got = read_results(tmp_path)
     assert got['protocol']['name'] == 'imagenet-c' and got['protocol']['images'] == 'published'
-    assert 'no resize, center crop 224, then resized to 32' in got['protocol']['text']
+    assert 'no resize, center crop 224, then resized to 32 x 32, bilinear' in got['protocol']['text']
     assert any('different images: 6 clean ones, 3 of each corruption' in note for note in got['notes'])
     model = timm.create_model(
         'test_assemble_resnet', num_classes=3, checkpoint_path=str(samples / 'a.safetensors')).eval()
@@ -120,8 +119,8 @@ def test_flips_of_sequences_are_relative_to_alexnets_if_the_model_has_its_classe
     for name in ALEXNET_FLIP_RATE:
         (root / name / 'n01440764').mkdir(parents=True)
         (root / name / 'n01440764' / '0.mp4').write_bytes(content)
-    monkeypatch.setattr('timm_assemble.robustness.evaluation.ImageNetInfo', lambda name: SimpleNamespace(
-        label_names=lambda: ['n01440764']))  # a thousand folders of videos take too long
+    # a thousand folders of videos take too long
+    monkeypatch.setattr('timm_assemble.robustness.evaluation.synsets', lambda: ['n01440764'])
     save_file(timm.create_model('test_assemble_resnet').state_dict(), tmp_path / '1000.safetensors')
     for folder, name, baseline in ((tmp_path, '1000', 'AlexNet'), (samples, 'a', None)):
         output = tmp_path / name
@@ -142,10 +141,11 @@ def test_options_without_effect_warn_in_one_line(samples, tmp_path, capsys):
                           model_names(samples)[0], models='a')) == 0
     out, err = capsys.readouterr()
     assert err.startswith(
-        'timm-assemble: warning: --seed has no effect: without --generate and --shift nothing is random\n'
+        'timm-assemble: warning: --seed has no effect: without --generate, --shift and --keep-predictions nothing is '
+        'random\n'
         'timm-assemble: warning: --baseline has no effect but being measured too: without --imagenet-c, --imagenet-p '
         'and --generate nothing is relative to it\n')
-    assert out.splitlines()[-1].endswith(': cache, results.csv, results.json, results.md, results.tex, timm')
+    assert out.splitlines()[-1].endswith(': cache, results.csv, results.json, results.md, results.tex')
     assert not (tmp_path / 'robustness.png').exists()
 
 
@@ -155,42 +155,6 @@ def test_mixed_precision_is_cached_apart(samples, tmp_path):
                                 tmp_path / 'cache', models='a'), *amp]) == 0
     assert len([*(tmp_path / 'cache').iterdir()]) == 2
     assert read_results(tmp_path / 'mixed')['protocol']['precision'] == 'bfloat16'
-
-
-@pytest.mark.parametrize('arguments_, message', [
-    (('--merge', 'one'), '--merge needs two folders or more, got 1'),
-    (('--merge', 'one', 'two'), 'folder must have results.json of a finished run, got one: '),
-    (('resnet18', '--merge', 'one', 'two'), '--merge takes finished runs, and no MODEL'),
-    ((), 'MODEL must be at least one, or --merge given'),
-    (('resnet18', '--test-sets', 'imagenet-a'), "--test-sets: must be NAME=DIR, got 'imagenet-a'"),
-    (('resnet18', '--ood', 'a=x', 'a=y'), '--ood must have distinct names, got a, a'),
-])
-def test_wrong_use_of_merge_and_names_is_one_line(tmp_path, monkeypatch, capsys, arguments_, message):
-    monkeypatch.chdir(tmp_path)
-    assert message in error_of(capsys, 'robustness', *arguments_)
-
-
-def test_finished_runs_are_merged_into_one_table_and_plot(samples, tmp_path, capsys):
-    baseline = model_names(samples)[0]
-    options = ('--imagenet-c', samples / 'c', '--corruptions', 'fog', '--baseline', baseline)
-    for model in 'ab':
-        assert main(arguments(samples, *options, '--output', tmp_path / model, models=model)) == 0
-    capsys.readouterr()
-    runs = [str(tmp_path / model) for model in 'ab']
-    assert main(['robustness', '--merge', *runs, '--output', str(tmp_path / 'm')]) == 0
-    out = capsys.readouterr().out
-    assert sum(line.startswith('test_assemble_resnet=b.safetensors  ') for line in out.splitlines()) == 1
-    merged = read_results(tmp_path / 'm')
-    parts = {model['label']: model for run in 'ab' for model in read_results(tmp_path / run)['models']}
-    assert merged['models'] == [*parts.values()] and len(parts) == 2  # the baseline of both counts once
-    assert (tmp_path / 'm' / 'robustness.png').exists()
-    assert main([*arguments(samples, *options, '--output', tmp_path / 'c', models='a'), '--input-size', '48']) == 0
-    capsys.readouterr()
-    assert 'differ in protocol.text, protocol.input_size' in error_of(
-        capsys, 'robustness', '--merge', tmp_path / 'a', tmp_path / 'c', '--output', tmp_path / 'n')
-    assert not (tmp_path / 'n').exists()
-    assert 'must not have results of another measurement' in error_of(
-        capsys, *arguments(samples, *options, '--output', tmp_path / 'm', models='a'))
 
 
 def test_checkpoints_get_labels(samples, tmp_path):

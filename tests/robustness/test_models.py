@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from timm.models import save_for_hf
 
-from timm_assemble.robustness.models import load_classifier
-from timm_assemble.robustness.plan import Request, make_plan
+from timm_assemble.robustness.evaluation import load_classifier
+from timm_assemble.robustness.plan import RobustnessOptions, make_plan
 
 from ._samples import write_image
 
@@ -25,7 +25,7 @@ def three_classes(tmp_path):
     """A plan of images in folders whose order by value is another than by text."""
     for name in ('1', '2', '10', '.cache'):
         write_image(tmp_path / 'three' / name / '0.png', Image.new('RGB', (256, 256)))
-    return make_plan(Request(clean=tmp_path / 'three', input_size=64))
+    return make_plan(RobustnessOptions(clean=tmp_path / 'three', input_size=64))
 
 
 def test_models_without_a_classifier_or_for_other_channels_are_rejected(three_classes, tmp_path):
@@ -45,7 +45,8 @@ def test_folders_have_the_classes_that_timm_trained_them_as(three_classes, tmp_p
     for source in (save(model, tmp_path / 'model'), f'test_assemble_resnet={tmp_path / "last.pth.tar"}',
                    lambda images: torch.zeros(len(images), 3)):
         classifier = load_classifier('m', source, three_classes, CPU)
-        assert three_classes.tasks[0].label_map(classifier).targets == ((0,), (2,), (1,))
+        label_map = three_classes.tasks[0].label_map(classifier)
+        assert dict(zip(three_classes.tasks[0].classes, label_map.targets)) == {'1': (0,), '2': (1,), '10': (2,)}
 
 
 def test_structure_without_weights_makes_another_model(three_classes, tmp_path):
@@ -63,7 +64,7 @@ def test_structure_without_weights_makes_another_model(three_classes, tmp_path):
 
 def test_transformers_are_resized_to_the_input(three_classes, tmp_path):
     source = save(timm.create_model('test_vit', num_classes=3), tmp_path / 'vit')
-    assert load_classifier('vit', source, three_classes, CPU).classify(
+    assert load_classifier('vit', source, three_classes, CPU).compute(
         torch.zeros(2, 3, 64, 64, dtype=torch.uint8)).shape == (2, 3)
     with pytest.raises(ValueError, match='models must take images of 50 x 50, vit does not: '):
-        load_classifier('vit', source, make_plan(three_classes.request._replace(input_size=50)), CPU)
+        load_classifier('vit', source, make_plan(RobustnessOptions(clean=tmp_path / 'three', input_size=50)), CPU)

@@ -247,7 +247,7 @@ def test_repeated_augmentation_has_different_views(views, monkeypatch):
     (None, dict(hflip=0.2), 'transform must be that of views, `hflip` 0.5, got 0.2'),
     (None, dict(auto_augment='original', mean=(0.5,) * 3), '`auto_augment` None, got original'),
     (images(7), {}, 'got 7 samples instead of 8'),
-    (FakeData(8, (3, 32, 32), CLASSES, random_offset=9), {}, 'samples must be those of views, got other images')])
+    (FakeData(8, (3, 32, 32), CLASSES, random_offset=9), {}, 'dataset must give the pixels that the teacher saw')])
 def test_views_of_another_training_are_rejected(views, dataset, change, message, capsys):
     script = script_of(kd_model_name='views:views')
     bind(script)

@@ -125,7 +125,7 @@ ALLOWED = 'SCRIPT must be one of validate, benchmark, inference, onnx_export, av
     (['run'], f'timm-assemble: {ALLOWED}, got none'),
     (['run', 'dream.py'], f'timm-assemble: {ALLOWED}, got dream.py'),
     (['run', 'train.py'], 'timm-assemble: SCRIPT must be another script, got train.py, which `timm-assemble train` '),
-    (['run', '--script', 'aa.py'], 'timm-assemble: aa_size must be 0 or from 2 to 7, got 9.'),
+    (['run', '--script', 'aa.py'], 'timm-assemble: aa_size must be 0 or from 2 to 7, got 9'),
     (['recipes', 'assemble'], "timm-assemble: NAME must be a recipe, got 'assemble'; "),
     (['recipes', '--path'], 'timm-assemble: --path needs the NAME of a recipe'),
 ])

@@ -15,6 +15,7 @@ from PIL import Image
 from timm.data import create_dataset
 
 from timm_assemble.__main__ import main
+from timm_assemble.data.samples import Samples
 from timm_assemble.models.family import DropBlockRate
 from timm_assemble.timm_scripts import HOOK
 from timm_assemble.training import (
@@ -211,7 +212,9 @@ def test_printed_loss_is_the_formula_in_float64(monkeypatch, name, mixing, tempe
     info = StoreInfo({}, {}, fingerprint(data).as_dict(), CLASSES, top_k)
     writer = StoreWriter(f'rows-{name}', info)
     writer.prepare()
-    writer.write(0, info.pack(0, torch.from_numpy(ROWS[[label for _, label in data.reader.samples]])))
+    checksums = torch.tensor([Samples(data).checksum(i) for i in range(len(data))])
+    rows = torch.from_numpy(ROWS[[label for _, label in data.reader.samples]])
+    writer.write(0, info.pack(0, rows, torch.zeros(len(data)), checksums))
     writer.finish()
     seen, forward = [], StoredLogitsDistillationTask.forward
 

@@ -61,7 +61,7 @@ def test_data_sets_that_stream_are_rejected():
         fingerprint(Stream())
 
 
-def test_labels_and_some_images_count_without_names():
+def test_labels_count_without_names():
     class Arrays(torch.utils.data.Dataset):
         transform = None
 
@@ -77,5 +77,4 @@ def test_labels_and_some_images_count_without_names():
     images = np.random.default_rng(0).integers(0, 255, (5, 8, 8, 3), np.uint8)
     expected = fingerprint(Arrays(images, [0, 1, 2, 0, 1]))
     assert (expected.classes, expected.difference(fingerprint(Arrays(images, [0, 1, 2, 0, 1])))) == (3, None)
-    for other in (Arrays(255 - images, [0, 1, 2, 0, 1]), Arrays(images, [0, 1, 2, 1, 0])):
-        assert expected.difference(fingerprint(other)) == 'other images or labels'
+    assert expected.difference(fingerprint(Arrays(images, [0, 1, 2, 1, 0]))) == 'other images or labels'

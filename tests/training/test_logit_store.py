@@ -57,7 +57,7 @@ def test_top_k_store_spreads_the_rest_evenly(tmp_path, top_k, classes, index_typ
     logits = logits_of(5, classes)
     write(tmp_path / 's', info_of(top_k, classes, 5), logits).finish()
     assert sorted(p.name for p in (tmp_path / 's').iterdir()) == [
-        'indices.npy', 'rest.npy', 'store.json', 'values.npy']
+        'checksum.npy', 'indices.npy', 'rest.npy', 'store.json', 'values.npy']
     assert np.load(tmp_path / 's' / 'indices.npy').dtype == index_type
     rows = TeacherLogits(tmp_path / 's')
     for i in range(5):

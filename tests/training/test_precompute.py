@@ -180,14 +180,25 @@ def test_input_img_mode_is_that_of_the_option(data, checkpoint, command, tmp_pat
 
 
 @pytest.mark.parametrize('workers', ['0', '2'])
-def test_unreadable_image_is_named_and_finished_chunks_stay(data, command, tmp_path, capfd, workers):
+def test_unreadable_images_are_named_and_the_other_chunks_stay(store, data, command, tmp_path, capfd, workers):
+    """With repaired files, the same command computes the missing chunks."""
     shutil.copytree(data / 'train', tmp_path / 'train')
     damaged = tmp_path / 'train' / 'class2' / '3.png'
     damaged.write_bytes(damaged.read_bytes()[:200])
+    missing = tmp_path / 'train' / 'class0' / '7.png'
+    missing.unlink()
+    missing.symlink_to('nowhere')
     assert main([*command, '--data-dir', str(tmp_path), '--workers', workers, '--output', str(tmp_path / 's')]) == 2
     [line] = [line for line in capfd.readouterr().err.splitlines() if line and '| ' not in line]  # without the bar
-    assert line.startswith('timm-assemble: --data-dir must have readable images, got class2/3.png: ')
-    assert len(list((tmp_path / 's' / 'chunks').iterdir())) == 5
+    assert line == ('timm-assemble: --data-dir must have readable images, got 2 that cannot be read: class0/7.png cannot '
+                    'be read: it is a link to nowhere, which does not exist; class2/3.png cannot be read: image file is '
+                    'truncated; all chunks without them are stored')
+    assert sorted(int(file.name) for file in (tmp_path / 's' / 'chunks').iterdir()) == [0, 2, 3, 4, 6]
+    for file in (damaged, missing):
+        file.unlink()
+        shutil.copy(data / 'train' / file.parent.name / file.name, file)
+    assert main([*command, '--data-dir', str(tmp_path), '--workers', workers, '--output', str(tmp_path / 's')]) == 0
+    assert files_of(tmp_path / 's') == files_of(store)
 
 
 def test_logits_that_are_not_finite_are_rejected(data, tmp_path):

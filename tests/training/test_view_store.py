@@ -89,7 +89,7 @@ def test_teacher_of_another_size_gets_resized_views(root, tmp_path):
     model, shapes = teacher(), set()
     model.stem.register_forward_pre_hook(lambda module, inputs: shapes.add(inputs[0].shape[-2:]))
     store_views(root, tmp_path / 's', 1, model, teacher_size=64)
-    assert shapes == {(64, 64)} and TeacherViews(tmp_path / 's').info.preprocessing['size'] == 64
+    assert shapes == {(64, 64)} and TeacherViews(tmp_path / 's').info.preprocessing['size'] == [64, 64]
 
 
 def test_command_line_takes_the_arguments_of_the_training(store, command, tmp_path, capsys):
@@ -196,7 +196,7 @@ def test_damaged_store_is_reported_in_one_line(store, tmp_path, damage):
 
 
 def test_stores_of_logits_and_of_views_are_told_apart(store, tmp_path):
-    with pytest.raises(ValueError, match="must have the format 'timm_assemble teacher logits 1'"):
+    with pytest.raises(ValueError, match="must have the format 'timm_assemble teacher logits 2'"):
         TeacherLogits(store)
     (tmp_path / 'file').touch()
     for path, message in ((tmp_path / 'file', 'got .*file: Not a directory'), ('', 'which has no store.json')):

@@ -1,16 +1,22 @@
 """What several commands share: argument types, split argument lists, and parameters named as options in messages."""
 import argparse
 import ast
+import collections.abc
 import os
 import re
+import shlex
+import sys
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, get_args, get_origin
+
+from ..data.images import printable
+from ..errors import UserError
 
 __all__ = [
-    'MODEL_HELP', 'integer', 'key_value', 'name_options', 'non_negative', 'option_names', 'option_of_path', 'positive',
-    'take_options']
+    'MODEL_HELP', 'add_options', 'integer', 'key_value', 'name_options', 'non_negative', 'option_names',
+    'option_of_path', 'positive', 'run_evaluation', 'take_options']
 
 MODEL_HELP = ('name that timm has weights for, hf-hub:USER/NAME, local-dir:FOLDER, or NAME=CHECKPOINT; LABEL= before '
               'the last three gives a label')
@@ -49,6 +55,70 @@ def take_options(argv: Sequence[str], flags: Sequence[str], with_value: Sequence
         else:
             (own if word in flags or word.partition('=')[0] in with_value else rest).append(word)
     return own, rest
+
+
+def _named_folder(text: str) -> Tuple[str, Path]:
+    """Parse ``NAME=DIR``."""
+    name, equals, folder = text.partition('=')
+    if not (name and equals and folder):
+        raise argparse.ArgumentTypeError(f'must be NAME=DIR, got {text!r}')
+    return name, Path(folder)
+
+
+def _argument(kind: Any, about: Any) -> Dict[str, Any]:
+    """Return what argparse needs for an option of a type."""
+    if kind is bool:
+        return dict(action='store_true')
+    integers = {0: non_negative, 1: positive}.get(about.minimum, int)
+    if get_origin(kind) is collections.abc.Mapping:
+        return dict(type=_named_folder, nargs='+', metavar='NAME=DIR')
+    if get_origin(kind) in (tuple, collections.abc.Sequence):
+        return dict(type=positive if get_args(kind)[0] is int else str, nargs='+', metavar=about.metavar)
+    named: Dict[str, Any] = dict(choices=about.choices) if about.choices else dict(metavar=about.metavar)
+    return dict(named, type=integers if kind is int else kind if kind in (float, Path) else str)
+
+
+def add_options(parser: argparse.ArgumentParser, options: Any, output: str) -> None:
+    """Add the options that an evaluation declares; ``output`` is the default of ``--output``."""
+    from ..evaluation.options import declared
+
+    defaults = dict(output=Path(output), workers=min(4, os.cpu_count() or 1))
+    groups: Dict[str, Any] = {'': parser}
+    for name, default, _, kind, about in declared(options):
+        if not about.public:
+            continue
+        if about.group not in groups:
+            groups[about.group] = parser.add_argument_group(about.group)
+        default = defaults.get(name, default)
+        text = re.sub(r'`(\w+)`', lambda m: '--' + m[1].replace('_', '-'), about.help).rstrip('.')
+        if default not in (None, False):
+            text += f' (default: {default})'
+        groups[about.group].add_argument(f'--{name.replace("_", "-")}', default=default, help=text.replace('%', '%%'),
+                                         **_argument(kind, about))
+
+
+def run_evaluation(evaluate: Callable[..., Any], args: argparse.Namespace, consequence: str) -> None:
+    """Measure and print; unreadable files are an error after the results are written.
+
+    All ranks end together, after the first one has printed.
+    """
+    from ..evaluation.results import unreadable_line
+    from ..runtime.ranks import Ranks
+
+    options = {key: value for key, value in vars(args).items() if key not in ('command', 'options', 'passed')}
+    for name, value in options.items():
+        if isinstance(value, list) and value and isinstance(value[0], tuple):  # NAME=DIR
+            if len(dict(value)) < len(value):
+                raise UserError(f'{name} must have distinct names, got {", ".join(name for name, _ in value)}')
+            options[name] = dict(value)
+    with Ranks() as ranks:
+        results = evaluate(**options, progress=True, command=shlex.join(['timm-assemble', *sys.argv[1:]]))
+        if ranks.rank == 0:
+            written = ', '.join(map(printable, sorted(os.listdir(args.output))))
+            print(f'{results.tables()}\n\nwritten: {printable(args.output)}: {written}', flush=True)
+        ranks.barrier()
+    if results.unreadable:
+        raise UserError(f'{unreadable_line(results.unreadable, consequence)}; the results are of the others')
 
 
 def option_names(parser: argparse.ArgumentParser) -> Dict[str, str]:

@@ -9,8 +9,8 @@ from .arguments import key_value
 
 HELP = 'convert an official TensorFlow checkpoint to a folder that timm loads'
 PARAMETERS = {
-    'name': '--model', 'model_args': '--model-kwargs', 'root': '--verify',
-    'shapes': 'CHECKPOINT', 'variables': 'CHECKPOINT', 'prefix': 'CHECKPOINT'}
+    'name': '--model', 'model_args': '--model-kwargs', 'shapes': 'CHECKPOINT', 'variables': 'CHECKPOINT',
+    'prefix': 'CHECKPOINT'}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--model', help='registered model, instead of the nearest to the checkpoint')
     parser.add_argument('--model-kwargs', type=key_value, nargs='+', default=[], metavar='KEY=VALUE',
                         help='constructor arguments that no checkpoint has, such as global_pool=gem')
+    parser.add_argument('--moving-averages', action='store_true',
+                        help='take the moving averages of the variables, which a checkpoint may have beside them')
     parser.add_argument('--keep-classes', action='store_true', help='keep 1001 classes; the first is "background"')
     parser.add_argument('--verify', type=Path, metavar='DIR',
                         help='measure top-1 and top-5 on a folder with one folder of images per class')
@@ -41,8 +43,8 @@ def run(args: argparse.Namespace) -> None:
     import signal
 
     from .. import convert
+    from ..data.accuracy import measure_accuracy
     from ..hub.model_card import Result
-    from ..runtime.accuracy import measure_accuracy, read_class_map
     from ..runtime.atomic import check_output_folder
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up, as after an interrupt
@@ -53,12 +55,14 @@ def run(args: argparse.Namespace) -> None:
     if "'" in args.output.name or not args.output.name.isprintable():
         raise UserError(f'output must have a name without quotes and control characters, got {str(args.output)!r}')
     conversion = convert.convert(
-        convert.open_checkpoint(prefix), args.model, dict(args.model_kwargs), keep_classes=args.keep_classes)
+        convert.open_checkpoint(prefix, args.moving_averages), args.model, dict(args.model_kwargs),
+        keep_classes=args.keep_classes)
     print(conversion.summary(), flush=True)
     results = []
     if args.verify is not None:
-        class_map = read_class_map(args.verify, conversion.model.num_classes)
-        accuracy = measure_accuracy(conversion.model, args.verify, class_map)
+        accuracy = measure_accuracy(conversion.model, args.verify, 'verify')
+        for line in accuracy.unreadable:
+            print(f'skipped: {line}', file=sys.stderr)
         print(f'{accuracy}{_published(conversion.variant, accuracy)}', flush=True)
         results = [Result(metric, value, accuracy.protocol, 'timm-assemble convert CHECKPOINT OUTPUT --verify DIR',
                           'imagenet-1k' if accuracy.imagenet else '')

@@ -2,8 +2,6 @@
 import argparse
 from pathlib import Path
 
-from .arguments import positive
-
 HELP = 'publish a model on the Hugging Face Hub'
 
 
@@ -19,8 +17,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              'empty folder (default: ~/.cache/timm_assemble/push/REPO; a card is not written)')
     parser.add_argument('--private', action='store_true', help='make the repository private')
     parser.add_argument('--revision', metavar='BRANCH', help='branch, made if it does not exist (default: main)')
-    parser.add_argument('--timeout', type=positive, default=60, metavar='SECONDS',
-                        help='wait for each answer of the Hub (default: 60)')
     parser.add_argument('--dry-run', action='store_true', help='print what would be sent; send nothing')
 
 
@@ -33,5 +29,5 @@ def run(args: argparse.Namespace) -> None:
     if args.dry_run:
         print('dry run: nothing was sent; the same command without --dry-run sends it')
         return
-    print(f'published: {push(publication, args.private, args.timeout)}\n'
+    print(f'published: {push(publication, args.private)}\n'
           f"load it with: import timm, timm_assemble; timm.create_model('{publication.source}', pretrained=True)")

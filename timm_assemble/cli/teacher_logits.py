@@ -3,7 +3,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Dict
 
-from ..errors import UserError
+from ..errors import UserError, error_line
 from .arguments import key_value, non_negative, positive
 
 HELP = "store a teacher's logits of a training set, for distillation without running the teacher"
@@ -58,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--top-k', type=non_negative, metavar='K',
                         help='store the K largest logits per image and spread the rest evenly; 0 stores all '
                              '(default: 0; with --views: 10, or 0 for at most 10 classes)')
+    parser.add_argument('--verify-content', action='store_true',
+                        help='let training compare each whole image file with what the teacher saw, instead of its '
+                             'size and 16 KiB at each end')
     parser.add_argument('--batch-size', type=positive, default=64, help='images per batch (default: 64)')
     parser.add_argument('--chunk-size', type=positive, default=1024,
                         help='images whose logits are written at once (default: 1024)')
@@ -74,8 +77,9 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
     views.add_argument('-c', '--config', metavar='NAME_OR_FILE', help="the training's recipe or YAML file")
     views.add_argument('--student', metavar='MODEL',
                        help="the training's --model, which says size and mean of the images (default: the recipe's)")
-    views.add_argument('--teacher-size', type=positive, metavar='N',
-                       help='resize the views to N for the teacher (default: it gets the size of the student)')
+    views.add_argument('--teacher-size', type=positive, nargs='+', metavar='N',
+                       help="resize the views for the teacher: height and width, or one number for both (default: the "
+                            "student's size)")
     views.add_argument('--view-seed', type=non_negative, default=0, metavar='N', help='seed of the views (default: 0)')
     views.add_argument('--no-aug', action='store_true', default=None)
     views.add_argument('--train-crop-mode', choices=('rrc', 'rkrc', 'rkrr'))
@@ -94,6 +98,8 @@ def _apply_config(args: argparse.Namespace) -> None:
     given = [name for name in (*AUGMENTATION, 'config', 'student', 'teacher_size') if getattr(args, name) is not None]
     if args.views is None and given:
         raise UserError(f'{given[0]} needs `views`: logits are of unaugmented images')
+    if args.views and args.verify_content:
+        raise UserError('verify_content must be off with `views`: their pixels are always compared')
     config = read_config(find_config(args.config)) if args.config else {}
     for name, default in {**DATA, **AUGMENTATION, 'student': config.get('model')}.items():
         if getattr(args, name) is None:
@@ -112,7 +118,7 @@ def _transform(args: argparse.Namespace, channels: int) -> Dict[str, Any]:
         raise UserError('student must be the model of the training to come, or `config` must name one, got none')
     try:
         check_model_source(args.student)
-    except ValueError as e:
+    except UserError as e:
         raise UserError(f'student must be a model that timm builds: {e}') from e
     with torch.device('meta'):
         student = create_model(args.student)
@@ -133,14 +139,10 @@ def _create_teacher(args: argparse.Namespace, name: str) -> Any:
     try:
         return create_model(name, **weights, **kwargs)
     except Exception as e:  # timm reports unknown names, bad configurations and wrong weights by errors of many kinds
-        raise UserError(f'--model {name}: {_one_line(e)}') from e
+        raise UserError(f'model {name}: {type(e).__name__}: {error_line(e)[:300]}') from e
 
 
-def _one_line(error: Exception) -> str:
-    return f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
-
-
-def _store_one(args: argparse.Namespace, name: str, output: Path, device: str) -> Any:
+def _store_one(args: argparse.Namespace, name: str, output: Path, device: Any) -> Any:
     """Store the logits of one teacher and return what they belong to."""
     from timm.data import create_dataset
 
@@ -152,7 +154,7 @@ def _store_one(args: argparse.Namespace, name: str, output: Path, device: str) -
     check_model(name, dict(args.model_kwargs))
     check_model_source(name)
     if args.checkpoint is not None and not args.checkpoint.is_file():
-        raise UserError(f'--checkpoint must be a file, got {args.checkpoint}')
+        raise UserError(f'checkpoint must be a file, got {args.checkpoint}')
     model = _create_teacher(args, name)
     check_weights(model.state_dict(), f'model {name}')
     transform = _transform(args, getattr(model, 'in_chans', 3)) if args.views else {}
@@ -162,7 +164,7 @@ def _store_one(args: argparse.Namespace, name: str, output: Path, device: str) -
             args.dataset, root=args.data_dir, split=args.train_split, class_map=args.class_map, input_img_mode=mode,
             input_key=args.input_key, target_key=args.target_key)
     except (RuntimeError, AssertionError) as e:  # timm's errors for unknown data sets and empty folders
-        raise UserError(f'--data-dir {args.data_dir}: {_one_line(e)}') from e
+        raise UserError(f'data_dir {args.data_dir}: {type(e).__name__}: {error_line(e)[:300]}') from e
     running: Dict[str, Any] = dict(
         batch_size=args.batch_size, chunk_size=args.chunk_size, workers=args.workers, device=device, amp=args.amp)
     if args.views:
@@ -172,16 +174,16 @@ def _store_one(args: argparse.Namespace, name: str, output: Path, device: str) -
     preprocessing = {key: getattr(args, key) for key in (
         'img_size', 'input_size', 'crop_pct', 'mean', 'std', 'interpolation')}
     return store_teacher_logits(
-        model, name, dataset, output, args.top_k or 0, preprocessing=preprocessing, **running)
+        model, name, dataset, output, args.top_k or 0, preprocessing=preprocessing,
+        verify_content=args.verify_content, **running)
 
 
 def run(args: argparse.Namespace) -> None:
     import os
 
-    import torch
-
+    from ..data.samples import use_image_extensions
+    from ..runtime.device import find_device
     from ..training import combine_stores
-    from ..training.precompute import available_device
 
     _apply_config(args)
     several = len(args.model) > 1
@@ -190,10 +192,8 @@ def run(args: argparse.Namespace) -> None:
     if len(args.teacher_weights or args.model) != len(args.model) or min(args.teacher_weights or [1]) <= 0:
         raise UserError(f'weights must be {len(args.model)} positive numbers, one per `model`, got '
                         f'{args.teacher_weights}')
-    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    if device == 'cuda' and 'LOCAL_RANK' in os.environ:
-        device = f'cuda:{os.environ["LOCAL_RANK"]}'
-    available_device(device)
+    device = find_device(args.device)
+    use_image_extensions()
     kind, what = ('views', f'{args.views} views') if args.views else ('logits', 'logits')
     outputs = [args.output.with_name(f'{args.output.name}-{i + 1}') if several else args.output
                for i in range(len(args.model))]

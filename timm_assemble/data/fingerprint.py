@@ -1,17 +1,15 @@
 """A fingerprint of a data set's samples, so that logits of one data set are not used with another."""
 import hashlib
+import os
 import re
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
-import numpy as np
 from torch.utils.data import IterableDataset
 
 from ..errors import UserError
 
 __all__ = ['SampleFingerprint', 'fingerprint']
-
-HASHED_IMAGES = 64  # of a data set without names
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class SampleFingerprint:
 
     Attributes:
         count: Number of samples.
-        samples: SHA-256 of all names and labels in order; of all labels and some images if samples have no names.
+        samples: SHA-256 of all names and labels in order; of the labels if samples have no names.
         names: SHA-256 of the sorted names, ``''`` without names; equal for another order or other labels of the same
             images.
         classes: Number of classes of the data set; the highest label plus one if it does not say.
@@ -60,20 +58,11 @@ def _names_and_labels(dataset: Any) -> Tuple[Optional[List[str]], Optional[List[
     return None, None if targets is None else [int(y) for y in targets]
 
 
-def _some_images(dataset: Any) -> Iterator[bytes]:
-    transform, dataset.transform = dataset.transform, None
-    try:
-        for i in np.linspace(0, len(dataset) - 1, min(HASHED_IMAGES, len(dataset))).astype(int):
-            image, label = dataset[int(i)][:2]
-            yield np.ascontiguousarray(image).tobytes() + str(int(label)).encode()
-    finally:
-        dataset.transform = transform
-
-
 def fingerprint(dataset: Any) -> SampleFingerprint:
     """Return the fingerprint of a data set.
 
-    It covers relative names and labels, so that the data set may have another location on another machine.
+    It covers relative names and labels, so that the data set may have another location on another machine. The content
+    of each sample is covered by :meth:`.samples.Samples.checksum`.
 
     Args:
         dataset: Map-style data set of timm (folders, tar files, Hugging Face datasets) or torchvision.
@@ -85,12 +74,9 @@ def fingerprint(dataset: Any) -> SampleFingerprint:
         raise UserError(f'dataset must have an index for stored logits, got {type(dataset).__name__}, which streams')
     names, labels = _names_and_labels(dataset)
     digest = hashlib.sha256()
-    if names is None or labels is None:
-        for chunk in _some_images(dataset):
-            digest.update(chunk)
     for value in (*(names or ()), *(labels or ())):
-        digest.update(str(value).encode() + b'\n')
-    sorted_names = '' if names is None else hashlib.sha256('\n'.join(sorted(names)).encode()).hexdigest()
+        digest.update(os.fsencode(f'{value}\n'))
+    sorted_names = '' if names is None else hashlib.sha256(os.fsencode('\n'.join(sorted(names)))).hexdigest()
     reader = getattr(dataset, 'reader', dataset)
     class_to_idx = getattr(reader, 'class_to_idx', None) or getattr(reader, 'class_name_to_idx', None)
     classes = max(class_to_idx.values()) + 1 if class_to_idx else (max(labels) + 1 if labels else 0)

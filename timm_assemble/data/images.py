@@ -11,8 +11,8 @@ from timm.utils import natural_key
 from ..errors import UserError, error_line
 
 __all__ = [
-    'EXTENSIONS', 'FileList', 'UnreadableError', 'decode_image', 'list_images', 'make_file_list', 'printable',
-    'read_image', 'some']
+    'EXTENSIONS', 'FileList', 'UnreadableError', 'check_file', 'decode_image', 'list_images', 'make_file_list',
+    'printable', 'read_image', 'some']
 
 EXTENSIONS = ('.jpeg', '.jpg', '.png', '.webp', '.bmp', '.ppm', '.pgm', '.tif', '.tiff')
 LFS_POINTER = b'version https://git-lfs.github.com/spec/'
@@ -93,7 +93,7 @@ def decode_image(file: Union[Path, BinaryIO], mode: str = 'RGB') -> Image.Image:
         return image.convert(mode)
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
     """Raise ValueError for what is no image whatever its name says."""
     if printable(path.name) != str(path.name):
         raise ValueError('its name is not UTF-8')
@@ -115,7 +115,7 @@ def read_image(path: Path, mode: str = 'RGB') -> Image.Image:
     """
     path = Path(path)
     try:
-        _check_file(path)
+        check_file(path)
         return decode_image(path, mode)
     except Exception as e:  # Pillow raises errors of many kinds for damaged files
         reason = e.strerror if isinstance(e, OSError) and e.strerror else error_line(e)
@@ -179,7 +179,7 @@ def list_images(
         if labelled and (relative == '.' or (only is not None and name not in only)):
             other += [prefix + file for file in images] if relative == '.' else []
             continue
-        leaf = not any(entry.is_dir() for entry in os.scandir(folder / relative)) if labelled and not images else False
+        leaf = labelled and not images and not next(os.walk(folder / relative))[1]
         if labelled and (images or leaf):
             names.add(name)
         if images:

@@ -70,7 +70,8 @@ class Preprocessing:
             UserError: ``mean`` or ``std`` have neither one value nor one for each channel.
         """
         given = {key: value for key, value in overrides.items() if value is not None}
-        config = resolve_data_config(given, model=model, use_test_size=True)
+        config = resolve_data_config(
+            {key: value for key, value in given.items() if key not in ('mean', 'std')}, model=model, use_test_size=True)
         channels = getattr(model, 'in_chans', None) or config['input_size'][0]
         for key in ('mean', 'std'):
             if len(given.get(key) or (0,)) not in (1, channels):

@@ -4,8 +4,8 @@ from .export import export_model, load_exported
 from .fold import fold_batch_norms
 from .gate import Agreement, Gate, GateError
 from .metadata import read_metadata
+from .openvino import OpenVINOModel
 from .optimize import OptimizedModel, optimize_for_inference
-from .quantize_onnx import export_quantized
 
-__all__ = ['Agreement', 'Gate', 'GateError', 'OptimizedModel', 'export_model', 'export_quantized', 'fold_batch_norms',
+__all__ = ['Agreement', 'Gate', 'GateError', 'OpenVINOModel', 'OptimizedModel', 'export_model', 'fold_batch_norms',
            'load_exported', 'optimize_for_inference', 'read_metadata', 'split_images']

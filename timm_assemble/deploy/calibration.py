@@ -13,6 +13,7 @@ __all__ = ['CalibrationImages', 'MAX_IMAGES', 'MIN_IMAGES', 'load_folder', 'spli
 
 MAX_IMAGES = 512  # read from a folder or a loader
 MIN_IMAGES = 40
+MIN_DISTINCT = 10  # with fewer, neither ranges nor agreement say anything about other images
 ONE_IN = 4  # images that calibrate; the gate needs more than the ranges of activations do
 
 
@@ -53,6 +54,10 @@ def split_images(batches: Iterable[Any], size: Sequence[int], max_images: int = 
     images = images[:max_images]
     if len(images) < MIN_IMAGES:
         raise UserError(f'calibration must have at least {MIN_IMAGES} images, got {len(images)}.')
+    distinct = len({x.numpy().tobytes() for x in images})
+    if distinct < MIN_DISTINCT:
+        raise UserError(
+            f'calibration must have at least {MIN_DISTINCT} distinct images, got {distinct} of {len(images)}.')
     return CalibrationImages(
         torch.stack(images[::ONE_IN]), torch.stack([x for i, x in enumerate(images) if i % ONE_IN]))
 

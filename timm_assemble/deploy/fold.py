@@ -76,9 +76,12 @@ class FoldedModel(nn.Module):
         model: In eval mode.
     """
 
+    memory_format = torch.channels_last  # of the images: one layout, one compilation
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.in_chans = input_channels(model)
         for name in TIMM_ATTRIBUTES:  # timm.data.resolve_model_data_config and others read them
             if hasattr(model, name):
                 setattr(self, name, getattr(model, name))
@@ -93,8 +96,12 @@ class FoldedModel(nn.Module):
     def __call__(self, x: torch.Tensor) -> Any:
         if not x.is_floating_point():
             raise UserError(f'x must be floating point, images as preprocessed for the model, got {x.dtype}.')
+        if x.ndim != 4 or self.in_chans not in (None, x.shape[1]):
+            raise UserError(f'x must be (B, {self.in_chans or "C"}, H, W), got {tuple(x.shape)}.')
+        if x.shape[0] == 0:
+            return tree_map_only(torch.Tensor, lambda y: y[:0], self(x.new_zeros(1, *x.shape[1:])))
         with torch.no_grad():  # inductor folds constants only without gradients
-            return super().__call__(x.contiguous(memory_format=torch.channels_last))  # one layout, one compilation
+            return super().__call__(x.contiguous(memory_format=self.memory_format))
 
     def forward(self, x: torch.Tensor) -> Any:
         dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
@@ -102,12 +109,17 @@ class FoldedModel(nn.Module):
         return tree_map_only(torch.Tensor, lambda output: output.to(x.dtype), y)
 
 
+def input_channels(model: nn.Module) -> Optional[int]:
+    """Return the channels of a model's images, None without a convolution."""
+    return next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+
+
 def check_size(model: nn.Module, size: Sequence[int], name: str = 'example_size') -> None:
     """Raise ValueError, which calls the size ``name``, unless the model can be called with it."""
     if len(size) not in (3, 4) or not all(isinstance(n, int) and n > 0 for n in size):
         raise UserError(f'{name} must be (B, C, H, W) or (C, H, W), positive integers, got {tuple(size)!r}.')
-    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), size[-3])
-    if channels != size[-3]:
+    channels = input_channels(model)
+    if channels not in (None, size[-3]):
         raise UserError(f"{name} must have the model's {channels} channels, got {tuple(size)!r}.")
 
 

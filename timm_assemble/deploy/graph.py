@@ -80,6 +80,36 @@ class DeployedModel(nn.Module):
         return self.model(self.normalize(images))
 
 
+def _simplify(program: Any) -> None:
+    """Replace, in place, two operators that become more than arithmetic when they are exported.
+
+    A global average pool, channels-last, becomes a mean and an ``as_strided`` with indices of the images' shape, which
+    makes OpenVINO drop the first convolution's bias. ``lerp`` becomes a choice of two formulas per value, which
+    quantizers leave in float.
+    """
+    aten, graph = torch.ops.aten, program.graph_module.graph
+
+    def call(target: Any, *args: Any) -> Any:
+        new = graph.call_function(target, args)
+        new.meta = dict(node.meta)
+        return new
+
+    for node in list(graph.nodes):
+        if node.target not in (aten.adaptive_avg_pool2d.default, aten.lerp.Tensor):
+            continue
+        with graph.inserting_before(node):
+            if node.target is aten.lerp.Tensor:
+                start, end, weight = node.args
+                new = call(aten.add.Tensor, start, call(aten.mul.Tensor, weight, call(aten.sub.Tensor, end, start)))
+            elif tuple(node.args[1]) == (1, 1):
+                new = call(aten.mean.dim, node.args[0], [-2, -1], True)
+            else:
+                continue
+        node.replace_all_uses_with(new)
+        graph.erase_node(node)
+    program.graph_module.recompile()
+
+
 def trace(model: DeployedModel, example_size: Sequence[int], any_batch: bool, any_size: bool) -> Any:
     """Trace a model as a torch.export program.
 
@@ -97,4 +127,6 @@ def trace(model: DeployedModel, example_size: Sequence[int], any_batch: bool, an
         height = 1 if model.uint8 else 2
         axes.update({height: torch.export.Dim.DYNAMIC, height + 1: torch.export.Dim.DYNAMIC})
     with torch.no_grad():
-        return torch.export.export(model, (images,), dynamic_shapes=(axes,))
+        program = torch.export.export(model, (images,), dynamic_shapes=(axes,))
+    _simplify(program)
+    return program

@@ -9,7 +9,7 @@ from ..models.loading import ModelSource
 
 __all__ = ['METADATA_KEY', 'read_metadata', 'source_metadata']
 
-METADATA_KEY = 'metadata.json'  # extra file of a program, key of a package's and of ONNX's metadata
+METADATA_KEY = 'metadata.json'  # extra file of a program, key of the other formats' metadata
 
 
 def source_metadata(source: ModelSource, name: str) -> Dict[str, Any]:
@@ -34,6 +34,10 @@ def read_metadata(path: Path, format: str) -> Dict[str, Any]:
         return json.loads(files[METADATA_KEY])
     if format == 'package':
         return json.loads(torch._inductor.aoti_load_package(str(path)).get_metadata()[METADATA_KEY])
+    if format == 'openvino':
+        import openvino
+
+        return json.loads(openvino.Core().read_model(path).get_rt_info(['framework', METADATA_KEY]).astype(str))
     import onnx
 
     properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}

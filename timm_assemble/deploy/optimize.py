@@ -1,23 +1,27 @@
-"""``optimize_for_inference``: a trained model folded, cast and compiled with its weights as constants."""
+"""``optimize_for_inference``: a trained model folded, cast and compiled, by inductor or OpenVINO."""
+import copy
 import itertools
 import os
 import threading
 import types
 import warnings
-from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Tuple, Union
 
 import torch
 import torch._inductor.config
 from torch import nn
 
-from .calibration import split_images, whole_batches
+from ..errors import UserError, check
+from .calibration import split_images
 from .fold import FoldedModel, check_size, fold_for_inference
-from .gate import DEFAULT_GATE, Agreement, Gate, compare
-from .quantize import check_quantizable, quantize_torch
-from .winograd import use_winograd
+from .gate import DEFAULT_GATE, Gate, compare
+from .openvino import OpenVINOModel, check_openvino, is_installed
+from .quantize import BATCH_SIZE, check_nncf, quantize
+from .winograd import remove_winograd, use_winograd
 
-__all__ = ['OptimizedModel', 'optimize_for_inference']
+__all__ = ['BACKENDS', 'OptimizedModel', 'optimize_for_inference']
 
+BACKENDS = ('inductor', 'openvino')
 COMPILE: Dict[str, Any] = {}  # arguments of torch.compile
 # a fork does not inherit the threads of inductor's pool, and would wait for them forever
 FORKED: Dict[str, Any] = dict(compile_threads=1)
@@ -28,8 +32,8 @@ _copies = itertools.count()
 _compiling = threading.RLock()  # two threads would both compile what both call first
 
 
-def _call(model: nn.Module, x: torch.Tensor) -> Any:
-    return model._call_impl(x)  # with hooks
+def _call(model: FoldedModel, x: torch.Tensor) -> Any:
+    return model.forward(x)
 
 
 def _separately_compiled_call() -> types.FunctionType:
@@ -49,20 +53,25 @@ class _CompiledBySize:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model
+        # compiled code holds packed copies of most weights but the biases themselves: with copies, no edit changes it
+        self.model = FoldedModel(copy.deepcopy(
+            model, {id(p): p for p in (*model.parameters(), *model.buffers()) if p.ndim > 1}))
         self.first_batch_sizes: Dict[Tuple[int, ...], int] = {}  # by height and width
         self.calls: Dict[Any, Callable[[torch.Tensor], Any]] = {}
         self.warned = False
 
     def _key(self, x: torch.Tensor) -> Tuple[Any, ...]:
-        """Return what is compiled separately; None instead of the batch size stands for all others from 2.
+        """Return what is compiled separately; a bool instead of the batch size stands for all others from 2.
+
+        On one thread, it says whether they are 16 or more, from which torch chooses other convolutions.
 
         Each key has a code object of its own: torch reorders a code object's several compilations while other threads
         look for theirs, which they then miss and compile again.
         """
         size, batch = tuple(x.shape[-2:]), x.shape[0]
-        fixed = batch if batch in (1, self.first_batch_sizes.get(size)) else None
-        return size, fixed, x.dtype, torch.get_num_threads()
+        threads = torch.get_num_threads()
+        fixed = batch if batch in (1, self.first_batch_sizes.get(size)) else threads == 1 and batch >= 16
+        return size, str(fixed), x.dtype, threads  # as a dictionary's keys, True is 1
 
     def _first_call(self, x: torch.Tensor) -> Any:
         size = tuple(x.shape[-2:])
@@ -71,7 +80,7 @@ class _CompiledBySize:
         key = self._key(x)
         if key in self.calls:
             return self.calls[key](x)  # compiled by another thread in the meantime
-        if key[1] is None:
+        if key[1] in ('True', 'False'):
             torch._dynamo.maybe_mark_dynamic(x, 0)
         call = torch.compile(types.MethodType(_separately_compiled_call(), self.model), **COMPILE)
         y = call(x)
@@ -92,17 +101,17 @@ class _CompiledBySize:
             warnings.warn(
                 f'Calls of {MAX_SIZES} sizes are compiled; {size[0]}x{size[1]} and other new sizes run uncompiled. '
                 'Optimize another copy for them, or use compile=False.', stacklevel=5)
-        return self.model._call_impl(x)
+        return self.model.forward(x)
 
 
 class OptimizedModel(FoldedModel):
     """Result of :func:`optimize_for_inference`; a copy, by deepcopy or pickle, compiles at its first call.
 
-    Threads may share it. ``load_state_dict`` takes the state of an optimized copy of such a model; the next call
-    compiles again. Weights edited in place change nothing, because compiled calls hold them as constants.
+    Threads may share it. ``load_state_dict`` takes the state of an optimized copy of such a model; after it, and after
+    ``to``, the next call compiles again. Parameters edited in place change nothing: compiled calls hold copies.
     """
 
-    agreement: Optional[Agreement] = None  # of a quantized model
+    agreement = None  # of a quantized model
 
     def __init__(self, model: nn.Module, compiled: bool) -> None:
         super().__init__(model)
@@ -112,7 +121,13 @@ class OptimizedModel(FoldedModel):
 
     def _compile_calls(self) -> None:
         if self.compiled:
-            self._compiled_call_impl = _CompiledBySize(self)  # Module.compile's attribute, which no state contains
+            self._compiled_call_impl = _CompiledBySize(self.model)  # Module.compile's attribute, which no state has
+
+    def _apply(self, *args: Any, **kwargs: Any) -> 'OptimizedModel':
+        super()._apply(*args, **kwargs)
+        remove_winograd(self.model)  # its filters have the old dtype and device
+        self._compile_calls()
+        return self
 
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)
@@ -128,6 +143,13 @@ def _compile_again(model: OptimizedModel, incompatible_keys: Any) -> None:
     model._compile_calls()
 
 
+def choose_backend(model: nn.Module, dtype: torch.dtype, int8: bool) -> str:
+    """Return what is fastest, by docs/deployment.md: inductor, but OpenVINO for int8 and for bfloat16 without AMX."""
+    cpu = next(model.parameters(), torch.empty(0)).device.type == 'cpu'
+    half = dtype == torch.bfloat16 and torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+    return 'openvino' if int8 or (cpu and half and is_installed()) else 'inductor'
+
+
 def optimize_for_inference(
         model: nn.Module,
         example_size: Sequence[int],
@@ -136,56 +158,81 @@ def optimize_for_inference(
         example_sizes: Sequence[Sequence[int]] = (),
         calibration: Optional[Iterable[Any]] = None,
         gate: Gate = DEFAULT_GATE,
-) -> OptimizedModel:
+        backend: Optional[str] = None,
+) -> Union[OptimizedModel, OpenVINOModel]:
     """Return a fast copy of a trained model with the same outputs, compiled and warmed up.
 
-    Batch norms are folded (:func:`~timm_assemble.deploy.fold_batch_norms`), weights are cast and laid out
-    channels-last, and inductor compiles the calls with the weights as constants ("freezing"): it packs them for the
-    processor and fuses everything but the convolutions. In float32 on a CPU, wide 3x3 convolutions become
-    :class:`~timm_assemble.deploy.winograd.WinogradConv2d`.
+    Batch norms are folded (:func:`~timm_assemble.deploy.fold_batch_norms`). Then one of two compilers runs the model:
 
-    Any batch size, height and width can be called. A height and width compiles at its first call, once more at the
-    first call with another batch size, for all batch sizes from 2, and once for a single image, whatever the calling
-    thread, its grad or inference mode and autocast. Each compilation holds the packed weights. After eight heights and
-    widths, further ones run uncompiled, with a warning: for images of many sizes use ``compile=False``.
+    - inductor, with weights cast, channels-last and as constants ("freezing"): it packs them for the processor and
+      fuses everything but the convolutions. In float32 on a CPU, wide 3x3 convolutions become
+      :class:`~timm_assemble.deploy.winograd.WinogradConv2d`. A height and width compiles at its first call; once more
+      at the first call with another batch size, for all batch sizes from 2 (on one thread once for 2 to 15 and once
+      from 16); and once for a single image, whatever the calling thread, its grad or inference mode and autocast. Each
+      compilation holds the packed weights. After eight heights and widths, further ones run uncompiled, with a warning.
+    - OpenVINO, on a CPU: one conversion serves all batch sizes, heights and widths.
 
     Args:
         model: A model in eval mode from ``create_model``, also with ``features_only``, or any module that takes one
-            image tensor. It stays unchanged, the copy stays on its device. May be an optimized model.
+            image tensor. It stays unchanged, the copy stays on its device. May be a model that inductor optimized.
         example_size: ``(B, C, H, W)`` of the warm-up, or ``(C, H, W)`` for a single image.
         dtype: ``torch.float32``, ``torch.bfloat16`` or ``torch.float16``; the model's own if None. Images and outputs
             keep the caller's dtype. The gain depends on the processor, see docs/deployment.md.
-        compile: Whether to compile; on a CPU, ``torch.compile`` needs a C++ compiler.
+        compile: Whether to compile; inductor needs a C++ compiler on a CPU.
         example_sizes: Further sizes to warm up, so that a server compiles nothing later.
-        calibration: For int8, on x86 processors: batches of images as the model sees them, tensors or tuples that begin
-            with one, such as a loader. Up to 512 images are used: a quarter for the ranges of activations, the others
-            for the gate. The result takes images of ``example_size`` alone, in any batch size.
+        calibration: For int8, on a CPU by OpenVINO: batches of images as the model sees them, tensors or tuples that
+            begin with one, such as a loader. Up to 512 images are used: a quarter for the ranges of activations, the
+            others for the gate. ``dtype`` is then that of what stays in float.
         gate: What the quantized model must reach.
+        backend: ``'inductor'`` or ``'openvino'``; if None, the faster one: OpenVINO for int8, and for bfloat16 on a CPU
+            with AVX512-BF16 and without AMX if OpenVINO is installed.
 
     Returns:
         A module with the same call and a copy of the weights. Its ``agreement`` is what the gate measured, or None.
 
     Raises:
         UserError: The model is in training mode, a size is not 3 or 4 positive integers or has other channels than the
-            model, or ``dtype`` is not supported. With ``calibration``: another ``dtype`` than float32, no torchao, no
-            CPU, or unsuitable images; a GateError if the quantized model does not reach the gate.
+            model, ``dtype`` or ``backend`` is not supported, or unsuitable images of ``calibration``. A GateError if
+            the quantized model does not reach the gate.
     """
+    check(backend is None or backend in BACKENDS, 'backend', backend, f'None or one of {BACKENDS}')
     for size in example_sizes:
         check_size(model, size, 'example_sizes')
-    if calibration is not None:
-        check_quantizable(model, dtype)
+    if getattr(model, 'agreement', None) is not None or isinstance(model, OpenVINOModel):
+        raise UserError('model must be the original or one that inductor optimized, got one that OpenVINO runs')
+    own = next((p.dtype for p in model.parameters()), torch.float32)
+    kind = backend or choose_backend(model, dtype or own, calibration is not None)
+    if kind == 'inductor' or not compile:
+        check(calibration is None, 'calibration', f'backend={kind!r}, compile={compile}', 'compiled by OpenVINO')
+    sizes = [example_size, *example_sizes]
     with torch.inference_mode(False):  # its tensors would make every call compile once more
+        if kind == 'openvino' and compile:
+            return _optimize_openvino(model, sizes, dtype or own, calibration, gate)
         folded = fold_for_inference(model, example_size, dtype)
         device = next(folded.parameters()).device
-        if compile and calibration is None:
+        if compile:
             use_winograd(folded, torch.zeros([1, *example_size][-4:], device=device))
         optimized = OptimizedModel(folded.model, compile)
-        if calibration is not None:
-            images = split_images(calibration, example_size[-3:])
-            optimized.model = quantize_torch(folded.model, images.calibration)
-            batches = whole_batches(images.held_out, [1, *example_size][-4])  # further sizes would compile again
-            optimized.agreement = compare(folded, optimized, batches, gate.sure)
-            gate.check(optimized.agreement)
-        for size in (example_size, *example_sizes):
+        for size in sizes:
             optimized(torch.zeros([1, *size][-4:], device=device))
+    return optimized
+
+
+def _optimize_openvino(
+        model: nn.Module, sizes: Sequence[Sequence[int]], dtype: torch.dtype, calibration: Optional[Iterable[Any]],
+        gate: Gate,
+) -> OpenVINOModel:
+    check_openvino(model, dtype)
+    images = None
+    if calibration is not None:
+        check_nncf('calibration')
+        images = split_images(calibration, sizes[0][-3:])
+    folded = fold_for_inference(model, sizes[0], torch.float32)
+    optimized = OpenVINOModel(folded, dtype, sizes)
+    if images is not None:
+        optimized.ir = quantize(optimized.ir, (x.numpy() for x in images.calibration.split(1)))
+        optimized.agreement = compare(folded, optimized, images.held_out.split(BATCH_SIZE), gate.sure)
+        gate.check(optimized.agreement)
+    for size in sizes:
+        optimized(torch.zeros([1, *size][-4:]))
     return optimized

@@ -137,6 +137,16 @@ def _replace(model: nn.Module, replacements: Dict[nn.Module, nn.Module]) -> nn.M
     return model
 
 
+@functools.cache
+def is_available() -> bool:
+    """Return whether inductor's compiler takes winograd.cpp; MSVC and others have no vector extensions."""
+    try:
+        _transforms()
+    except Exception:  # of inductor's classes
+        return False
+    return True
+
+
 def use_winograd(model: nn.Module, example: torch.Tensor) -> nn.Module:
     """Replace the convolutions in ``model`` that gain by it with :class:`WinogradConv2d`, in place.
 
@@ -150,7 +160,8 @@ def use_winograd(model: nn.Module, example: torch.Tensor) -> nn.Module:
         if conv not in chosen and arguments[0].numel() // arguments[0].shape[1] >= MIN_POSITIONS:
             chosen[conv] = WinogradConv2d(conv)
 
-    hooks = [module.register_forward_pre_hook(choose) for module in model.modules() if WinogradConv2d.suits(module)]
+    suited = [module for module in model.modules() if WinogradConv2d.suits(module)]
+    hooks = [module.register_forward_pre_hook(choose) for module in suited] if suited and is_available() else []
     try:
         if hooks:
             with torch.no_grad():

@@ -1,1 +1,1 @@
-"""What evaluations share: image files, models under test, caches and files of results."""
+"""The engine of evaluations: options, models under test, tasks and their cache, results, tables and figures."""

@@ -1,16 +1,21 @@
 """Models under test, by name or as callables from pixels: labels, identities, and what results say of them."""
 import hashlib
 import re
+from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 
+from ..data.images import printable
+from ..data.preprocessing import Preprocessing, normalize
 from ..errors import UserError
 from ..models.loading import ModelSource, load_source, split_source
+from ..runtime.device import amp_dtype
+from .results import file_names
 
 __all__ = [
-    'FromPixels', 'Model', 'OutputError', 'callable_details', 'check_identities', 'compute_outputs', 'from_pixels',
-    'label_models', 'load_rgb_source', 'model_details', 'model_identity']
+    'EvaluatedModel', 'FromPixels', 'Model', 'OutputError', 'callable_details', 'check_identities', 'compute_outputs',
+    'from_pixels', 'label_models', 'load_rgb_source', 'model_details', 'model_identity']
 
 FromPixels = Callable[[torch.Tensor], torch.Tensor]
 Model = Union[str, FromPixels]
@@ -20,12 +25,31 @@ class OutputError(UserError):
     """A model returns something else than one finite row for each image."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedModel:
+    """A model under test.
+
+    Attributes:
+        label: Its name in results.
+        compute: From (N, 3, H, W) uint8 RGB images on the device to (N, C).
+        identity: Distinguishes its outputs from those of all others.
+        details: What the results say of it.
+        is_callable: Whether it is the user's function, which may write into its images.
+    """
+
+    label: str
+    compute: FromPixels
+    identity: Dict[str, Any]
+    details: Dict[str, Any] = field(default_factory=dict)
+    is_callable: bool = True
+
+
 def _labels(models: Sequence[Model]) -> List[str]:
     """Return labels: a checkpoint's file name, with its folders where necessary."""
-    short = [split_source(model)[0] if isinstance(model, str) else getattr(model, '__name__', type(model).__name__)
-             for model in models]
-    labels = [model if isinstance(model, str) and split_source(model)[2] and short.count(label) > 1 else label
-              for model, label in zip(models, short)]
+    short = [printable(split_source(model)[0]) if isinstance(model, str) else
+             getattr(model, '__name__', type(model).__name__) for model in models]
+    labels = [printable(model) if short.count(label) > 1 and isinstance(model, str) and split_source(model)[2] else
+              label for model, label in zip(models, short)]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise UserError(f'models must have distinct labels, got {", ".join(twice)} more than once')
@@ -35,7 +59,19 @@ def _labels(models: Sequence[Model]) -> List[str]:
 def label_models(
         models: Union[Model, Sequence[Model], Mapping[str, Model]], baseline: Optional[str] = None,
 ) -> Tuple[Dict[str, Model], Optional[str]]:
-    """Return label to model, a new baseline first, and the baseline's label."""
+    """Return label to model, a new baseline first, and the baseline's label.
+
+    Raises:
+        UserError: There is no model, or two labels are equal or would name one file.
+    """
+    labelled, baseline = _labelled(models, baseline)
+    file_names(labelled, 'models')
+    return labelled, baseline
+
+
+def _labelled(
+        models: Union[Model, Sequence[Model], Mapping[str, Model]], baseline: Optional[str],
+) -> Tuple[Dict[str, Model], Optional[str]]:
     if isinstance(models, Mapping):
         labelled = dict(models)
     else:
@@ -69,24 +105,23 @@ def check_identities(labelled: Mapping[str, Model], identities: Mapping[str, str
 
 
 def from_pixels(
-        model: Any, mean: Sequence[float], std: Sequence[float], size: int, device: torch.device, amp: bool = False,
+        model: Any, preprocessing: Preprocessing, device: torch.device, amp: bool = False,
         forward: Optional[FromPixels] = None,
 ) -> FromPixels:
-    """Return the callable from (N, 3, size, size) uint8 images to outputs of the model, or of a ``forward`` through it.
+    """Return the callable from (N, 3, H, W) uint8 images to outputs of the model, or of a ``forward`` through it.
 
     The model is moved to the device.
     """
     # transformers are built for the size of training
-    if size != model.pretrained_cfg['input_size'][-1] and hasattr(model, 'set_input_size'):
-        model.set_input_size(img_size=(size, size))
-    model = model.to(device)
-    forward = forward or model
-    shift, scale = (torch.tensor(v, device=device).view(1, -1, 1, 1) * 255 for v in (mean, std))
-    dtype = torch.float16 if device.type == 'cuda' else torch.bfloat16
+    if preprocessing.size != tuple(model.pretrained_cfg['input_size'][1:]) and hasattr(model, 'set_input_size'):
+        model.set_input_size(img_size=preprocessing.size)
+    forward, dtype = forward or model.to(device), amp_dtype(device)
+    model.to(device)
+    mean, std = preprocessing.statistics(device)
 
     def compute(images: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device.type, dtype=dtype, enabled=amp):
-            return forward(images.float().sub_(shift).div_(scale))
+            return forward(normalize(images, mean, std))
     return compute
 
 
@@ -117,8 +152,8 @@ def model_identity(source: ModelSource) -> Dict[str, Any]:
 def model_details(name: str, source: ModelSource) -> Dict[str, Any]:
     """Return what results say of a model by name."""
     steps = source.preprocessing
-    return dict(source=name, architecture=source.architecture, checksum=source.checksum, mean=[*steps.mean],
-                std=[*steps.std], own_size=steps.size[1], parameters=sum(p.numel() for p in source.model.parameters()))
+    return dict(source=printable(name), architecture=source.architecture, checksum=source.checksum, mean=[*steps.mean],
+                std=[*steps.std], own_size=[*steps.size], parameters=sum(p.numel() for p in source.model.parameters()))
 
 
 def callable_details(identity: str) -> Dict[str, Any]:

@@ -1,14 +1,13 @@
 """Tables as aligned text, Markdown, LaTeX or CSV."""
 import csv
 import io
-from typing import Any, Iterable, Mapping, NamedTuple, Sequence, Union
+from typing import Any, List, Mapping, NamedTuple, Sequence, Union
+
+from tabulate import tabulate
 
 __all__ = ['Cell', 'Table', 'number', 'to_csv']
 
 Cell = Union[str, float, None]
-
-LATEX = str.maketrans({'_': r'\_', '%': r'\%', '&': r'\&', '#': r'\#', '$': r'\$', '{': r'\{', '}': r'\}',
-                       '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '\\': r'\textbackslash{}'})
 
 
 def number(value: Cell) -> str:
@@ -17,35 +16,32 @@ def number(value: Cell) -> str:
 
 
 class Table(NamedTuple):
-    """A title, titles of columns and rows; the first column has names."""
+    """A title, titles of columns and rows; the first column has names, on the left."""
 
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[Cell]]
 
+    def _as(self, form: str, escape: str = '') -> str:
+        def cell(value: Cell) -> str:
+            return number(value).replace('|', r'\|') if escape else number(value)
+        rows: List[List[str]] = [[cell(value) for value in row] for row in self.rows]
+        return tabulate(rows, [*map(cell, self.head)], form, disable_numparse=True,
+                        colalign=['left', *['right'] * (len(self.head) - 1)])
+
     def text(self) -> str:
         """Return aligned text."""
-        grid = [[*self.head], *([number(cell) for cell in row] for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*grid)]
-        lines = ['  '.join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:]))])
-                 for line in grid]
-        return '\n'.join([self.title, *(line.rstrip() for line in lines)])
+        return '\n'.join([self.title, *(line.rstrip() for line in self._as('plain').splitlines())])
 
     def markdown(self) -> str:
         """Return a Markdown table below its title."""
-        lines = [self.head, ['---', *['---:'] * (len(self.head) - 1)], *([number(c) for c in row] for row in self.rows)]
-        return '\n'.join([f'**{self.title}**', '', *(
-            f'| {" | ".join(cell.replace("|", chr(92) + "|") for cell in line)} |' for line in lines)])
+        return f'**{self.title}**\n\n{self._as("pipe", "|")}'
 
     def latex(self) -> str:
         """Return a LaTeX table for the package booktabs."""
-        def line(cells: Iterable[str]) -> str:
-            return ' & '.join(cell.translate(LATEX) for cell in cells) + r' \\'
-        return '\n'.join([
-            r'\begin{table}', rf'\caption{{{self.title.translate(LATEX)}}}',
-            rf'\begin{{tabular}}{{l{"r" * (len(self.head) - 1)}}}', r'\toprule', line(self.head), r'\midrule',
-            *(line(number(cell) for cell in row) for row in self.rows), r'\bottomrule', r'\end{tabular}',
-            r'\end{table}'])
+        [_, _, caption, *_] = tabulate([[self.title]], tablefmt='latex').splitlines()  # escaped as the cells
+        return '\n'.join([r'\begin{table}', rf'\caption{{{caption.strip().rstrip(chr(92)).strip()}}}',
+                          self._as('latex_booktabs'), r'\end{table}'])
 
 
 def to_csv(lines: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

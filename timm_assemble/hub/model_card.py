@@ -33,6 +33,9 @@ EFFECT = {
 }
 
 
+FEW_NAMES = 20  # class names that a card lists; of more it has the first five
+
+
 class Result(NamedTuple):
     """One metric, measured on these weights.
 
@@ -145,6 +148,7 @@ def model_card(
         gmacs=f'{gmacs:.2f}' if gmacs >= 1 else f'{gmacs:.2g}', channels=channels, train=train, test=test,
         crop=f'{cfg.get("test_crop_pct") or cfg["crop_pct"]:.4g}', interpolation=fold(cfg['interpolation']),
         mean=', '.join(f'{v:.5g}' for v in cfg['mean']), std=', '.join(f'{v:.5g}' for v in cfg['std']),
-        num_classes=model.num_classes, weights=fold(weights), recipe=_recipe(recipe or {}), results=results,
+        num_classes=model.num_classes, names=[fold(name).replace('`', "'") for name in cfg.get('label_names') or ()],
+        few=FEW_NAMES, weights=fold(weights), recipe=_recipe(recipe or {}), results=results,
         mode={1: 'L', 3: 'RGB'}.get(channels))
     return f'{card}\n'

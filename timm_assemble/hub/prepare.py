@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
-
+from ..data.images import printable
+from ..data.preprocessing import size_text
 from ..errors import UserError
 from ..models.loading import load_source
 from ..models.train_checkpoint import TrainedModel, read_train_checkpoint
@@ -22,6 +23,7 @@ from .save import for_transformers, save_model
 __all__ = ['Publication', 'prepare']
 
 CARD = 'README.md'
+CLASS_MAP = 'class_map.txt'  # as train.py's --class-map reads it
 CHECKSUMS = '.timm-assemble-push.json'  # of the files that push wrote into a folder
 SUFFIXES = ('.safetensors', '.json', '.md', '.txt', '.csv', '.png', '.jpg', '.svg')  # cannot run code
 SOURCE = re.compile(r"create_model\('((?:hf-hub|local-dir):[^']+)'")
@@ -56,7 +58,7 @@ class Publication(NamedTuple):
 
 
 @contextmanager
-def _as_value_error(message: str) -> Iterator[None]:
+def _as_user_error(message: str) -> Iterator[None]:
     """Report what timm, torch and safetensors raise for a bad file, an exception of any type, as one line."""
     try:
         yield
@@ -95,25 +97,28 @@ def _dataset(args: Dict[str, Any]) -> str:
 def _results(trained: TrainedModel) -> List[Result]:
     if trained.metric is None or trained.metric_name not in METRICS:
         return []
-    size = trained.model.pretrained_cfg['input_size'][-1]
+    size = size_text(trained.model.pretrained_cfg['input_size'])
     crop = trained.model.pretrained_cfg['crop_pct']
     split = trained.args.get('val_split') or 'validation'
     return [Result(
         METRICS[trained.metric_name], trained.metric,
-        f"split {split}, {size} x {size}, crop {crop:.4g}, by timm's train.py after epoch {trained.epoch}",
+        f"split {split}, {size}, crop {crop:.4g}, by timm's train.py after epoch {trained.epoch}",
         'python train.py --config args.yaml', _dataset(trained.args))]
 
 
 def _write_trained(trained: TrainedModel, folder: Path, source: str, title: str) -> None:
     dataset, base = _dataset(trained.args), fold(trained.args['model'])
     start = f' from `{base}`' if base.startswith('hf-hub:') else ''
-    with _as_value_error("path must be a checkpoint of timm's train.py with the arguments of its model"):
+    with _as_user_error("path must be a checkpoint of timm's train.py with the arguments of its model"):
         card = model_card(
             trained.model, source, title=title, weights=trained.weights, model_args=trained.model_args,
             description=f"Trained with timm's `train.py`{start}{f' on {dataset}' if dataset else ''}.",
             recipe=dict(trained.args, dataset=dataset), datasets=[dataset] * bool(dataset), results=_results(trained))
+    names = trained.model.pretrained_cfg.get('label_names')
     with _output_folder(folder) as made:
-        save_model(trained.model, made, trained.model_args)
+        save_model(trained.model, made, trained.model_args, {'label_names': [*names]} if names else {})
+        if names:
+            (made / CLASS_MAP).write_text(''.join(f'{name}\n' for name in names), encoding='utf-8')
         (made / CARD).write_text(card, encoding='utf-8')
 
 
@@ -128,13 +133,13 @@ def _read_folder(folder: Path) -> Tuple[Any, Dict[str, Any]]:
         checkpoints = sorted(f.name for f in folder.glob('*.pth.tar'))
         hint = f'; to publish a checkpoint, give its file, such as {checkpoints[-1]}' if checkpoints else ''
         raise UserError(f'path must have {" and ".join(MODEL_FILES)}; {folder} lacks {" and ".join(missing)}{hint}')
-    with _as_value_error(f'path must have a config.json as timm writes it, got {folder}'):
+    with _as_user_error(f'path must have a config.json as timm writes it, got {folder}'):
         check_model_config(folder / 'config.json')
         config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
     architecture = config['architecture']
     if not is_registered_here(architecture):
         raise UserError(f"path must hold one of this package's models, got {architecture!r} in {folder}")
-    with _as_value_error('path must have a model.safetensors with the finite weights of its config.json'):
+    with _as_user_error('path must have a model.safetensors with the finite weights of its config.json'):
         model = load_source(f'local-dir:{folder}').model
     # timm 1.0.31 corrects it on loading, 1.0.29 prepares images for another model
     input_size = (config.get('pretrained_cfg') or config).get('input_size') or [model.in_chans]
@@ -147,9 +152,9 @@ def _read_folder(folder: Path) -> Tuple[Any, Dict[str, Any]]:
 def _card_to_send(card: Optional[Path], model: Any, config: Dict[str, Any], source: str, title: str) -> Tuple[str, str]:
     """Return the text of a folder's card as it is published, and a note where that is not the card in the folder."""
     if card is None:
-        with _as_value_error('path must have a config.json as timm writes it'):
+        with _as_user_error('path must have a config.json as timm writes it'):
             return model_card(model, source, title=title, model_args=config.get('model_args')), f'{CARD}: generated'
-    with _as_value_error(f'path must have a {CARD} in UTF-8'):
+    with _as_user_error(f'path must have a {CARD} in UTF-8'):
         text = card.read_bytes().decode('utf-8')
     first = SOURCE.search(text)
     if first and first[1] != source:
@@ -175,6 +180,8 @@ def _select_files(folder: Path, notes: List[str]) -> Tuple[Dict[str, Union[Path,
     files: Dict[str, Union[Path, bytes]] = {}
     left_out = []
     for file in sorted(folder.iterdir()):
+        if printable(file.name) != file.name:
+            raise UserError(f'path must have files with names in UTF-8, got {printable(file)}')
         sendable = not file.name.startswith('.') and (
             file.suffix in SUFFIXES or file.name.startswith('LICENSE')) and file.is_file()
         if sendable and _leads_out(file, folder):
@@ -206,7 +213,7 @@ def prepare(path: Path, repo: str, revision: Optional[str] = None, output: Optio
         raise UserError(f"repo must be 'user/name', got {repo!r}")
     try:
         validate_repo_id(repo)
-    except ValueError as e:
+    except ValueError as e:  # huggingface_hub's
         raise UserError(f'repo must be a name on the Hub: {fold(e)}') from e
     branch, name = revision or 'main', repo.split('/')[1]
     if not re.fullmatch(r'[\w.][\w./-]*', branch):

@@ -4,11 +4,11 @@ timm's ``push_to_hf_hub`` is not used: it writes into a folder that is gone afte
 it is, and makes no branch. huggingface_hub's ``upload_folder`` is not used either: it may make several commits.
 """
 import json
-from contextlib import contextmanager
-from typing import Any, Iterator, Optional
+from typing import Any, Optional
 
 import timm
 
+from ..errors import UserError
 from .model_card import fold
 from .prepare import Publication
 
@@ -18,39 +18,11 @@ CREATE, BRANCH, UPLOAD = 'creating the repository', 'creating the branch', 'uplo
 AGAIN = '; the same command can be repeated'
 
 
-class PushError(OSError):
+class PushError(UserError):
     """A failed upload, in one sentence."""
 
-
-@contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Bound every request of huggingface_hub, which has no limit of its own for most of them.
-
-    A request that runs into the limit raises a plain TimeoutError, because huggingface_hub repeats one that raises
-    httpx's own up to five times.
-    """
-    from huggingface_hub.utils import get_session
-
-    session: Any = get_session()
-    send = session.send
-
-    def bounded(request: Any, **kwargs: Any) -> Any:
-        if hasattr(request, 'extensions'):  # httpx
-            request.extensions['timeout'] = dict.fromkeys(('connect', 'read', 'write', 'pool'), seconds)
-        else:  # requests, with huggingface_hub before 1.0
-            kwargs['timeout'] = seconds
-        try:
-            return send(request, **kwargs)
-        except Exception as e:
-            if 'Timeout' in type(e).__name__:  # httpx and requests have no common base
-                raise TimeoutError(f'no answer within {seconds:g} s') from e
-            raise
-
-    session.send = bounded
-    try:
-        yield
-    finally:
-        del session.send
+    def __init__(self, message: str) -> None:
+        super().__init__(message, parameter='')
 
 
 def _reason(error: BaseException, repo: str, step: str) -> str:
@@ -58,8 +30,6 @@ def _reason(error: BaseException, repo: str, step: str) -> str:
     from huggingface_hub import constants
 
     status = getattr(getattr(error, 'response', None), 'status_code', None)
-    if isinstance(error, TimeoutError):
-        return f'{constants.ENDPOINT} gave {error} while {step}'
     if isinstance(error, (json.JSONDecodeError, KeyError, TypeError, AttributeError)):
         return (f'{constants.ENDPOINT} answered with something other than the JSON of the Hub while {step}; '
                 f'perhaps it is the login page of this network')
@@ -78,11 +48,11 @@ def _reason(error: BaseException, repo: str, step: str) -> str:
     return f'the Hub answered {status} while {step}' + (f' ({message})' if message else '')
 
 
-def _find_commit(api: Any, publication: Publication, before: str, title: str, timeout: float) -> Optional[str]:
+def _find_commit(api: Any, publication: Publication, before: str, title: str) -> Optional[str]:
     """Return the address of the commit with this title after the commit ``before``, if the branch has one."""
     repo, branch = publication.repo, publication.branch
     # asked first, because huggingface_hub repeats the list of commits for 20 s where the connection fails
-    if api.repo_info(repo, revision=branch, timeout=timeout).sha == before:
+    if api.repo_info(repo, revision=branch).sha == before:
         return None
     for commit in api.list_repo_commits(repo, revision=branch):
         if commit.commit_id == before:
@@ -92,7 +62,7 @@ def _find_commit(api: Any, publication: Publication, before: str, title: str, ti
     return None
 
 
-def push(publication: Publication, private: bool = False, timeout: float = 60) -> str:
+def push(publication: Publication, private: bool = False) -> str:
     """Make the repository and the branch if they do not exist, and send the files in one commit.
 
     If the answer to the commit is lost, the commit is looked up on the branch.
@@ -100,7 +70,6 @@ def push(publication: Publication, private: bool = False, timeout: float = 60) -
     Args:
         publication: From :func:`~timm_assemble.hub.prepare.prepare`.
         private: Make the repository private. An existing public one is rejected.
-        timeout: Seconds to wait for each answer of the Hub.
 
     Returns:
         Address of the commit.
@@ -116,29 +85,28 @@ def push(publication: Publication, private: bool = False, timeout: float = 60) -
     api = HfApi(library_name='timm', library_version=timm.__version__)
     title = f'Publish {repo.split("/")[1]}'
     before, step = '', CREATE
-    with _time_limit(timeout):
-        try:
-            api.create_repo(repo, private=private or None, exist_ok=True)
-            if private and not api.repo_info(repo, timeout=timeout).private:
-                raise PushError(f'private needs a new or a private repository, and {repo} is public')
-            if branch != 'main':
-                step = BRANCH
-                api.create_branch(repo, branch=branch, exist_ok=True)
-            before, step = str(api.repo_info(repo, revision=branch, timeout=timeout).sha), UPLOAD
-            operations = [CommitOperationAdd(name, content) for name, content in publication.files.items()]
-            return str(api.create_commit(repo, operations, commit_message=title, revision=branch).commit_url)
-        except PushError:
-            raise
-        except Exception as e:  # httpx, requests, hf_xet and huggingface_hub have no common base
-            reason = _reason(e, repo, step)
-            status = getattr(getattr(e, 'response', None), 'status_code', None)
-            if step == UPLOAD and not (status and status < 500):
-                try:
-                    found = _find_commit(api, publication, before, title, timeout)
-                except Exception:
-                    raise PushError(f'{reason}, and whether it is published could not be looked up: see '
-                                    f'{api.endpoint}/{repo}{AGAIN}') from e
-                if found:
-                    return found
-                reason += ', and nothing of it is published'
-            raise PushError(reason + AGAIN) from e
+    try:
+        api.create_repo(repo, private=private or None, exist_ok=True)
+        if private and not api.repo_info(repo).private:
+            raise PushError(f'private needs a new or a private repository, and {repo} is public')
+        if branch != 'main':
+            step = BRANCH
+            api.create_branch(repo, branch=branch, exist_ok=True)
+        before, step = str(api.repo_info(repo, revision=branch).sha), UPLOAD
+        operations = [CommitOperationAdd(name, content) for name, content in publication.files.items()]
+        return str(api.create_commit(repo, operations, commit_message=title, revision=branch).commit_url)
+    except PushError:
+        raise
+    except Exception as e:  # httpx, requests, hf_xet and huggingface_hub have no common base
+        reason = _reason(e, repo, step)
+        status = getattr(getattr(e, 'response', None), 'status_code', None)
+        if step == UPLOAD and not (status and status < 500):
+            try:
+                found = _find_commit(api, publication, before, title)
+            except Exception:
+                raise PushError(f'{reason}, and whether it is published could not be looked up: see '
+                                f'{api.endpoint}/{repo}{AGAIN}') from e
+            if found:
+                return found
+            reason += ', and nothing of it is published'
+        raise PushError(reason + AGAIN) from e

@@ -1,7 +1,9 @@
 """Arguments that the families of networks share: their ranges, layers given by name or class, a blur's size."""
+from functools import partial
 from typing import Any, Dict
 
 from timm.layers import BlurPool2d, LayerType, get_act_layer
+from torch import nn
 
 from ..errors import check
 from ..layers import resolve_norm_layer
@@ -29,14 +31,22 @@ def check_classifier(num_classes: int, global_pool: str, pools=POOLS) -> None:
     check(global_pool != '' or num_classes == 0, 'num_classes', num_classes, "0 where global_pool is ''")
 
 
-def resolve_layers(act_layer: LayerType, norm_layer: LayerType, bn_eps: float, bn_momentum: float) -> Dict[str, Any]:
-    """Return activation and normalisation layers, given by timm's names or as classes."""
+def _make_act(layer: Any, device: Any, dtype: Any, **kwargs: Any) -> nn.Module:
+    return layer(**kwargs).to(device=device, dtype=dtype)  # PReLU has parameters
+
+
+def resolve_layers(
+        act_layer: LayerType, norm_layer: LayerType, bn_eps: float, bn_momentum: float, device: Any, dtype: Any,
+) -> Dict[str, Any]:
+    """Return activation and normalisation layers, given by timm's names or as classes, and device and dtype."""
     try:
         act: Any = get_act_layer(act_layer)
     except KeyError:
         act = None
     check(callable(act), 'act_layer', act_layer, "a class, or a name of timm such as 'relu' or 'silu'")
-    return dict(act_layer=act, norm_layer=resolve_norm_layer(norm_layer, eps=bn_eps, momentum=bn_momentum))
+    return dict(
+        act_layer=partial(_make_act, act, device, dtype), device=device, dtype=dtype,
+        norm_layer=resolve_norm_layer(norm_layer, eps=bn_eps, momentum=bn_momentum))
 
 
 def resolve_aa_size(aa_layer: Any, aa_size: int) -> int:

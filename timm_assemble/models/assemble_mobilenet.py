@@ -91,10 +91,10 @@ class AssembleMobileNet(DropBlockRate, EfficientNet):
         if drop_path_rate:
             warnings.warn('drop_path_rate has no effect: MobileNet-V1 has no residual branches.', stacklevel=2)
         check(se_reduction >= 0, 'se_reduction', se_reduction, '0 or more')
-        layer_args = resolve_layers(act_layer, norm_layer, bn_eps, bn_momentum)
+        layer_args = resolve_layers(act_layer, norm_layer, bn_eps, bn_momentum, device, dtype)
 
         def norm_act(channels: int, inplace: bool = True, apply_act: bool = True, **dd: Any) -> NormAct:
-            return NormAct(channels, **{**layer_args, **dd, **({} if apply_act else {'act_layer': None})})
+            return NormAct(channels, **{**layer_args, **({} if apply_act else {'act_layer': None})})
 
         se = f'_se{1 / se_reduction}' if se_reduction else ''
         super().__init__(

@@ -117,8 +117,7 @@ class AssembleResNet(DropBlockRate, nn.Module):
             warnings.warn("aa_shortcut has no effect without an aa_size and shortcut='plain'.", stacklevel=2)
 
         self.in_chans, self.zero_init_last, self.drop_rate = in_chans, zero_init_last, drop_rate
-        layer_args = resolve_layers(act_layer, norm_layer, bn_eps, bn_momentum)
-        common: Dict[str, Any] = dict(**layer_args, device=device, dtype=dtype)
+        common = resolve_layers(act_layer, norm_layer, bn_eps, bn_momentum, device, dtype)
         self.stem = make_stem(in_chans, width, deep_stem, **common)
         self.stem_pool = make_stem_pool(width, big_little, **common)
 
@@ -130,7 +129,7 @@ class AssembleResNet(DropBlockRate, nn.Module):
         self.feature_info: List[Dict[str, Any]] = [
             dict(num_chs=width, reduction=2, module=f'stem.{len(self.stem) - 1}'), *infos]
         self.num_features = infos[-1]['num_chs']
-        self.embedding_args = dict(out_chs=embedding_size, **layer_args) if embedding_size else None
+        self.embedding_args = dict(common, out_chs=embedding_size) if embedding_size else None
         self.global_pool: Any = nn.Identity()  # before the embedding, in the order of computation
         self.embedding: Any = nn.Identity()
         self._make_head(num_classes, global_pool, device, dtype)
@@ -147,7 +146,8 @@ class AssembleResNet(DropBlockRate, nn.Module):
         if self.embedding_args is not None:
             conv = getattr(self.embedding, 'conv', None)
             if conv is None or conv.in_channels != self.head_hidden_size:
-                self.embedding = ConvNormAct(self.head_hidden_size, **self.embedding_args, device=device, dtype=dtype)
+                self.embedding = ConvNormAct(
+                    self.head_hidden_size, **{**self.embedding_args, 'device': device, 'dtype': dtype})
             self.head_hidden_size = self.embedding_args['out_chs']
         self.flatten = nn.Flatten(1) if global_pool else nn.Identity()
         self.fc: Any = nn.Identity()

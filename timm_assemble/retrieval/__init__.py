@@ -1,5 +1,5 @@
 """Image retrieval with the embeddings of any model."""
 from .evaluation import evaluate
-from .report import Results
+from .results import Results
 
 __all__ = ['Results', 'evaluate']

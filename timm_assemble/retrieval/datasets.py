@@ -3,8 +3,8 @@ import os
 from pathlib import Path
 from typing import Dict, NamedTuple, Optional, Tuple
 
+from ..data.images import FileList, list_images, make_file_list, printable
 from ..errors import UserError, error_line
-from ..evaluation.image_files import FileList, list_files, make_file_list
 
 __all__ = ['DATASETS', 'Published', 'find_images']
 
@@ -18,7 +18,7 @@ class Published(NamedTuple):
     recall_at: Tuple[int, ...]
 
 
-DATASETS: Dict[Optional[str], Published] = {
+DATASETS: Dict[str, Published] = {
     'cub': Published('CUB-200-2011', 'CUB', 5924, (1, 2, 4, 8)),
     'cars196': Published('Cars196', 'Cars196', 8131, (1, 2, 4, 8)),
     'sop': Published('Stanford Online Products', 'StanfordOnlineProducts', 60502, (1, 10, 100, 1000)),
@@ -33,15 +33,15 @@ def _published_split(root: Path, dataset: str, download: bool) -> FileList:
         data = getattr(datasets, published.kind)(str(root), split='test', download=download)
     except (OSError, ValueError, IndexError) as e:
         hint = '' if download else '; `download` fetches it into a new or empty folder'
-        raise UserError(f'data_dir must hold {published.title} as published, {root} does not: {error_line(e)}'
-                         f'{hint}') from e
+        raise UserError(f'data_dir must hold {published.title} as published, {printable(root)} does not: '
+                        f'{error_line(e)}{hint}') from e
     classes = sorted({*data.labels})
     number = {label: i for i, label in enumerate(classes)}
     files = [(Path(os.path.relpath(path, root)).as_posix(), number[label])
              for path, label in zip(data.paths, data.labels)]
     missing = [name for name, _ in files if not (root / name).is_file()]
     if missing or not files:
-        raise UserError(f'data_dir must have the images that its lists name, {root} lacks {len(missing)} of '
+        raise UserError(f'data_dir must have the images that its lists name, {printable(root)} lacks {len(missing)} of '
                          f'{len(files)}{f": {missing[0]}" if missing else ""}')
     notes = [] if len(files) == published.images else [
         f'{root}: {published.title} has {published.images} test images as published, {len(files)} here']
@@ -53,7 +53,5 @@ def find_images(data_dir: Path, dataset: Optional[str] = None, download: bool = 
     if dataset is None:
         if download:
             raise UserError('download needs `dataset`: a folder of classes is not fetched')
-        return list_files(data_dir, parameter='data_dir')
-    if dataset not in DATASETS:
-        raise UserError(f'dataset must be one of {", ".join(map(str, DATASETS))}, got {dataset!r}')
+        return list_images(data_dir, 'data_dir')
     return _published_split(data_dir, dataset, download)

@@ -1,49 +1,30 @@
 """From images to embeddings: any model of timm with a choice of its head, or a callable."""
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Optional, Tuple
 
-import numpy as np
 import torch
-from PIL import Image
-from timm.data import create_transform
 
+from ..data.preprocessing import Preprocessing, size_text
 from ..errors import UserError, error_line
 from ..evaluation.models import (
-    FromPixels, Model, callable_details, compute_outputs, from_pixels, load_rgb_source, model_details, model_identity,
+    FromPixels, Model, EvaluatedModel, callable_details, compute_outputs, from_pixels, load_rgb_source, model_details,
+    model_identity,
 )
 from ..layers import gem_pool_2d
 from ..models.loading import ModelSource
 
-__all__ = ['HEADS', 'Embedder', 'Preprocessing', 'compute_embeddings', 'load_embedder']
+__all__ = ['HEADS', 'Embedder', 'compute_embeddings', 'load_embedder']
 
 HEADS = ('model', 'avg', 'gem', 'flat', 'embedding')
 
 
-class Preprocessing(NamedTuple):
-    """How an image becomes the model's input, as timm does it for tests."""
+@dataclass(frozen=True, kw_only=True)
+class Embedder(EvaluatedModel):
+    """A model under test; ``pixels`` makes them of an image, 8 bits each."""
 
-    input_size: int
-    crop_pct: float
-    interpolation: str
-    crop_mode: str = 'center'
-
-    def transform(self) -> Callable[[Image.Image], np.ndarray]:
-        """Return the function from an RGB image to (3, S, S) uint8."""
-        return create_transform(self.input_size, interpolation=self.interpolation, crop_pct=self.crop_pct,
-                                crop_mode=self.crop_mode, use_prefetcher=True)
-
-
-@dataclass(frozen=True)
-class Embedder:
-    """A model under test."""
-
-    label: str
-    embed: FromPixels
-    preprocessing: Preprocessing
-    identity: Dict[str, Any]  # distinguishes its embeddings from those of all others
-    details: Dict[str, Any] = field(default_factory=dict)  # what the results say of it
+    pixels: Preprocessing
 
 
 def compute_embeddings(embed: FromPixels, images: torch.Tensor) -> torch.Tensor:
@@ -86,7 +67,7 @@ def _load(name: str, last_stride: Optional[int]) -> ModelSource:
     missing = UserError(f"last_stride must not be given for {name}: it is an argument of this package's models alone")
     try:
         source = load_rgb_source(name, last_stride=last_stride)
-    except ValueError as e:
+    except UserError as e:
         raise missing if "'last_stride'" in str(e) else e from e
     if 'last_stride' not in inspect.signature(type(source.model)).parameters:
         raise missing
@@ -95,37 +76,35 @@ def _load(name: str, last_stride: Optional[int]) -> ModelSource:
 
 def load_embedder(
         label: str, model: Model, device: torch.device, *, head: str = 'model', last_stride: Optional[int] = None,
-        input_size: Optional[int] = None, crop_pct: Optional[float] = None, amp: bool = False,
+        input_size: Optional[Tuple[int, int]] = None, crop_pct: Optional[float] = None, amp: bool = False,
         identity: Optional[str] = None,
 ) -> Embedder:
     """Load a model and try it on one image; ``identity`` distinguishes a callable from all others."""
-    if head not in HEADS:
-        raise UserError(f'head must be one of {", ".join(HEADS)}, got {head!r}')
     if isinstance(model, str):
         source = _load(model, last_stride)
         if head == 'embedding' and not _has_embedding(source.model):
             raise UserError(f'head embedding needs a layer between pooling and classifier, {label} has none')
-        preprocessing = Preprocessing(
-            input_size or source.preprocessing.size[1], crop_pct or source.preprocessing.crop_pct,
-            source.preprocessing.interpolation, source.preprocessing.crop_mode)
-        mean, std = source.preprocessing.mean, source.preprocessing.std
-        embed = from_pixels(source.model, mean, std, preprocessing.input_size, device, amp,
-                            partial(_forward, source.model, head))
+        preprocessing = source.preprocessing.with_size(input_size, crop_pct)
+        embed = from_pixels(source.model, preprocessing, device, amp, partial(_forward, source.model, head))
         decides, details = model_identity(source), model_details(model, source)
     else:
         if head != 'model' or last_stride is not None:
             raise UserError(f'head and `last_stride` are for models by name, {label} is a callable')
         if input_size is None:
             raise UserError(f'input_size must be given for a callable, {label}')
-        preprocessing = Preprocessing(input_size, crop_pct or 0.875, 'bilinear')
+        preprocessing = Preprocessing((3, *input_size)).with_size(crop_pct=crop_pct)
         embed, decides, details = model, dict(callable=identity or label), callable_details(identity or label)
-    size = preprocessing.input_size
+    pixels = replace(preprocessing, mean=(0.0,) * 3, std=(1.0,) * 3)  # the model normalizes
+    blank = torch.zeros(1, 3, *pixels.size, dtype=torch.uint8, device=device)
     try:
-        dimensions = compute_embeddings(embed, torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device)).shape[1]
+        dimensions = compute_embeddings(embed, blank).shape[1]
     except torch.cuda.OutOfMemoryError:
         raise
-    except (ValueError, AssertionError, RuntimeError, TypeError, AttributeError) as e:
-        raise UserError(f'models must return embeddings of images of {size} x {size} with head {head}, {label} does '
-                         f'not: {error_line(e)}') from e
-    return Embedder(label, embed, preprocessing, dict(decides, head=head, preprocessing=[*preprocessing]),
-                    dict(details, **preprocessing._asdict(), dimensions=dimensions))
+    except (UserError, AssertionError, RuntimeError, TypeError, AttributeError) as e:
+        raise UserError(f'models must return embeddings of images of {size_text(pixels.size)} with head {head}, '
+                        f'{label} does not: {error_line(e)}') from e
+    about = dict(input_size=[*pixels.size], crop_pct=pixels.crop_pct, interpolation=pixels.interpolation,
+                 crop_mode=pixels.crop_mode)
+    return Embedder(label=label, compute=embed, pixels=pixels, is_callable=not isinstance(model, str),
+                    identity=dict(decides, head=head, preprocessing=about),
+                    details=dict(details, **about, dimensions=dimensions))

@@ -1,37 +1,62 @@
 """The library's entry: measure models and return the results."""
 import hashlib
 import json
-import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from datetime import datetime, timezone
-from importlib import metadata
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Annotated, Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from ..errors import UserError
-from ..evaluation.image_files import FileList, unreadable_line
+from ..data.images import FileList, printable
+from ..errors import UserError, check
+from ..evaluation.engine import Loading, TaskCache, collect_unreadable, image_bar, run_tasks
 from ..evaluation.models import Model, check_identities, label_models
-from ..evaluation.requirements import check_packages, find_device
-from ..evaluation.results import check_output
+from ..evaluation.options import Option, Options, PathLike, check_packages, with_options
+from ..evaluation.results import check_output, make_run, package_versions, unreadable_line
+from ..runtime.device import amp_dtype, find_device
 from ..runtime.ranks import Ranks
 from .datasets import DATASETS, find_images
-from .embedders import load_embedder
-from .embeddings import Embedded, EmbeddingCache, embed_files
+from .embedders import HEADS, load_embedder
+from .embeddings import Embedded, collect, embedding_tasks
 from .figure import SHOWN, Example, choose_queries
 from .metrics import Scores, retrieval_metrics, score_neighbours
-from .report import SCHEMA_VERSION, Results
+from .results import SCHEMA_VERSION, Results
 from .search import block_rows, nearest_neighbours, normalize
 
-__all__ = ['evaluate']
+__all__ = ['RetrievalOptions', 'evaluate']
 
-PathLike = Union[str, Path]
 RECALL_AT = (1, 2, 4, 8)
+
+
+@dataclass(kw_only=True)
+class RetrievalOptions(Options):
+    """What :func:`timm_assemble.retrieval.evaluate` takes."""
+
+    dataset: Annotated[Optional[str], Option(
+        'CUB-200-2011, Cars196 or Stanford Online Products: search the test classes of the published split.',
+        choices=(*DATASETS,))] = None
+    download: Annotated[bool, Option('Download the data set if `data_dir` is new or empty.')] = False
+    head: Annotated[str, Option(
+        'What the classifier gets; embedding, the same of a model that has a layer between pooling and '
+        'classifier; avg or gem, the last feature map pooled; flat, all its values.', choices=HEADS)] = 'model'
+    last_stride: Annotated[Optional[int], Option(
+        "Stride of stage 4 of this package's models; their own if not given.", choices=(1, 2))] = None
+    recall_at: Annotated[Optional[Sequence[int]], Option(
+        'Numbers of neighbours; 1, 2, 4 and 8 if not given, and 1, 10, 100 and 1000 for sop.', metavar='K')] = None
+    input_size: Annotated[Optional[Tuple[int, int]], Option(
+        "Height and width of the models' input, or one number for both; the models' own if not given. Callables "
+        'need it.', metavar='N')] = None
+    crop_pct: Annotated[Optional[float], Option(
+        "Fraction of the short side that is cropped; the models' own if not given.", metavar='F')] = None
+    queries: Annotated[int, Option('Queries in the figure of each model; 0 for none.', metavar='N', minimum=0)] = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.crop_pct is None or 0 < self.crop_pct <= 1, 'crop_pct', self.crop_pct, 'above 0 and at most 1')
 
 
 class Found(NamedTuple):
@@ -90,35 +115,9 @@ def _recall_at(recall_at: Optional[Sequence[int]], dataset: Optional[str], image
     return sorted({*recall_at})
 
 
-def _versions(dataset: Optional[str]) -> Dict[str, str]:
-    from .. import __version__
-
-    packages = ['timm', 'torch', 'torchvision', 'pillow', *(['pytorch-metric-learning'] if dataset else [])]
-    return {'timm_assemble': __version__, 'python': sys.version.split()[0],
-            **{name: metadata.version(name) for name in packages}}
-
-
+@with_options(RetrievalOptions)
 def evaluate(
-        models: Union[Model, Sequence[Model], Mapping[str, Model]],
-        data_dir: PathLike,
-        *,
-        dataset: Optional[str] = None,
-        download: bool = False,
-        head: str = 'model',
-        last_stride: Optional[int] = None,
-        recall_at: Optional[Sequence[int]] = None,
-        input_size: Optional[int] = None,
-        crop_pct: Optional[float] = None,
-        queries: int = 8,
-        output: Optional[PathLike] = None,
-        cache: Optional[PathLike] = None,
-        identities: Optional[Mapping[str, str]] = None,
-        batch_size: int = 64,
-        workers: int = 0,
-        device: Union[str, torch.device, None] = None,
-        amp: bool = False,
-        progress: bool = False,
-        command: str = 'timm_assemble.retrieval.evaluate',
+        models: Union[Model, Sequence[Model], Mapping[str, Model]], data_dir: PathLike, options: RetrievalOptions,
 ) -> Results:
     """Measure recall@k and MAP@R of models: every image is searched among all others by its embedding.
 
@@ -127,115 +126,83 @@ def evaluate(
 
     Args:
         models: One or several, or a mapping from labels. A model is a name that timm has weights for,
-            ``hf-hub:USER/NAME``, ``local-dir:FOLDER``, ``NAME=CHECKPOINT``, or a callable from (N, 3, S, S) uint8 RGB
+            ``hf-hub:USER/NAME``, ``local-dir:FOLDER``, ``NAME=CHECKPOINT``, or a callable from (N, 3, H, W) uint8 RGB
             images on the device to (N, D) embeddings, which normalizes them itself.
         data_dir: Folder ``class/*`` of images; with ``dataset`` the root of the published files.
-        dataset: ``'cub'``, ``'cars196'`` or ``'sop'``: search the test classes of the published split.
-        download: Download the data set if ``data_dir`` is new or empty.
-        head: ``'model'``, what the classifier gets; ``'embedding'``, the same of a model that has a layer between
-            pooling and classifier; ``'avg'`` or ``'gem'``, the last feature map pooled; ``'flat'``, all its values.
-        last_stride: Stride of stage 4, 1 or 2, of this package's models; their own if None.
-        recall_at: Numbers of neighbours; 1, 2, 4 and 8 if None, and 1, 10, 100 and 1000 for ``'sop'``.
-        input_size: Side in pixels of the models' input; the models' own if None. Callables need it.
-        crop_pct: Fraction of the short side that is cropped; the models' own if None.
-        queries: Number of queries in the figure of each model; 0 for none.
-        output: Folder for the results and the cache. The same call continues where it stopped; results of another
-            measurement are never overwritten. Without it nothing is written, and nothing is cached.
-        cache: Folder of the cache, which several outputs may share; ``cache`` in ``output`` if None.
-        identities: Label of a callable to a text that says which weights it has: a checkpoint's checksum, for example.
-            ``output`` requires it, because cached embeddings are reused for the same identity.
-        batch_size: Images per batch.
-        workers: Processes that read images; they change no metric.
-        device: Where the models run and the images are searched; CUDA if there is one, else the CPU, if None.
-        amp: Mixed precision for models by name: float16 on CUDA, else bfloat16.
-        progress: Show a progress bar.
-        command: What results.json says was called.
+        {options}
 
     Raises:
         UserError: An argument is wrong, the images or a model do not fit, or a package of the extra ``retrieval`` is
             missing.
     """
-    for name, value, least in (
-            ('input_size', input_size, 1), ('queries', queries, 0), ('batch_size', batch_size, 1),
-            ('workers', workers, 0)):
-        if value is not None and value < least:
-            raise UserError(f'{name} must be {least} or more, got {value}')
-    if last_stride not in (None, 1, 2):
-        raise UserError(f'last_stride must be 1 or 2, got {last_stride}')
-    if crop_pct is not None and not 0 < crop_pct <= 1:
-        raise UserError(f'crop_pct must be above 0 and at most 1, got {crop_pct}')
-    if cache and not output:
-        raise UserError('cache needs `output`: without it nothing is cached')
-    check_packages('retrieval', *(['pytorch_metric_learning'] if dataset else []),
-                   *(['matplotlib', 'jsonschema'] if output else []))
+    o = options
+    check_packages('retrieval', *(['pytorch_metric_learning'] if o.dataset else []),
+                   *(['matplotlib'] if o.output else []))
     labelled, _ = label_models(models)
-    identities = identities or {}
-    check_identities(labelled, identities, output is not None)
-    device = find_device(device)
-    precision = 'float32' if not amp else 'float16' if device.type == 'cuda' else 'bfloat16'
-    examples: Dict[str, List[Example]] = {}
-    reports, seconds = [], {}
+    identities = o.identities or {}
+    check_identities(labelled, identities, o.output is not None)
+    device = find_device(o.device)
+    precision = str(amp_dtype(device) if o.amp else torch.float32).removeprefix('torch.')
+    reports, seconds, examples = [], {}, {}
     with ExitStack() as stack:
         ranks = stack.enter_context(Ranks())
-        files = ranks.from_first(lambda: find_images(Path(data_dir), dataset, download))
-        recalls = _recall_at(recall_at, dataset, len(files.files))
-        embedders = [load_embedder(label, model, device, head=head, last_stride=last_stride, input_size=input_size,
-                                   crop_pct=crop_pct, amp=amp, identity=identities.get(label))
-                     for label, model in labelled.items()]
-        folder = Path(output or ranks.from_first(lambda: stack.enter_context(tempfile.TemporaryDirectory())))
-        store = EmbeddingCache(Path(cache or folder / 'cache'), files, precision)
-        classes = np.array([label for _, label in files.files])
+        files = ranks.from_first(lambda: find_images(Path(data_dir), o.dataset, o.download))
+        recalls = _recall_at(o.recall_at, o.dataset, len(files.files))
+        embedders = [load_embedder(
+            label, model, device, head=o.head, last_stride=o.last_stride, input_size=o.input_size, crop_pct=o.crop_pct,
+            amp=o.amp, identity=identities.get(label)) for label, model in labelled.items()]
+        folder = Path(o.output or ranks.from_first(lambda: stack.enter_context(tempfile.TemporaryDirectory())))
+        versions = package_versions('torchvision', *(['pytorch-metric-learning'] if o.dataset else []))
+        store = TaskCache(Path(o.cache or folder / 'cache'), precision, versions)
+        tasks, classes = embedding_tasks(files, embedders), np.array([label for _, label in files.files])
         measurement = hashlib.sha256(json.dumps(
-            [[(embedder.label, store.identity(embedder)) for embedder in embedders], recalls, classes.tolist()],
+            [[(e.label, store.identity(task, e)) for e in embedders for task in tasks[:1]], recalls, classes.tolist()],
             sort_keys=True).encode()).hexdigest()
         ranks.from_first(lambda: check_output(folder, measurement))
-        bar = stack.enter_context(tqdm(total=0, unit='image', disable=not progress or ranks.rank > 0,
-                                       dynamic_ncols=True))
-        began = time.perf_counter()
-        embed_files(embedders, store, ranks, bar, batch_size, workers, device)
+        bar = stack.enter_context(image_bar(disable=not o.progress or ranks.rank > 0))
+        run_tasks(tasks, embedders, store, Loading(o.batch_size, o.workers, device), ranks, bar)
         ranks.barrier()
-        embed_seconds = time.perf_counter() - began
-        unreadable = {file.item: file for embedder in embedders for file in store.unreadable(embedder)}
-        for embedder in embedders:
+        left_out, unreadable = collect_unreadable(
+            [store.expect(task, e)._replace(records={}) for e in embedders for task in tasks if task.measures(e)])
+        for e in embedders:
+            embedded, seconds[e.label] = collect(e, tasks, store, left_out.get(files.names, set()))
             began = time.perf_counter()
-            embedded = store.collect(embedder, {*unreadable})
             if np.bincount(classes[embedded.items]).max(initial=0) < 2:
-                raise UserError(f'data_dir must have two images of one class that can be read, {files.folder} has '
-                                 f'{len(embedded.items)} of {len(files.files)} images, none of them of one class')
+                raise UserError(f'data_dir must have two images of one class that can be read, '
+                                f'{printable(files.folder)} has {len(embedded.items)} of {len(files.files)} images, '
+                                f'none of them of one class')
             bar.reset(total=len(embedded.items) // ranks.world_size)
-            bar.set_postfix_str(f'searched, {embedder.label}', refresh=False)
+            bar.set_postfix_str(f'searched, {e.label}', refresh=False)
             try:
                 found = _search(embedded, classes, max(recalls, default=1), device, ranks, bar)
-            except torch.cuda.OutOfMemoryError as e:
-                raise UserError(f'device must hold all embeddings, {embedder.label} has {len(embedded.items)} of '
-                                 f'{embedder.details["dimensions"]} numbers, {device} has too little memory') from e
+            except torch.cuda.OutOfMemoryError as error:
+                raise UserError(f'device must hold all embeddings, {e.label} has {len(embedded.items)} of '
+                                f'{e.details["dimensions"]} numbers, {device} has too little memory') from error
             reports.append(dict(
-                label=embedder.label, **embedder.details, images=len(embedded.items),
-                queries=int((found.relevant > 0).sum()),
+                label=e.label, **e.details, images=len(embedded.items), queries=int((found.relevant > 0).sum()),
                 metrics=retrieval_metrics(found.scores, found.relevant, recalls)))
-            if queries:
-                examples[embedder.label] = _examples(found, embedded.items, files, queries)
-            seconds[embedder.label] = time.perf_counter() - began
-        ranks.barrier()  # before the temporary folder goes
+            if o.queries:
+                examples[e.label] = _examples(found, embedded.items, files, o.queries)
+            seconds[e.label] += time.perf_counter() - began
+        notes = [*files.notes]
+        alone = reports[0]['images'] - reports[0]['queries']
+        if alone:
+            notes.append(f'{alone} images have no other of their class: they are searched, and are no queries')
+        if unreadable:
+            notes.append(f'{unreadable_line(unreadable)}; they are left out')
+        values: Dict[str, Any] = dict(
+            schema_version=SCHEMA_VERSION, versions=versions,
+            protocol=dict(name=o.dataset or 'folder', text=_protocol(files, o.dataset, o.head, o.last_stride),
+                          head=o.head, last_stride=o.last_stride, recall_at=recalls, precision=precision),
+            data={o.dataset or 'images': dict(
+                folder=printable(files.folder), fingerprint=files.fingerprint, items=len(files.files),
+                classes=len({*classes.tolist()}))},
+            measurement=measurement, unreadable=unreadable, models=reports, notes=notes,
+            run=make_run(o, device, ranks.world_size, seconds))
 
-    values: Dict[str, Any] = dict(
-        schema_version=SCHEMA_VERSION, versions=_versions(dataset),
-        protocol=dict(name=dataset or 'folder', text=_protocol(files, dataset, head, last_stride), head=head,
-                      last_stride=last_stride, recall_at=recalls, precision=precision),
-        data={dataset or 'images': dict(folder=str(files.folder), fingerprint=files.fingerprint,
-                                        items=len(files.files), classes=len({*classes.tolist()}))},
-        measurement=measurement,
-        unreadable=[dict(path=str(file.path), reason=file.reason) for _, file in sorted(unreadable.items())],
-        models=reports, notes=[*files.notes],
-        run=dict(date=datetime.now(timezone.utc).isoformat(timespec='seconds'), command=command, device=str(device),
-                 batch_size=batch_size, workers=workers, world_size=ranks.world_size,
-                 seconds=dict(embed=embed_seconds, search=seconds)))
-    alone = reports[0]['images'] - reports[0]['queries']
-    if alone:
-        values['notes'].append(f'{alone} images have no other of their class: they are searched, and are no queries')
-    if unreadable:
-        values['notes'].append(f'{unreadable_line(values["unreadable"])}; they are left out')
-    results = Results(values, examples)
-    if output is not None and ranks.rank == 0:
-        results.write(Path(output))
-    return results
+        def finish() -> Dict[str, Any]:
+            results = Results(values, examples)
+            if o.output is not None:
+                results.write(o.output)
+            return results.to_dict()
+        return Results(ranks.from_first(finish), examples)  # the other ranks wait until the files are whole

@@ -4,8 +4,8 @@ from typing import Any, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
-from ..evaluation.image_files import read_image
-from ..runtime.atomic import atomic_file
+from ..data.images import read_image
+from ..evaluation.figures import drawable, pyplot, save
 
 __all__ = ['SHOWN', 'Example', 'choose_queries', 'draw']
 
@@ -47,24 +47,19 @@ def _show(axes: Any, path: Path, title: str, colour: str) -> None:
 
 def draw(path: Path, label: str, examples: Sequence[Example], text: str) -> None:
     """Draw one row for each query: the query, then its neighbours, the most similar first."""
-    import matplotlib
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-
     columns = 1 + max(len(example.neighbours) for example in examples)
-    figure, grid = plt.subplots(len(examples), columns, figsize=(1.25 * columns, 0.6 + 1.5 * len(examples)),
-                                layout='constrained', squeeze=False)
+    figure, grid = pyplot().subplots(len(examples), columns, figsize=(1.25 * columns, 0.6 + 1.5 * len(examples)),
+                                    layout='constrained', squeeze=False)
     first = sum(example.neighbours[0][1] == example.name for example in examples)
-    figure.suptitle(f'{label}: {first} queries whose nearest neighbour is right, {len(examples) - first} whose is '
-                    f'wrong\n{text}\neach row: the query (grey), then its neighbours with their cosine similarity; '
-                    f'green ✓: of its class, red ✗: of another', fontsize=8)
+    figure.suptitle(f'{drawable(label)}: {first} queries whose nearest neighbour is right, {len(examples) - first} '
+                    f'whose is wrong\n{text}\neach row: the query (grey), then its neighbours with their cosine '
+                    f'similarity; green ✓: of its class, red ✗: of another', fontsize=8)
     for row, example in zip(grid, examples):
-        _show(row[0], example.path, example.name[-20:], QUERY)
+        _show(row[0], example.path, drawable(example.name, 20), QUERY)
         for axes, (neighbour, name, similarity) in zip(row[1:], example.neighbours):
             right = name == example.name
-            _show(axes, neighbour, f'{"✓" if right else "✗"} {name[-12:]}  {similarity:.3f}', RIGHT if right else WRONG)
+            _show(axes, neighbour, f'{"✓" if right else "✗"} {drawable(name, 12)}  {similarity:.3f}',
+                  RIGHT if right else WRONG)
         for axes in row[1 + len(example.neighbours):]:
             axes.set_axis_off()
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-    plt.close(figure)
+    save(figure, path)

@@ -1,6 +1,5 @@
 """Robustness and calibration of any image classifier."""
 from .evaluation import evaluate
-from .results.merge import merge
-from .results.report import Results
+from .results import Results
 
-__all__ = ['Results', 'evaluate', 'merge']
+__all__ = ['Results', 'evaluate']

@@ -1,51 +1,97 @@
-"""From folders and options to tasks; all folders are checked before any work."""
+"""Options, and from options and folders to tasks; everything is checked before any work.
+
+Trees are ``corruption/severity/class/*.JPEG``, as in ImageNet-C, and ``perturbation/class/*.mp4``, as in ImageNet-P.
+"""
 import hashlib
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Annotated, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type
 
-from ..errors import UserError
-from ..evaluation.image_files import class_folders, list_files
-from .datasets.corruptions import library_versions
-from .datasets.protocols import PROTOCOLS, Preprocessing, Protocol
-from .metrics import ALEXNET_ERROR
-from .tasks.measurements import ErrorTask, ShiftTask
-from .tasks.task import Task
-from .trees import generated_tasks, imagenet_c_tasks, imagenet_p_tasks, ood_tasks, test_set_tasks
+from ..data.images import FileList, list_images, printable, some
+from ..data.preprocessing import size_text
+from ..errors import UserError, check
+from ..evaluation.options import Option, Options
+from ..evaluation.results import file_names
+from .corruptions import library_versions
+from .metrics import ALEXNET_ERROR, ALEXNET_FLIP_RATE, SEVERITIES
+from .protocols import PROTOCOLS, Protocol, Steps
+from .tasks import (
+    CleanTask, Corruption, CorruptionTask, FlipTask, ForeignTask, OtherSetTask, ReferenceTask, RobustnessTask,
+    ShiftTask,
+)
+from .test_sets import NO_CLASS, TEST_SETS, LabelSpace, known_test_set, synsets
 
-__all__ = ['Plan', 'Request', 'make_plan']
+__all__ = ['Plan', 'RobustnessOptions', 'make_plan']
 
-PUBLISHED_ALONE = ('imagenet-c-bar', 'imagenet-3dcc')  # protocols of corruptions that are not generated here
+IMAGES = 'images, one or more'
+RESERVED = ('clean', 'corruption', 'perturbation', 'imagenet')  # names of other images in results
 
 
-class Request(NamedTuple):
-    """What to measure; see :func:`timm_assemble.robustness.evaluate`."""
+@dataclass(kw_only=True)
+class RobustnessOptions(Options):
+    """What :func:`timm_assemble.robustness.evaluate` takes."""
 
-    imagenet_c: Optional[Path] = None
-    imagenet_p: Optional[Path] = None
-    generate: Optional[Path] = None
-    clean: Optional[Path] = None
-    protocol: Optional[str] = None
-    corruptions: Optional[Sequence[str]] = None
-    input_size: Optional[int] = None
-    shift: Optional[int] = None
-    seed: int = 0
-    test_sets: Mapping[str, Path] = {}
-    ood: Mapping[str, Path] = {}
-    keep_predictions: bool = False
+    imagenet_c: Annotated[Optional[Path], Option(
+        'Folder corruption/severity/class/*.JPEG, as published.', metavar='DIR', group=IMAGES)] = None
+    imagenet_p: Annotated[Optional[Path], Option(
+        'Folder perturbation/class/*.mp4, as published.', metavar='DIR', group=IMAGES)] = None
+    generate: Annotated[Optional[Path], Option(
+        'Folder class/* of clean images, whose corruptions are generated on the fly.',
+        metavar='DIR', group=IMAGES)] = None
+    clean: Annotated[Optional[Path], Option(
+        'Folder class/* of the clean images of `imagenet_c`.', metavar='DIR', group=IMAGES)] = None
+    test_sets: Annotated[Mapping[str, Path], Option(
+        f'Name to folder of other images of the classes. {", ".join(TEST_SETS)} are measured as published; any '
+        f'other name is a folder of the classes.', group=IMAGES)] = field(default_factory=dict)
+    ood: Annotated[Mapping[str, Path], Option(
+        'Name to folder any/* of images of none of the classes, to tell from the clean ones; imagenet-o is '
+        'measured as published.', group=IMAGES)] = field(default_factory=dict)
+    protocol: Annotated[Optional[str], Option(
+        '15 corruptions at 224, 19 at 256, or the trees of this name for `imagenet_c`; imagenet-c if not given, '
+        'with `generate` assemble.', choices=(*PROTOCOLS,))] = None
+    baseline: Annotated[Optional[str], Option(
+        'Label or name of the model that errors are relative to, one of the models or one more; AlexNet on '
+        "ImageNet's classes, else none, if not given.", metavar='MODEL')] = None
+    corruptions: Annotated[Optional[Sequence[str]], Option(
+        'Measure only these; then there is no mCE.', metavar='NAME')] = None
+    input_size: Annotated[Optional[Tuple[int, int]], Option(
+        "Height and width of the models' input, or one number for both; the protocol's if not given.",
+        metavar='N')] = None
+    shift: Annotated[Optional[int], Option(
+        'Measure shift consistency, of crops at most this many pixels apart.', metavar='N', minimum=1)] = None
+    seed: Annotated[Optional[int], Option('Of generated corruptions, crops and resamples; 0 if not given.')] = None
+    keep_predictions: Annotated[bool, Option(
+        'Write the predictions of every image, and compute intervals of every metric, comparisons of models, '
+        'temperature scaling and accuracy by class.')] = False
+    strict: Annotated[bool, Option(
+        'Read every file first, and end if one cannot be read; otherwise it is left out of every condition '
+        'alike, and the results name it.')] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.test_sets, self.ood = ({name: Path(folder) for name, folder in (folders or {}).items()}
+                                    for folders in (self.test_sets, self.ood))
+        file_names(self.test_sets, 'test_sets', exact=True)
+        file_names(self.ood, 'ood', exact=True)
+        # a masked test set has clean images of its own beside it
+        names = [*RESERVED, *(f'{name}-clean' for name in (*self.test_sets, *self.ood))]
+        for parameter, sets in (('test_sets', self.test_sets), ('ood', {**self.ood, **dict.fromkeys(self.test_sets)})):
+            wrong = [name for name in sets if name.casefold() in names]
+            check(not wrong, parameter, ', '.join(wrong), f'named otherwise than {", ".join(RESERVED)} and NAME-clean')
+        file_names([*self.test_sets, *self.ood], 'ood', exact=True)
 
 
 @dataclass(frozen=True)
 class Plan:
     """Tasks in the order of measuring, and what decides them."""
 
-    request: Request
+    options: RobustnessOptions
     protocol: Protocol
     corruptions: Tuple[str, ...]
-    size: int  # side of the model's input
+    size: Tuple[int, int]  # of the model's input
     text: str  # the protocol in words
-    tasks: List[Task]
+    tasks: List[Any]
     libraries: Dict[str, str]  # versions of what generates corruptions
     notes: List[str] = field(default_factory=list)  # on files and folders
 
@@ -54,105 +100,199 @@ class Plan:
         """Whether all corruptions of the protocol are measured."""
         return self.corruptions == self.protocol.corruptions
 
-    def of_group(self, *groups: str) -> List[Task]:
-        return [task for task in self.tasks if task.group in groups]
+    def of(self, *kinds: Type[RobustnessTask]) -> List[Any]:
+        return [task for task in self.tasks if isinstance(task, kinds)]
 
     @property
     def classes(self) -> Tuple[str, ...]:
         """Names of the class folders that have images, of what errors or flips are relative to a baseline."""
-        tasks = self.of_group('corruption') or self.of_group('clean') or self.of_group('perturbation') or self.tasks
-        lists = [{name.partition('/')[0] for name, _ in task.list_files().files}
+        tasks = self.of(CorruptionTask) or self.of(CleanTask) or self.of(FlipTask) or self.tasks
+        lists = [{name.split('/')[-2] for name, _ in task.list_files().files}
                  for task in {task.names: task for task in tasks}.values()]
         return tuple(sorted(set.intersection(*lists)))
 
     @property
     def data(self) -> Dict[str, Any]:
-        """Folder, counts and fingerprint of the files that are read, by group or test set."""
-        folders = dict(clean=self.request.generate or self.request.clean, corruption=self.request.imagenet_c,
-                       perturbation=self.request.imagenet_p)
-        parts = [(group, folder, self.of_group(group)) for group, folder in folders.items() if folder]
-        parts += [(task.name, task.folder, [task]) for task in self.of_group('test_set', 'reference', 'ood')]
+        """Folder, counts and fingerprint of the files that are read, by where they are from."""
+        parts: Dict[str, Dict[Path, RobustnessTask]] = {}
+        for task in self.tasks:
+            parts.setdefault(task.source, {}).setdefault(task.folder, task)
+        roots = dict(clean=self.options.generate or self.options.clean, corruption=self.options.imagenet_c,
+                     perturbation=self.options.imagenet_p)
         return {name: dict(
-            folder=str(folder), items=sum(task.items for task in tasks), classes=len(tasks[0].classes),
-            fingerprint=hashlib.sha256(' '.join(task.data for task in tasks).encode()).hexdigest(),
-        ) for name, folder, tasks in parts if tasks}
+            folder=printable(roots.get(name) or next(iter(tasks.values())).folder),
+            items=sum(task.items for task in tasks.values()), classes=len(next(iter(tasks.values())).classes),
+            fingerprint=hashlib.sha256(' '.join(task.data for task in tasks.values()).encode()).hexdigest())
+            for name, tasks in parts.items()}
 
 
-def _protocol(request: Request) -> Protocol:
-    """Return the protocol of a request whose options go together."""
-    images = request.imagenet_c or request.generate or request.clean or request.test_sets
-    if not (images or request.imagenet_p):
+def _protocol(o: RobustnessOptions) -> Protocol:
+    """Return the protocol of options that go together."""
+    if not (o.imagenet_c or o.generate or o.clean or o.test_sets or o.imagenet_p):
         raise UserError('imagenet_c must be given, or `imagenet_p`, `generate`, `clean` or `test_sets`')
-    if request.generate and (request.imagenet_c or request.clean):
+    if o.generate and (o.imagenet_c or o.clean):
         raise UserError('generate corrupts clean images, and takes neither `imagenet_c` nor `clean`')
-    name = request.protocol or ('assemble' if request.generate else 'imagenet-c')
-    if name not in PROTOCOLS:
-        raise UserError(f'protocol must be one of {[*PROTOCOLS]}, got {name!r}')
-    if request.generate and request.imagenet_p and not request.protocol:
+    if o.generate and o.imagenet_p and not o.protocol:
         raise UserError('generate has images of 256 and `imagenet_p` sequences of 224: set `protocol` to imagenet-c, '
-                         'or measure them one after the other')
-    if name == 'assemble' and (request.imagenet_c or request.imagenet_p):
+                        'or measure them one after the other')
+    protocol = PROTOCOLS[o.protocol or ('assemble' if o.generate else 'imagenet-c')]
+    if protocol.name == 'assemble' and (o.imagenet_c or o.imagenet_p):
         raise UserError('protocol must be imagenet-c for published images, which are 224 x 224; assemble is for '
-                         '`generate`')
-    if name in PUBLISHED_ALONE and not request.imagenet_c:
-        raise UserError(f'protocol {name} needs `imagenet_c`: its corruptions are read and not generated')
-    if request.corruptions and not (request.imagenet_c or request.generate):
+                        '`generate`')
+    if protocol.folders and not o.imagenet_c:
+        raise UserError(f'protocol {protocol.name} needs `imagenet_c`: its corruptions are read and not generated')
+    if o.corruptions and not (o.imagenet_c or o.generate):
         raise UserError('corruptions need `imagenet_c` or `generate`')
-    if request.shift and not (request.imagenet_c or request.generate or request.clean):
+    if o.shift and not (o.imagenet_c or o.generate or o.clean):
         raise UserError('shift needs images: `clean`, `generate` or `imagenet_c`')
-    return PROTOCOLS[name]
+    if o.ood and not (o.clean or o.generate):
+        raise UserError('ood needs `clean` or `generate`: images of the models\' classes to tell the others from')
+    return protocol
 
 
-def make_plan(request: Request) -> Plan:
-    """Check options and folders and return the tasks; what does not fit is a ValueError."""
-    protocol = _protocol(request)
-    known = protocol.corruptions if protocol.name in PUBLISHED_ALONE else tuple(ALEXNET_ERROR)
-    unknown = [name for name in request.corruptions or () if name not in known]
-    if unknown:
-        raise UserError(f'corruptions must be from {", ".join(known)}; got {", ".join(unknown)}')
-    corruptions = tuple(name for name in known if name in (request.corruptions or protocol.corruptions))
-    size = request.input_size or protocol.crop
-    if request.shift and request.shift >= size:
-        raise UserError(f"shift must be below the input's side, {size}, got {request.shift}")
-    whole = Preprocessing(protocol.resize, protocol.crop, size)
-    published = whole._replace(resize=0)
-    tasks: List[Task] = []
+def _published(root: Path, steps: Steps, corruptions: Sequence[str]) -> Tuple[List[CorruptionTask], List[str]]:
+    """Check a tree of images and return one task for each corruption and severity, and notes on its files.
+
+    One error names all folders that are missing, or all that differ in classes or number of images.
+    """
+    if not root.is_dir():
+        raise UserError(f'imagenet_c must be a folder with one folder per corruption, got {printable(root)}')
+    absent = [name for name in corruptions if not (root / name).is_dir()]
+    wanted = [(name, severity) for name in corruptions for severity in SEVERITIES]
+    missing = absent + [f'{name}/{severity}' for name, severity in wanted
+                        if name not in absent and not (root / name / str(severity)).is_dir()]
+    if missing:
+        raise UserError(f'imagenet_c must have {len(corruptions)} corruptions with severities 1 to 5, '
+                        f'{printable(root)} lacks {some(missing)}; `corruptions` names those to measure, without an '
+                        f'mCE')
+    tasks: List[CorruptionTask] = []
+    notes: List[str] = []
+    unlike = []
+    classes: Tuple[str, ...] = ()
+    for name, severity in wanted:
+        files = list_images(root / name / str(severity), 'imagenet_c')
+        classes = classes or files.classes
+        files = files._replace(classes=classes if files.classes == classes else files.classes)  # one tuple in memory
+        tasks.append(CorruptionTask.of_files(name, files, steps, parameter='imagenet_c', severity=severity))
+        notes += files.notes
+        if tasks[-1].items != tasks[0].items or files.classes != classes:
+            unlike.append(f'{tasks[-1].title} has {tasks[-1].items} of {len(files.classes)}')
+    if unlike:
+        raise UserError(f'imagenet_c must have the same classes and number of images in all folders of '
+                        f'{printable(root)}: {tasks[0].title} has {tasks[0].items} images of {len(classes)} classes, '
+                        f'{some(unlike)}')
+    more = len(notes) - 3
+    return tasks, notes[:3] + ([f'{printable(root)}: so have {more} more of its folders'] if more > 0 else [])
+
+
+def _sequences(root: Path, steps: Steps) -> List[FlipTask]:
+    """Check a tree of videos and return one task for each perturbation."""
+    missing = [name for name in ALEXNET_FLIP_RATE if not (root / name).is_dir()]
+    if missing:
+        raise UserError(f'imagenet_p must be a folder with the {len(ALEXNET_FLIP_RATE)} perturbations '
+                        f'{", ".join(ALEXNET_FLIP_RATE)}; {printable(root)} lacks {", ".join(missing)}')
+    tasks = [FlipTask.of_files(name, list_images(root / name, 'imagenet_p', extensions=FlipTask.extensions), steps,
+                               parameter='imagenet_p') for name in ALEXNET_FLIP_RATE]
+    if len({task.items for task in tasks}) > 1:
+        raise UserError(f'imagenet_p must have the same number of videos in all perturbations of {printable(root)}: '
+                        f'{", ".join(f"{task.name} has {task.items}" for task in tasks)}')
+    return tasks
+
+
+def _reference(name: str, clean: Optional[FileList], mask: Sequence[str], steps: Steps) -> List[ReferenceTask]:
+    """Return the task of the clean images of a few classes, among which models predict; none without such images."""
+    only = tuple(sorted({*mask} & {*(clean.classes if clean else ())}))
+    if clean is None or not only or not {*mask} <= {*synsets()}:
+        return []
+    space = LabelSpace(tuple((name, (name,)) for name in only), tuple(sorted(mask)))
+    return [ReferenceTask.of_files(f'{name}-clean', list_images(clean.folder, 'clean', only=only), steps, only=only,
+                                   parameter='clean', label_space=space)]
+
+
+def _other_sets(
+        o: RobustnessOptions, clean: Optional[FileList], steps: Steps,
+) -> Tuple[List[RobustnessTask], List[str]]:
+    """Return the tasks of test sets and of images of no class, and notes.
+
+    Masked ones have the clean images of their classes beside them; ImageNet-O is measured among the classes of its
+    folders.
+    """
+    tasks: List[RobustnessTask] = []
+    notes: List[str] = []
+    for name, root in o.test_sets.items():
+        parameter = f'test_sets {name}'
+        check(root.is_dir(), parameter, printable(root), 'a folder')
+        known = known_test_set(name, root)
+        files = list_images(known.folder, parameter, only=known.expected if known.ignores else None)
+        notes += [*known.check_folders(name, files.classes), *files.notes]
+        tasks.append(OtherSetTask.of_files(name, files, steps, parameter=parameter, label_space=known.space,
+                                          only=files.classes if known.ignores else None))
+        if known.space.mask:
+            tasks += _reference(name, clean, known.space.mask, steps)
+    for name, folder in o.ood.items():
+        files, space = list_images(folder, f'ood {name}'), NO_CLASS
+        if name == 'imagenet-o':
+            space = space._replace(mask=tuple(sorted(files.classes)))
+            reference = _reference(name, clean, files.classes, steps)
+            if not reference:
+                raise UserError(f'clean must have the classes of ood {name}, folders named by synsets, got '
+                                f'{printable(clean.folder) if clean else "none"}')
+            tasks += reference
+        notes += files.notes
+        tasks.append(ForeignTask.of_files(name, files, steps, parameter=f'ood {name}', label_space=space))
+    return tasks, notes
+
+
+def make_plan(o: RobustnessOptions) -> Plan:
+    """Check options and folders and return the tasks."""
+    protocol = _protocol(o)
+    known = protocol.corruptions if protocol.folders else tuple(ALEXNET_ERROR)
+    unknown = [name for name in o.corruptions or () if name not in known]
+    check(not unknown, 'corruptions', ', '.join(unknown), f'from {", ".join(known)}')
+    corruptions = tuple(name for name in known if name in (o.corruptions or protocol.corruptions))
+    size, seed = o.input_size or (protocol.crop, protocol.crop), o.seed or 0
+    if o.shift and o.shift >= min(size):
+        raise UserError(f"shift must be below the input's sides, {size_text(size)}, got {o.shift}")
+    steps = Steps(protocol.resize, protocol.crop, size)
+    published = steps._replace(resize=0)
+    tasks: List[RobustnessTask] = []
     texts: List[str] = []
     notes: List[str] = []
-    clean = request.generate or request.clean
+    clean, files = o.generate or o.clean, None
+    parameter = 'generate' if o.generate else 'clean'
     if clean:
-        files = list_files(clean, parameter='generate' if request.generate else 'clean')
+        files = list_images(clean, parameter)
         notes += files.notes
-        tasks.append(ErrorTask.of_files(files, whole, group='clean', name='clean',
-                                        calibrated=request.keep_predictions))
-        texts.append(f'clean images: {whole.describe()}')
-    if request.generate:
-        tasks += generated_tasks(files, whole, corruptions, request.seed)
+        tasks.append(CleanTask.of_files('clean', files, steps, parameter=parameter, calibrated=o.keep_predictions))
+        texts.append(f'clean images: {steps.describe()}')
+    if o.generate and files:
+        libraries = library_versions()
+        tasks += [CorruptionTask.of_files(name, files, steps, Corruption(name, severity, seed), libraries,
+                                          parameter=parameter, severity=severity)
+                  for name in corruptions for severity in SEVERITIES]
         texts.append(f'{len(corruptions)} corruptions generated on the fly by imagecorruptions-imaug '
-                     f'{metadata.version("imagecorruptions-imaug")} (seed {request.seed}, not compressed): '
-                     f'{whole.describe(generated=True)}')
-    if request.imagenet_c:
-        found, more = imagenet_c_tasks(request.imagenet_c, published, corruptions)
+                     f'{metadata.version("imagecorruptions-imaug")} (seed {seed}, not compressed): '
+                     f'{steps.describe(generated=True)}')
+    if o.imagenet_c:
+        found, more = _published(o.imagenet_c, published, corruptions)
+        if files and found[0].classes != files.classes:
+            raise UserError(f'clean must have the classes of `imagenet_c`, {printable(files.folder)} has others')
         tasks += found
         notes += more
         texts.append(f'{len(corruptions)} corruptions, images as published: {published.describe()}')
-        if clean and class_folders(found[0].folder) != class_folders(clean):
-            raise UserError(f'clean must have the classes of `imagenet_c`, {clean} has others')
-    if request.imagenet_p:
-        tasks += imagenet_p_tasks(request.imagenet_p, published)
+    if o.imagenet_p:
+        tasks += _sequences(o.imagenet_p, published)
         texts.append(f'sequences as published: {published.describe()}, noise against the first frame, others against '
                      'the frame before')
-    if request.shift:  # of images that are files
-        tasks += [ShiftTask('shift', task.name, task.severity, task.folder, task.items, task.data, task.names,
-                            task.classes, task.preprocessing, request.shift, request.seed)
-                  for task in tasks if isinstance(task, ErrorTask) and task.corruption is None]
-        texts.append(f'shift: two random crops of {size} at most {request.shift} pixels apart (seed {request.seed}), '
+    if o.shift:  # of images that are files
+        tasks += [ShiftTask.of_task(task, o.shift, seed) for task in tasks
+                  if isinstance(task, CleanTask) or (isinstance(task, CorruptionTask) and task.corruption is None)]
+        texts.append(f'shift: two random crops of {size_text(size)} at most {o.shift} pixels apart (seed {seed}), '
                      'of images resized in proportion and padded by reflection where they are too small')
-    if request.test_sets or request.ood:
-        for make, folders in ((test_set_tasks, request.test_sets), (ood_tasks, request.ood)):
-            more_tasks, more = make(folders, clean, whole)
-            tasks += more_tasks
-            notes += more
-        texts.append(f'test sets {", ".join([*request.test_sets, *request.ood])}: {whole.describe()}')
-    return Plan(request, protocol, corruptions, size, '; '.join(texts), tasks,
-                library_versions() if request.generate else {}, [*dict.fromkeys(notes)])
+    if o.test_sets or o.ood:
+        others, more = _other_sets(o, files, steps)
+        tasks += others
+        notes += more
+        texts.append(f'test sets {", ".join([*o.test_sets, *o.ood])}: {steps.describe()}')
+    return Plan(o, protocol, corruptions, size, '; '.join(texts), tasks, library_versions() if o.generate else {},
+                [*dict.fromkeys(notes)])

@@ -1,7 +1,7 @@
 """The ranks of a torchrun job that meet in files and small objects, not in gradients."""
 import os
 from datetime import timedelta
-from typing import Any, Callable, List, Optional, Sequence, TypeVar
+from typing import Any, Callable, List, Sequence, TypeVar
 
 from torch import distributed
 
@@ -42,18 +42,17 @@ class Ranks:
         return items[self.rank::self.world_size]
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """Call ``make`` on rank 0 and return its result, or raise its ValueError, on every rank."""
+        """Call ``make`` on rank 0 and return its result, or raise its UserError, on every rank."""
         result: List[Any] = [None, None]
         if self.rank == 0:
             try:
                 result = [make(), None]
-            except ValueError as e:
-                result = [None, str(e)]
+            except UserError as e:
+                result = [None, e]
         if self.world_size > 1:
             distributed.broadcast_object_list(result)
-        error: Optional[str] = result[1]
-        if error is not None:
-            raise UserError(error)
+        if result[1] is not None:
+            raise result[1]
         return result[0]
 
     def gather(self, items: List[T]) -> List[T]:

@@ -11,14 +11,15 @@ from typing import Any, Callable
 
 from timm.utils import unwrap_model
 
+from ..data.samples import use_image_extensions
 from ..errors import UserError
 from ..recipes import check_keys, read_config
 from ..training import drop_block_schedule
 from . import HOOK
-from .check import check_data, check_model
+from .check import check_batch_size, check_data, check_model
 from .stored_teacher import bind_stored_teacher, one_line
 
-__all__ = ['NEEDED', 'START_RATE', 'bind']
+__all__ = ['NEEDED', 'START_RATE', 'bind', 'is_train_script']
 
 _logger = logging.getLogger('train')
 
@@ -85,6 +86,11 @@ def _bind_drop_block(script: Any, args: Namespace) -> None:
         script.train_one_epoch = _scheduled(script.train_one_epoch, float(start or 0.0), float(args.drop_block))
 
 
+def is_train_script(module: Any) -> bool:
+    """Return whether a module is timm's train.py, of any version."""
+    return hasattr(module, '_parse_args') and hasattr(module, 'config_parser')
+
+
 @one_line
 def bind(script: Any) -> None:
     """Bind what the script's arguments ask for.
@@ -99,12 +105,14 @@ def bind(script: Any) -> None:
     if missing:
         raise UserError(f'script must be the train.py of timm 1.0.25 or newer, got '
                          f'{getattr(script, "__file__", script.__name__)} without {", ".join(missing)}')
+    use_image_extensions()
     file = script.config_parser.parse_known_args()[0].config
     if file:  # argparse accepts defaults for arguments that do not exist
         check_keys(read_config(file), [action.dest for action in script.parser._actions], file)
     args, _ = script._parse_args()
     if args.device_modules and args.device_modules[-1] == HOOK:  # a later module may register the model
-        check_model(args.model, {k: v for k, v in (args.model_kwargs or {}).items() if k != START_RATE})
+        check_model(args.model, {k: v for k, v in (args.model_kwargs or {}).items() if k != START_RATE}, args)
     check_data(args.dataset, args.data_dir or args.data)
+    check_batch_size(args)
     _bind_drop_block(script, args)
     bind_stored_teacher(script, args)

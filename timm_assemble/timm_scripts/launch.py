@@ -11,13 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Dict, List, NoReturn, Optional, Sequence
 
+from ..data.samples import use_image_extensions
 from ..errors import UserError
 from ..recipes import find_config, read_config
 from . import HOOK
 
 __all__ = ['run_script', 'train_arguments']
-
-PACKAGE = Path(__file__).parents[1]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,11 +57,12 @@ def run_script(script: Path, arguments: Sequence[str]) -> None:
     script, as in a checkout of timm, does not replace the installed timm.
 
     Raises:
-        ValueError, OSError: Raised by this package for a user's mistake, or because ``script`` is not Python.
+        UserError: Raised by this package, or because ``script`` is not Python.
         SystemExit: As the script raises it; with status 1 after any other error, whose traceback is printed.
     """
     if os.environ.get('RANK', '0') == '0':
         print(f'timm-assemble: running {script}', file=sys.stderr, flush=True)
+    use_image_extensions()
     argv, search_path = sys.argv, list(sys.path)
     sys.argv = [str(script), *arguments]
     sys.path.append(str(script.parent))
@@ -70,11 +70,10 @@ def run_script(script: Path, arguments: Sequence[str]) -> None:
         runpy.run_path(str(script), run_name='__main__')
     except Exception as e:
         trace = _from(script, e.__traceback__)
-        if trace is None and isinstance(e, (SyntaxError, ValueError)):
+        if trace is None and isinstance(e, (SyntaxError, ValueError)):  # null bytes are a ValueError
             raise UserError(f'script must be a Python file, got {script}: {" ".join(str(e).split())}') from e
-        origin = traceback.extract_tb(e.__traceback__)[-1].filename
-        if isinstance(e, (ValueError, OSError)) and PACKAGE in Path(origin).parents:
-            raise  # the user's mistake; other errors are the script's own
+        if isinstance(e, UserError):
+            raise  # other errors are the script's own
         traceback.print_exception(type(e), e, trace or e.__traceback__)
         sys.exit(1)
     finally:

@@ -8,6 +8,7 @@ from typing import Any, Callable, List, Optional
 from timm.data.loader import fast_collate
 from torch.utils.data import default_collate
 
+from ..data.samples import innermost
 from ..errors import UserError
 from ..training import (
     RepeatedViews, StoredLogitsDistillationTask, TeacherCollate, TeacherCollateMixup, TeacherDataset, TeacherLogits,
@@ -27,22 +28,15 @@ NOT_WITH_VIEWS = {
 
 
 def one_line(function: Callable) -> Callable:
-    """Report a ValueError in one line and exit with status 2, as argparse does."""
+    """Report a user's mistake in one line and exit with status 2, as argparse does."""
     @functools.wraps(function)
     def reporting(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except ValueError as e:
+        except UserError as e:
             print(f'timm_assemble: {e}', file=sys.stderr, flush=True)
             raise SystemExit(2) from e
     return reporting
-
-
-def _innermost(dataset: Any) -> Any:
-    """Return the data set inside wrappers such as timm's AugMixDataset."""
-    while not hasattr(dataset, 'reader') and not hasattr(dataset, 'samples') and hasattr(dataset, 'dataset'):
-        dataset = dataset.dataset
-    return dataset
 
 
 def _open(name: str, args: Namespace) -> Any:
@@ -52,23 +46,23 @@ def _open(name: str, args: Namespace) -> Any:
         raise UserError(f'kd_distill_type must be logit with stored {kind}, got {args.kd_distill_type}')
     if getattr(args, 'naflex_loader', False):
         raise UserError(f'naflex_loader must be off with stored {kind}: it splits images into patches')
+    distillation_loss(args.kd_loss_type, 'kd_loss_type')
     if not args.kd_temperature > 0:
         raise UserError(f'kd_temperature must be positive, got {args.kd_temperature}')
-    distillation_loss(args.kd_loss_type, 'kd_loss_type')
     for argument, (off, why) in NOT_WITH_VIEWS.items() if kind == 'views' else ():
         if getattr(args, argument, off) != off:
             raise UserError(f'{argument} must be off with stored views: {why}')
     try:
         return STORES[kind](path)
-    except ValueError as e:
+    except UserError as e:
         raise UserError(f'kd_model_name must name stored {kind}: {e}') from e
 
 
 def _with_views(dataset: Any, store: TeacherViews, args: Namespace, num_classes: int, loader_args: Any) -> ViewDataset:
     transform = describe_transform(
-        getattr(_innermost(dataset), 'input_img_mode', None),
+        getattr(innermost(dataset), 'input_img_mode', None),
         **{name: value for name, value in loader_args.items() if name in TRANSFORM_ARGUMENTS})
-    store.check(fingerprint(_innermost(dataset)), num_classes, transform)
+    store.check(fingerprint(innermost(dataset)), num_classes, transform)
     repeats = math.ceil(loader_args.get('num_aug_repeats') or 1)
     standardized = distillation_loss(args.kd_loss_type).standardized
     return ViewDataset(dataset, store, args.kd_temperature, args.seed, repeats, standardized)
@@ -98,7 +92,8 @@ def bind_stored_teacher(script: Any, args: Namespace) -> None:
         if isinstance(store, TeacherViews):
             dataset = _with_views(dataset, store, args, num_classes, kwargs)
         else:
-            store.check(fingerprint(_innermost(dataset)), num_classes)
+            store.check(fingerprint(innermost(dataset)), num_classes)
+            store.check_content(innermost(dataset), getattr(args, 'rank', 0), getattr(args, 'world_size', 1))
             dataset = TeacherDataset(
                 dataset, store, args.kd_temperature, distillation_loss(args.kd_loss_type).standardized)
         if kwargs.get('collate_fn') is None:

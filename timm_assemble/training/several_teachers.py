@@ -1,7 +1,7 @@
 """Several teachers as one: a store of the weighted mean of their probabilities, made of a store of each."""
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, List, Optional, Sequence, Union
+from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import torch
 
@@ -9,7 +9,7 @@ from ..errors import UserError
 from ..runtime.ranks import Ranks
 from .logit_store import TeacherLogits
 from .store import StoreInfo, StoreWriter, read_info
-from .view_store import TeacherViews, ViewInfo
+from .view_store import TeacherViews
 
 __all__ = ['combine_stores', 'mean_logits']
 
@@ -64,17 +64,15 @@ def _combined_info(stores: Sequence[Any], weights: Sequence[float], top_k: Optio
         top_k=first.top_k if top_k is None else top_k)
 
 
-def _rows(stores: Sequence[Any], keys: Sequence[Any], info: Any) -> Any:
-    """Return all teachers' logits of some rows, and the checksums of views."""
-    if not isinstance(info, ViewInfo):
-        return torch.stack([torch.stack([store.logits(key) for key in keys]) for store in stores]), None
-    checksums = [[store.replay(*key)[1] for key in keys] for store in stores]
-    for store, own in zip(stores, checksums):
-        if own != checksums[0]:
-            raise UserError(f'stores must have the same views, got other pixels in {store.path} than in '
-                            f'{stores[0].path}')
-    probs = [torch.stack([store.probabilities(*key) for key in keys]) for store in stores]
-    return torch.stack(probs).log(), checksums[0]
+def _rows(stores: Sequence[Any], keys: Sequence[Any]) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return all teachers' logits of some rows, and the seeds and checksums of what they saw."""
+    replays = [[store.replay(*key) for key in keys] for store in stores]
+    for store, own in zip(stores, replays):
+        if own != replays[0]:
+            raise UserError(f'stores must be of the same images, got others in {store.path} than in {stores[0].path}')
+    probs = torch.stack([torch.stack([store.probabilities(*key) for key in keys]) for store in stores])
+    seeds, checksums = torch.tensor(replays[0], dtype=torch.int64).unbind(1)
+    return probs.log(), seeds, checksums
 
 
 def combine_stores(
@@ -113,8 +111,9 @@ def combine_stores(
     with Ranks() as ranks:
         ranks.from_first(writer.prepare)
         for unit in ranks.own(ranks.from_first(writer.missing)):
-            logits, checksums = _rows(opened, list(info.keys(unit)), info)
-            writer.write(unit, info.pack(unit, mean_logits(logits, weights), checksums))
+            keys = [key if isinstance(key, tuple) else (key,) for key in info.keys(unit)]
+            logits, seeds, checksums = _rows(opened, keys)
+            writer.write(unit, info.pack(unit, mean_logits(logits, weights), seeds, checksums))
         ranks.barrier()
         ranks.from_first(writer.finish)
     return read_info(Path(output), type(info))[0]

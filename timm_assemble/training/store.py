@@ -17,10 +17,13 @@ from numpy.lib.format import open_memmap
 from ..errors import UserError
 from ..runtime.atomic import atomic_file
 from ..data.fingerprint import SampleFingerprint
+from ..data.samples import Samples
 
 __all__ = [
-    'StoreInfo', 'StoreWriter', 'check_samples', 'count_finished', 'expand', 'open_array', 'read_info', 'shrink']
+    'StoreInfo', 'StoreWriter', 'check_content', 'check_rows', 'check_samples', 'count_finished', 'expand',
+    'open_array', 'read_info', 'shrink']
 
+BLOCK = 4096  # rows that are checked at once
 LOWEST = float(np.finfo(np.float16).min)
 
 
@@ -35,11 +38,12 @@ class StoreInfo:
         num_classes: Logits per sample, C.
         top_k: Number of largest logits stored per row; 0 stores all.
         chunk_size: Rows written at once.
+        verify_content: Whether ``checksum`` covers whole files; see :meth:`.Samples.checksum`.
     """
 
     CONTENT: ClassVar[str] = 'logits'
     UNIT: ClassVar[str] = 'image'
-    FORMAT: ClassVar[str] = 'timm_assemble teacher logits 1'
+    FORMAT: ClassVar[str] = 'timm_assemble teacher logits 2'
     GROWS: ClassVar[Tuple[str, ...]] = ()  # fields that a later run may increase
 
     teacher: Dict[str, Any]
@@ -48,6 +52,7 @@ class StoreInfo:
     num_classes: int
     top_k: int = 0
     chunk_size: int = 1024
+    verify_content: bool = False
 
     @property
     def count(self) -> int:
@@ -80,17 +85,21 @@ class StoreInfo:
 
     def arrays(self) -> Dict[str, Tuple[Tuple[int, ...], Any]]:
         """Return the shape and dtype of each file of the store."""
-        return {name: ((self.count, *shape), dtype) for name, (shape, dtype) in self.row_fields().items()}
+        rows = {name: ((self.count, *shape), dtype) for name, (shape, dtype) in self.row_fields().items()}
+        return {**rows, 'checksum': ((self.count,), np.uint32)}
 
-    def pack(self, unit: int, logits: torch.Tensor, checksums: Any = None) -> Dict[str, np.ndarray]:
+    def pack(
+            self, unit: int, logits: torch.Tensor, seeds: torch.Tensor, checksums: torch.Tensor,
+    ) -> Dict[str, np.ndarray]:
         """Return the rows of a unit for each file that has them.
 
         Args:
             unit: Number of the unit.
             logits: Logits of its keys, ``(B, C)``.
-            checksums: Checksums of the teacher's images, for a store of views.
+            seeds: Seeds of the views, in a store of views.
+            checksums: Checksums of the files, or of the views' pixels.
         """
-        return shrink(logits, self.top_k)
+        return {**shrink(logits, self.top_k), 'checksum': checksums.numpy()}
 
 
 def shrink(logits: torch.Tensor, top_k: int = 0) -> Dict[str, np.ndarray]:
@@ -123,6 +132,37 @@ def expand(row: Mapping[str, Any], num_classes: int, top_k: int) -> torch.Tensor
     logits = np.full(num_classes, row['rest'], np.float32)
     logits[row['indices']] = row['values']
     return torch.from_numpy(logits)
+
+
+def check_rows(path: Path, rows: Any, num_classes: int, progress: bool = True) -> None:
+    """Check that every row is a teacher's: finite, with classes that exist, and not the zeros of a lost block.
+
+    Args:
+        path: For errors.
+        rows: Arrays by the names of :func:`shrink`, or an array with these fields; ``(N, ...)``.
+        num_classes: Number of classes.
+        progress: Show a bar if it takes long.
+
+    Raises:
+        UserError: A row is not; the message has its number.
+    """
+    from tqdm import tqdm
+
+    # a view's seed and checksum tell a lost record from a teacher that does not prefer any class
+    names = list(rows.dtype.names) if isinstance(rows, np.ndarray) else [name for name in rows if name != 'checksum']
+    count = len(rows[names[0]])
+    for start in tqdm(range(0, count, BLOCK), f'checking {path.name}', delay=2, disable=not progress):
+        block = {name: np.asarray(rows[name][start:start + BLOCK]) for name in names}
+        block = {name: part.reshape(len(part), -1) for name, part in block.items()}
+        faults = {'finite values': ~np.all([np.isfinite(part).all(1) for part in block.values()], 0),
+                  'values other than zeros': np.all([(part == 0).all(1) for part in block.values()], 0)}
+        if 'indices' in block:
+            order = np.sort(block['indices'], 1)
+            faults[f'different indices below {num_classes}'] = (
+                (order[:, -1] >= num_classes) | (order[:, 1:] == order[:, :-1]).any(1))
+        for expected, bad in faults.items():
+            if bad.any():
+                raise UserError(f'{path} must have {expected} in every row, got others in row {start + bad.argmax()}')
 
 
 def read_info(folder: Path, kind: Type[StoreInfo] = StoreInfo) -> Tuple[StoreInfo, bool]:
@@ -180,6 +220,15 @@ def check_samples(path: Path, info: StoreInfo, samples: SampleFingerprint, num_c
     difference = SampleFingerprint(**info.samples).difference(samples)
     if difference is not None:
         raise UserError(f'samples must be those of {path}, got {difference}')
+
+
+def check_content(
+        samples: Samples, indices: Sequence[int], checksums: Any, info: StoreInfo, parameter: str, path: Path) -> None:
+    """Raise UserError with ``parameter`` if the content of a sample changed since ``path`` was written."""
+    changed = samples.changed(indices, checksums, info.verify_content)
+    if changed:
+        raise UserError(f'{parameter} must have the content of {path}, got other content of {len(changed)} of '
+                        f'{len(indices)} images, such as {samples.name(changed[0])}; write the store again')
 
 
 def count_finished(folder: Path) -> int:
@@ -253,6 +302,10 @@ class StoreWriter:
         """Return the units that are not finished."""
         units = range(self._complete_units(), self.info.num_units)
         return sorted({*units} - _finished(self.output))
+
+    def checksums(self) -> np.ndarray:
+        """Return the checksums of the samples' content, in a store of logits."""
+        return open_array(self.output / 'checksum.npy', *self.info.arrays()['checksum'])
 
     def write(self, unit: int, arrays: Dict[str, np.ndarray]) -> None:
         """Write the rows of a unit, as :meth:`StoreInfo.pack` returns them, and mark it as finished."""

@@ -12,6 +12,7 @@ from timm.data import FastCollateMixup, Mixup
 from timm.data.mixup import mixup_target
 from torch.utils.data import Dataset
 
+from ..data.samples import Samples, next_readable
 from ..errors import UserError
 from .distillation import pack_targets, unpack_targets
 
@@ -24,6 +25,8 @@ class TeacherDataset(Dataset):
     """A data set whose targets carry the teacher's probabilities, packed as ``[label, p_1 .. p_C]``, float32.
 
     Any collate function that stacks tensors works. ``transform`` and other attributes are those of the inner data set.
+    Images are read as the teacher's, by :class:`.Samples`. In place of a file that cannot be read any more, the next
+    sample comes with its own label and row, and a warning.
 
     Args:
         dataset: Map-style data set of ``(image, label)``.
@@ -35,7 +38,7 @@ class TeacherDataset(Dataset):
     def __init__(self, dataset: Any, store: Any, temperature: float = 1.0, standardized: bool = False) -> None:
         if not temperature > 0:
             raise UserError(f'temperature must be positive, got {temperature!r}')
-        self.dataset = dataset
+        self.dataset = Samples.inside(dataset)
         self.store = store
         self.temperature, self.standardized = temperature, standardized
 
@@ -51,7 +54,7 @@ class TeacherDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Tuple[Any, torch.Tensor]:
-        image, label = self.dataset[index]
+        index, (image, label) = next_readable(self.dataset.__getitem__, index, len(self))
         row = self.store.probabilities(index, self.temperature, self.standardized)
         return image, pack_targets(torch.as_tensor(label), row)
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, Sampler
 from torchvision.transforms import Compose  # type: ignore[import-untyped]
 
+from ..data.samples import next_readable
 from ..errors import UserError
 from .distillation import pack_targets
 from .teacher_mixup import TeacherDataset
@@ -28,8 +29,8 @@ class ViewDataset(TeacherDataset):
     of Python, numpy and torch are left as they were. What follows the conversion to a tensor, such as random erasing,
     is neither seeded nor seen by the teacher.
 
-    A view whose pixels have another checksum than the teacher's view, such as that of a file that cannot be read any
-    more, gets its label in place of the teacher's row, and a warning.
+    A view whose pixels have another checksum than the teacher's view, such as that of a file that changed, gets its
+    label in place of the teacher's row, and a warning.
 
     Args:
         dataset: Map-style data set of ``(image, label)``, not yet transformed. Its transform is set afterwards, as
@@ -78,30 +79,26 @@ class ViewDataset(TeacherDataset):
         order = np.random.default_rng((self.seed, index)).permutation(views)
         return int(order[(epoch * self.repeats + repeat) % views])
 
-    def _replay(self, key: int) -> Tuple[Any, Any, int, bool]:
-        """Return the view, its label, its number, and whether it has the pixels that the teacher saw."""
+    def _replay(self, key: int) -> Tuple[Any, Any, int, int, bool]:
+        """Return a view, its label, image and number, and whether it has the pixels that the teacher saw."""
         repeat, index = divmod(key, len(self))
+        index, (image, label) = next_readable(self.dataset.__getitem__, index, len(self))
         view = self.view(index, repeat)
         seed, expected = self.store.replay(index, view)
-        image, label = self.dataset[index]
         with seeded_generators(seed):
             image = self._split[0](image)
-        return image, label, view, checksum(image) == expected
+        return image, label, index, view, checksum(image) == expected
 
     def __getitem__(self, key: int) -> Tuple[Any, torch.Tensor]:
-        image, label, view, equal = self._replay(key)
+        image, label, index, view, equal = self._replay(key)
         label = torch.as_tensor(label)
         if equal:
-            row = self.store.probabilities(key % len(self), view, self.temperature, self.standardized)
+            row = self.store.probabilities(index, view, self.temperature, self.standardized)
         else:
-            _logger.warning(f'{self._name(key)}: view {view} has other pixels than the teacher saw; trained on its '
-                            f'label alone')
+            _logger.warning(f'{self.dataset.name(index)}: view {view} has other pixels than the teacher saw; trained '
+                            f'on its label alone')
             row = F.one_hot(label, self.store.num_classes)
         return self._split[1](image), pack_targets(label, row)
-
-    def _name(self, key: int) -> str:
-        index = key % len(self)
-        return str(self.dataset.filename(index)) if hasattr(self.dataset, 'filename') else f'sample {index}'
 
     def check_replay(self, samples: int = 16, workers: int = 1) -> None:
         """Check that some views have the pixels that the teacher saw.
@@ -125,7 +122,7 @@ class ViewDataset(TeacherDataset):
             now, then = pixel_versions(), self.store.info.versions
             versions = [f'{name} {then[name]} instead of {now[name]}' for name in now if then.get(name) != now[name]]
             raise UserError(f'dataset must give the pixels that the teacher saw, got others for {len(different)} of '
-                             f'{len(keys)} images, such as {self._name(different[0])}'
+                             f'{len(keys)} images, such as {self.dataset.name(different[0])}'
                              + (f'; {self.store.path} was written with {", ".join(versions)}' if versions else ''))
 
 
@@ -139,7 +136,7 @@ class _Replayed:
         return len(self.dataset)
 
     def __getitem__(self, key: int) -> bool:
-        return self.dataset._replay(key)[3]
+        return self.dataset._replay(key)[-1]
 
 
 class RepeatedViews(Sampler):

@@ -7,8 +7,9 @@ A folder ``STORE`` holds
   the teacher's logits as in :mod:`.logit_store`, ``values``, ``indices`` and ``rest``, or ``logits`` without ``top_k``;
 - ``chunks/``, until the store is complete: an empty file for each finished chunk of a view.
 
-The seed repeats the view, whatever the transform draws. The checksum is of the view's pixels, because a crop box and a
-flip would say nothing of colors, interpolation and the decoder of the file.
+The seed repeats the view, whatever the transform draws. It is derived from the store's seed, the image and the view;
+where the transform fails with it, it is the next one of that stream. The checksum is of the view's pixels, because a
+crop box and a flip would say nothing of colors, interpolation and the decoder of the file.
 """
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,7 @@ import torch
 from ..errors import UserError
 from ..data.fingerprint import SampleFingerprint
 from .losses import soften
-from .store import StoreInfo, check_samples, count_finished, expand, open_array, read_info, shrink
-from .view_transform import view_seed
+from .store import StoreInfo, check_rows, check_samples, count_finished, expand, open_array, read_info, shrink
 
 __all__ = ['TeacherViews', 'ViewInfo']
 
@@ -41,7 +41,7 @@ class ViewInfo(StoreInfo):
 
     CONTENT: ClassVar[str] = 'views'
     UNIT: ClassVar[str] = 'view'
-    FORMAT: ClassVar[str] = 'timm_assemble teacher views 1'
+    FORMAT: ClassVar[str] = 'timm_assemble teacher views 2'
     GROWS: ClassVar[Tuple[str, ...]] = ('views',)
 
     transform: Dict[str, Any] = field(default_factory=dict)
@@ -63,11 +63,12 @@ class ViewInfo(StoreInfo):
         record = np.dtype([*fields, *((name, dtype, shape) for name, (shape, dtype) in self.row_fields().items())])
         return {f'view-{view:04}': ((self.count,), record) for view in range(self.views)}
 
-    def pack(self, unit: int, logits: torch.Tensor, checksums: Any = None) -> Dict[str, np.ndarray]:
+    def pack(
+            self, unit: int, logits: torch.Tensor, seeds: torch.Tensor, checksums: torch.Tensor,
+    ) -> Dict[str, np.ndarray]:
         name = f'view-{unit // self.num_chunks:04}'
         records = np.zeros(len(logits), self.arrays()[name][1])
-        records['seed'] = [view_seed(self.seed, index, view) for index, view in self.keys(unit)]
-        records['checksum'] = checksums
+        records['seed'], records['checksum'] = seeds.numpy(), checksums.numpy()
         for part, values in shrink(logits, self.top_k).items():
             records[part] = values
         return {name: records}
@@ -78,12 +79,13 @@ class TeacherViews:
 
     Args:
         path: Folder of a store.
+        check: Whether to check the values of all records.
 
     Raises:
-        UserError: ``path`` is not a store of views, or the store is incomplete or damaged.
+        UserError: ``path`` is not a store of views, or the store is incomplete or damaged, down to its values.
     """
 
-    def __init__(self, path: Union[str, Path]) -> None:
+    def __init__(self, path: Union[str, Path], check: bool = True) -> None:
         self.path = Path(path)
         info: Any
         info, complete = read_info(self.path, ViewInfo)
@@ -94,9 +96,11 @@ class TeacherViews:
         self.views, self.count, self.num_classes = info.views, info.count, info.num_classes
         self._records = [open_array(self.path / f'{name}.npy', shape, dtype)
                          for name, (shape, dtype) in self.info.arrays().items()]
+        for view, records in enumerate(self._records if check else ()):
+            check_rows(self.path / f'view-{view:04}.npy', records, self.num_classes)
 
     def __reduce__(self) -> Any:
-        return type(self), (self.path,)
+        return type(self), (self.path, False)
 
     def __len__(self) -> int:
         return self.count

@@ -2,6 +2,7 @@
 import lightning
 import pytest
 import torch
+from lightning.pytorch.plugins import TorchSyncBatchNorm
 from torch.utils.data import DataLoader, TensorDataset
 
 from ..conftest import MODELS, as_trained, rates_of_training
@@ -50,6 +51,16 @@ def fit(module, **kwargs):
 def test_fit(run_how):
     """Train four batches with Trainer.fit."""
     fit(run_how().Classifier())
+
+
+@pytest.mark.parametrize('name', MODELS)  # timm's SKNet loses its activations
+def test_sync_batchnorm(run_how):
+    """Convert the batch norms as Trainer(sync_batchnorm=True) does, with equal outputs."""
+    module, x = as_trained(run_how().Classifier()).eval(), torch.randn(2, 3, 64, 64)
+    expected = module.model(x)
+    module = TorchSyncBatchNorm().apply(module)
+    assert any(isinstance(layer, torch.nn.SyncBatchNorm) for layer in module.modules())
+    torch.testing.assert_close(module.model(x), expected)
 
 
 @pytest.mark.parametrize('name', MODELS)

@@ -1,0 +1,98 @@
+"""Models that OpenVINO runs in the process, against the original: sizes, threads, processes, copies."""
+import copy
+import multiprocessing
+import pickle
+
+import pytest
+import timm
+import torch
+
+import timm_assemble
+from timm_assemble.deploy.openvino import OpenVINOModel
+
+from .test_optimize import error, make, tiny
+from .test_servers import run_threads
+
+pytest.importorskip('openvino')
+SIZES = [(1, 3, 64, 64), (2, 3, 64, 64), (5, 3, 64, 96), (1, 3, 75, 101), (3, 3, 31, 40)]
+
+
+@pytest.fixture(scope='module')
+def model():
+    return make(width=16, **tiny)
+
+
+@pytest.fixture(scope='module')
+def optimized(model):
+    return timm_assemble.optimize_for_inference(model, (2, 3, 64, 64), backend='openvino')
+
+
+def images(*size):
+    return torch.randn(size, generator=torch.Generator().manual_seed(1))
+
+
+def expected(model, x):
+    with torch.no_grad():
+        return model(x)
+
+
+def test_threads_mix_sizes_and_modes_and_compile_nothing(model, optimized):
+    wanted = {size: expected(model, images(*size)) for size in SIZES}
+    optimized(images(1, 3, 64, 64))
+    compiled = len(optimized._compiled)
+    assert compiled == 2  # the size of the warm-up, and all others
+
+    def call(i):
+        for n in range(2 * len(SIZES)):
+            size = SIZES[(i + n) % len(SIZES)]
+            with torch.inference_mode(i % 2 == 1):
+                assert error(optimized(images(*size)), wanted[size]) < 1e-4
+    run_threads(call)
+    assert len(optimized._compiled) == compiled
+
+
+def work(optimized, x, queue):
+    queue.put(optimized(x).numpy())
+
+
+@pytest.mark.filterwarnings('ignore:.*fork.*:DeprecationWarning')
+@pytest.mark.parametrize('method', ['fork', 'spawn'])
+def test_after_fork_and_spawn(method, model, optimized):
+    context, x = multiprocessing.get_context(method), images(3, 3, 64, 64)
+    queue = context.Queue()
+    process = context.Process(target=work, args=(optimized, x, queue))
+    process.start()
+    found = queue.get(timeout=200)
+    process.join()
+    assert process.exitcode == 0 and error(torch.from_numpy(found), expected(model, x)) < 1e-4
+
+
+def test_copies_are_equal_and_the_number_of_threads_may_change(model, optimized):
+    x = images(2, 3, 64, 64)
+    for other in (copy.deepcopy(optimized), pickle.loads(pickle.dumps(optimized))):
+        assert torch.equal(other(x), optimized(x)) and other.pretrained_cfg == model.pretrained_cfg
+    torch.set_num_threads(2)
+    try:
+        assert error(optimized(x), expected(model, x)) < 1e-4
+    finally:
+        torch.set_num_threads(1)
+
+
+@torch.no_grad()
+def test_features_and_bfloat16():
+    model, x = make(features_only=True, **{**tiny, 'num_classes': 0}), images(2, 3, 64, 64)
+    optimized = timm_assemble.optimize_for_inference(model, x.shape, torch.bfloat16, backend='openvino')
+    got = optimized(x)
+    assert isinstance(got, list) and [y.shape for y in got] == [y.shape for y in model(x)]
+    assert all(y.dtype == torch.float32 and error(y, z) < 0.2 for y, z in zip(got, model(x)))
+    assert optimized(x.bfloat16())[0].dtype == torch.bfloat16
+
+
+@torch.no_grad()
+def test_a_model_for_one_size_rejects_others():
+    """The positions of a vision transformer have one size."""
+    model, x = timm.create_model('test_vit', num_classes=5).eval(), images(2, 3, 160, 160)
+    optimized = timm_assemble.optimize_for_inference(model, x.shape, backend='openvino')
+    assert isinstance(optimized, OpenVINOModel) and error(optimized(x[:1]), model(x[:1])) < 1e-4
+    with pytest.raises(ValueError, match=r'x must be \(B, 3, 160, 160\), got'):
+        optimized(x[..., :128])

@@ -1,1 +1,0 @@
-"""Images and perturbation sequences on disk, preprocessing, and generated corruptions."""

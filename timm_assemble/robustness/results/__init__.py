@@ -1,1 +1,0 @@
-"""Metrics of a run as a summary, tables, plots and checked JSON."""

@@ -1,1 +1,0 @@
-"""Statistics of per-image records: detection of other images, intervals, comparisons, calibration."""

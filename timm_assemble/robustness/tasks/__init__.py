@@ -1,1 +1,0 @@
-"""The units of work and their cache."""
