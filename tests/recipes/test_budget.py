@@ -24,9 +24,9 @@ def test_speeds_are_the_measured_ones():
         assert (speed.size, speed.images_per_s, speed.parameters) == (
             measured['size'], round(measured['images/s']), pytest.approx(parameters, abs=0.01))
     model = timm.create_model('assemble_resnet50').train()
-    x = torch.zeros(1, 3, 224, 224)
+    x = torch.zeros(2, 3, 224, 224)
     saved = saved_bytes(lambda: model(x).sum(), [*model.parameters(), *model.buffers()])
-    assert saved / 1e6 == pytest.approx(SPEEDS['assemble_resnet50'].megabytes, rel=0.01)
+    assert saved / 2e6 == pytest.approx(SPEEDS['assemble_resnet50'].megabytes, rel=0.01)
 
 
 def test_estimate_is_that_by_hand():

@@ -2,7 +2,6 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, strategies as st
 
 from timm_assemble.training import distillation_loss, dkd, standardize_logits
 from timm_assemble.training.losses import LOSS_TYPES, soften
@@ -64,11 +63,11 @@ def test_loss_vanishes_for_the_teachers_logits_and_gradients_are_finite(name):
     assert logits.grad.isfinite().all() and logits.grad.abs().max() > 1e-4
 
 
-@given(st.integers(0, 2 ** 32 - 1), st.floats(0.1, 10), st.floats(-5, 5))
-def test_standardized_logits_have_no_scale_and_no_mean(seed, scale, shift):
-    logits = torch.randn(3, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+@pytest.mark.parametrize('scale, shift', [(0.1, 0), (10, -5), (3, 5)])
+def test_standardized_logits_have_no_scale_and_no_mean(scale, shift):
+    logits = torch.randn(3, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert torch.allclose(standardize_logits(scale * logits + shift), standardize_logits(logits), atol=1e-4)
-    assert standardize_logits(torch.full((2, 4), shift)).abs().max() == 0
+    assert standardize_logits(torch.full((2, 4), float(shift))).abs().max() == 0
 
 
 @pytest.mark.parametrize('name', ['KL', 'mse', '', 'kl+', 'dkd+standard', '+std'])
