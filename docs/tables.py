@@ -15,6 +15,7 @@ import timm_assemble  # noqa: F401  registers the models
 from benchmarks.harness.measure import RESULTS, ROOT
 from docs.generated_block import markdown_table, rewrite_block
 from timm_assemble.recipes import read_recipe, recipe_names
+from timm_assemble.recipes.budget import estimate
 from timm_assemble.recipes.paper import MOBILENETS, ROWS, TECHNIQUES, Row, rows_of, span
 
 __all__ = ['PAGES', 'ecosystem', 'page']
@@ -54,6 +55,18 @@ def models() -> Dict[str, str]:
     return {'variants': markdown_table(titles, [_model(name) for name in [*TECHNIQUES, *MOBILENETS]], titles[3:])}
 
 
+BUDGETS = (('one_gpu_16', 'assemble_resnet50_d'), ('one_gpu_100', 'assemble_resnet50'), ('a2', 'assemble_resnet50'),
+           ('assemble_resnet50', 'assemble_resnet50'), ('assemble_resnet152', 'assemble_resnet152'))
+
+
+def budget() -> str:
+    """Return five recipes with what they take on ImageNet-1k."""
+    titles = ['recipe', 'model', 'epochs', 'images/s', 'GPU-hours', 'memory (GB)', 'store (GB)', 'published top-1 (%)']
+    lines = [[f'`{e.recipe.name}`', f'`{e.model}`', str(e.recipe.epochs), f'{e.images_per_s:.0f}', f'{e.gpu_hours:.1f}',
+              f'{e.memory_gb:.1f}', f'{e.store_gb:.1f}', e.published()] for e in (estimate(*case) for case in BUDGETS)]
+    return markdown_table(titles, lines, titles[2:-1])
+
+
 def recipes() -> Dict[str, str]:
     """Return one line per recipe with the paper's numbers, of MobileNets in a table with other columns."""
     titles = ['recipe', 'row', 'model', 'what it is', 'epochs', 'top-1 (%)', 'mCE', 'images/s', 'at']
@@ -70,7 +83,7 @@ def recipes() -> Dict[str, str]:
             mobile[-1] += ['-'] * (len(mobile_titles) - len(mobile[-1]))
         elif recipe.model not in MOBILENETS:
             lines.append(cells)
-    return {'recipes': markdown_table(titles, lines, titles[4:]),
+    return {'budget': budget(), 'recipes': markdown_table(titles, lines, titles[4:]),
             'mobilenet recipes': markdown_table(mobile_titles, mobile, mobile_titles[4:])}
 
 

@@ -126,6 +126,48 @@ def spread_evenly(logits: np.ndarray, k: int) -> np.ndarray:
     return out
 
 
+def softened(logits, temperature: float = 1.0) -> list:
+    """Softmax of the logits over the temperature."""
+    e = [math.exp((z - max(logits)) / temperature) for z in logits]
+    return [x / sum(e) for x in e]
+
+
+def standardized(logits) -> list:
+    """Logits minus their mean, over their deviation."""
+    mean = sum(logits) / len(logits)
+    deviation = math.sqrt(sum((z - mean) ** 2 for z in logits) / len(logits))
+    return [(z - mean) / deviation for z in logits]
+
+
+def divergence(p, q) -> float:
+    """KL divergence of q from p; a class without probability in p adds nothing."""
+    return sum(a * math.log(a / b) for a, b in zip(p, q) if a > 0)
+
+
+def distillation_loss(name: str, logits, teacher, labels, temperature: float) -> float:
+    """Loss of a batch of student's logits and teacher's probabilities; a label is {class: weight in the mixture}."""
+    rows = [softened(z, temperature) for z in logits]
+    total = 0.0
+    for q, p, label in zip(rows, teacher, labels):
+        if name == 'kl':
+            total += divergence(p, q) / len(rows)
+        elif name == 'ce':
+            total -= sum(a * math.log(b) for a, b in zip(p, q)) / len(rows)
+        elif name == 'dkd':
+            for target, weight in label.items():
+                others = [c for c in range(len(q)) if c != target]
+                p_rest, q_rest = (sum(v[c] for c in others) for v in (p, q))
+                binary = divergence((p[target], p_rest), (q[target], q_rest))
+                among = divergence([p[c] / p_rest for c in others], [q[c] / q_rest for c in others])
+                total += weight * (binary + 0.5 * among) / len(rows)
+        else:
+            total += (1 - np.corrcoef(q, p)[0, 1]) / len(rows)
+    if name == 'dist':
+        for c in range(len(rows[0])):
+            total += (1 - np.corrcoef([q[c] for q in rows], [p[c] for p in teacher])[0, 1]) / len(rows[0])
+    return float(total) * temperature ** 2
+
+
 def corruption_error(errors, reference):
     """Sum over severities relative to that of the reference, whose single mean stands for every severity."""
     top = bottom = 0.0

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from timm.data.loader import ScheduledBatchSampler
 from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 
 from timm_assemble.recipes import FOLDER, check_keys, read_config, read_recipe, recipe_names, recipe_path
-from timm_assemble.recipes.paper import FINE_TUNING_TOP1, ROWS, UNPUBLISHED
+from timm_assemble.recipes.budget import estimate
+from timm_assemble.recipes.paper import FINE_TUNING_TOP1, NEAREST, ROWS, UNPUBLISHED
 from timm_assemble.training import ViewInfo
 
 from .. import _official
@@ -38,6 +40,18 @@ RECIPES = {
     'assemble_resnet50_flowers': ('Oxford-Flowers', E5), 'assemble_resnet50_aircraft': ('FGVC Aircraft', E5),
     'assemble_resnet50_pets': ('Oxford-IIIT Pets', E5),
 }
+# not the paper's: row, and what their sources name
+MODERN = {  # images per update, epochs, peak learning rate, weight decay, RandAugment
+    'a1': ('A1', (2048, 600, 0.005, 0.01, 'rand-m7-mstd0.5-inc1')),
+    'a2': ('A2', (2048, 300, 0.005, 0.02, 'rand-m7-mstd0.5-inc1')),
+    'a3': ('A3', (2048, 100, 0.008, 0.02, 'rand-m6-mstd0.5-inc1')),
+    'ra4': ('RA4', (4096, 3600, 0.002, 0.01, 'rand-m9-n2-p0.5-inc1')),
+    'one_gpu_16': ('One GPU, 16', (1024, 16, 0.4, 0.0001, None)),
+    'one_gpu_100': ('One GPU, 100', (2048, 100, 0.008, 0.02, 'rand-m6-mstd0.5-inc1')),
+    'fixres': ('FixRes', (512, 4, 0.001, 0.0001, None)),
+}
+NAMES = [name for name in RECIPES if RECIPES[name][0] not in FINE_TUNING_TOP1]
+NAMES += [*MODERN, *(name for name in RECIPES if name not in NAMES)]  # in the order of the list
 FOOD = 'assemble_resnet50_food101'
 FINE_TUNINGS = [name for name, (row, _) in RECIPES.items() if row in FINE_TUNING_TOP1]
 KD_NAME = ('logits:teacher', 'views:views')
@@ -45,19 +59,20 @@ with_scripts = pytest.mark.skipif(not os.environ.get('TIMM_SCRIPTS'), reason="ne
 
 
 def test_every_row_of_the_paper_has_its_recipe():
-    assert recipe_names() == list(RECIPES)
-    recipes = [read_recipe(name) for name in RECIPES]
-    assert [(recipe.name, recipe.row) for recipe in recipes] == [(name, row) for name, (row, _) in RECIPES.items()]
-    assert [recipe.row for recipe in recipes] == [*ROWS, *UNPUBLISHED, *FINE_TUNING_TOP1]
+    assert recipe_names() == NAMES
+    recipes = [read_recipe(name) for name in NAMES]
+    assert [recipe.row for recipe in recipes] == [(RECIPES | MODERN)[name][0] for name in NAMES]
+    assert [recipe.row for recipe in recipes] == [*ROWS, *UNPUBLISHED, *NEAREST, *FINE_TUNING_TOP1]
     for recipe, row in zip(recipes, ROWS.values()):
         assert (recipe.model, recipe.epochs) == (row.model, row.epochs)
 
 
 def test_recipe_has_the_papers_numbers_as_text():
-    assert read_recipe('e03_resnet50_d_mixup')[5:] == ('79.10', '68.19', '493', '224')
-    assert read_recipe('assemble_mobilenet_se2')[4:] == (900, '77.30', '68.12', '', '224')
+    assert read_recipe('e03_resnet50_d_mixup')[5:] == ('79.10', '68.19', '493', '224', None)
+    assert read_recipe('assemble_mobilenet_se2')[4:] == (900, '77.30', '68.12', '', '224', None)
     assert read_recipe(FOOD) == (FOOD, 'Food-101', 'Fine-tuning of Assemble-ResNet-50, without distillation',
-                                 'assemble_resnet50', 100, '92.5', '', '', '')
+                                 'assemble_resnet50', 100, '92.5', '', '', '', None)
+    assert read_recipe('a1')[5:] == ('', '', '', '', NEAREST['A1'])
 
 
 @pytest.mark.parametrize('name', RECIPES)
@@ -84,10 +99,60 @@ def test_training_has_the_techniques_of_its_row(name):
     assert ('timm-assemble run validate.py' in head) == (ROWS.get(row.split()[0], ROWS['E0']).test_size == 256)
 
 
-def _peak(config):
-    """Learning rate that train.py computes from lr_base on 8 GPUs."""
-    assert 'lr' not in config and config['lr_base_scale'] == 'linear'
-    return config['lr_base'] * 8 * config['batch_size'] * config['grad_accum_steps'] / config['lr_base_size']
+def _peak(config, gpus=8):
+    """Learning rate that train.py computes from lr_base."""
+    assert 'lr' not in config
+    ratio = gpus * config['batch_size'] * config['grad_accum_steps'] / config['lr_base_size']
+    return config['lr_base'] * {'linear': ratio, 'sqrt': ratio ** 0.5}[config['lr_base_scale']]
+
+
+@pytest.mark.parametrize('name', MODERN)
+def test_modern_training_is_its_sources(name):
+    config, (row, (batch, epochs, rate, decay, augment)) = read_config(recipe_path(name)), MODERN[name]
+    text = recipe_path(name).read_text()
+    head = text.split('\nmodel:')[0].replace('\n# ', ' ')
+    gpus = 8 if 'torchrun --nproc-per-node 8' in head else 1
+    assert gpus * config['batch_size'] * config['grad_accum_steps'] == batch and f'# {batch} images per update' in text
+    assert (config['epochs'], config['weight_decay'], config.get('aa')) == (epochs, decay, augment)
+    assert _peak(config, gpus) == pytest.approx(rate)
+    assert (config.get('bce_loss'), config.get('bce_target_thresh'), config['opt']) == (
+        (True, 0.2, 'lamb') if rate in (0.005, 0.008) else (None, None, 'adamw' if name == 'ra4' else 'momentum'))
+    assert config.get('cutmix') == (1 if config.get('mixup') else None)
+    hours = estimate(name).gpu_hours
+    assert f'Cost: {hours:.{0 if hours >= 10 else 1}f} hours of an H200, estimated' in head
+    assert 'No one has measured it on ImageNet with this network.' in head and f'-c {name} ' in head
+    assert 'Source: ' in head and f'{NEAREST[row].top1} %' in head and 'With a teacher: ' in head
+
+
+def test_growing_sizes_are_of_a_schedule_that_train_py_has():
+    """A third of the epochs at each size, and repeated augmentation only where the command has several processes."""
+    for name in MODERN:
+        config, head = read_config(recipe_path(name)), recipe_path(name).read_text().split('\nmodel:')[0]
+        assert ('torchrun' in head) == (not name.startswith(('one_gpu', 'fixres')))
+        assert not config.get('aug_repeats') or 'torchrun' in head
+        if 'train_img_sizes' in config:
+            choices, epochs = config['train_img_sizes'], config['epochs']
+            sampler = ScheduledBatchSampler(
+                range(1024), [config['batch_size']] * len(choices), num_batches=4, schedule_epochs=epochs,
+                choice_schedule=config['train_size_schedule'], schedule_spread=config['train_size_schedule_spread'],
+                schedule_random_mix=config['train_size_random_mix'])
+            sizes = []
+            for epoch in range(epochs):
+                sampler.set_epoch(epoch)
+                [size] = {choices[choice] for choice, _ in sampler.schedule}
+                sizes.append(size)
+            assert sizes == sorted(sizes)
+            assert all(abs(3 * sizes.count(size) - epochs) <= epochs / 2 for size in choices)
+
+
+def test_fixres_trains_the_classifier_alone():
+    args = Namespace(lr=0.1, **read_config(recipe_path('fixres')))
+    model = timm.create_model('test_assemble_resnet', num_classes=3)
+    optimizer = create_optimizer_v2(model, **optimizer_kwargs(args))
+    trained = {id(p) for group in optimizer.param_groups for p in group['params']}
+    assert trained == {id(p) for p in model.get_classifier().parameters()}
+    assert all(p.requires_grad == (id(p) in trained) for p in model.parameters())
+    assert {group['lr_scale'] for group in optimizer.param_groups} == {1}
 
 
 def test_plain_momentum_is_not_nesterov():
@@ -139,9 +204,10 @@ def test_learning_rate_rises_linearly_and_falls_as_a_cosine(name):
 
 def test_models_are_created_with_the_recipes_arguments():
     """As in train.py; the hook removes ``drop_block_start_rate``."""
-    for config in (read_config(recipe_path(name)) for name in RECIPES):
+    for config in (read_config(recipe_path(name)) for name in NAMES):
         kwargs = dict(num_classes=config.get('num_classes'), drop_block_rate=config.get('drop_block'),
-                      bn_momentum=config['bn_momentum'], **config.get('model_kwargs', {}))
+                      drop_path_rate=config.get('drop_path'), bn_momentum=config.get('bn_momentum'),
+                      **config.get('model_kwargs', {}))
         start = kwargs.pop('drop_block_start_rate', 0.0)
         assert 0 <= start <= (config.get('drop_block') or 0)
         model = timm.create_model(config['model'], device='meta', **kwargs)
@@ -149,7 +215,7 @@ def test_models_are_created_with_the_recipes_arguments():
 
 
 @with_scripts
-@pytest.mark.parametrize('name', RECIPES)
+@pytest.mark.parametrize('name', NAMES)
 def test_train_py_accepts_every_key_and_value(name):
     parser = runpy.run_path(str(Path(os.environ['TIMM_SCRIPTS']) / 'train.py'), run_name='train')['parser']
     actions = {action.dest: action for action in parser._actions}

@@ -43,8 +43,8 @@ def train_one_epoch(epoch, model, loader, optimizer, args, lr_scheduler=None, nu
 def script_of(config='', **args):
     script = types.ModuleType('train')
     values = dict(model='test_assemble_resnet', dataset='', data=None, data_dir='.', device_modules=[HOOK],
-                  kd_model_name=None, kd_distill_type='logit', kd_temperature=1.0, drop_block=None, model_kwargs={},
-                   num_classes=CLASSES, batch_size=8, grad_accum_steps=1, aug_splits=0, seed=42, aa=None,
+                   kd_model_name=None, kd_distill_type='logit', kd_temperature=1.0, kd_loss_type='kl', drop_block=None,
+                   model_kwargs={}, num_classes=CLASSES, batch_size=8, grad_accum_steps=1, aug_splits=0, seed=42, aa=None,
                    train_crop_mode=None, interpolation='', in_chans=None, input_size=None)
     script._parse_args = lambda: (Namespace(**{**values, **args}), '')
     script.config_parser = types.SimpleNamespace(parse_known_args=lambda: (Namespace(config=config), []))
@@ -155,9 +155,9 @@ def test_model_without_drop_block_warns_once(caplog):
                                     "or an .npy file, got '', which is empty"),
     (dict(kd_model_name='logits:nowhere'), "got 'nowhere', which does not exist"),
     (dict(kd_model_name=STORED, kd_distill_type='token'), 'kd_distill_type must be logit'),
+    (dict(kd_model_name=STORED, kd_loss_type='kd'), "kd_loss_type must be one of kl, ce, dist, dkd, kl+std, ce+std, "),
     (dict(kd_model_name=STORED, kd_temperature=0.0), 'kd_temperature must be positive, got 0.0'),
     (dict(kd_model_name=STORED, naflex_loader=True), 'naflex_loader must be off'),
-    (dict(kd_model_name=STORED, kd_loss_type='js'), 'kd_loss_type must be kl with stored logits, got js'),
     (dict(kd_model_name='logits:nan.npy'), 'nan.npy must have finite values in every row, got others in row 5'),
     (dict(kd_model_name='logits:inf.npy'), 'inf.npy must have finite values in every row, got others in row 2'),
     (dict(kd_model_name='logits:lost.npy'), 'lost.npy must have values other than zeros in every row'),

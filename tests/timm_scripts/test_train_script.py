@@ -12,11 +12,17 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from timm.data import create_dataset
 
 from timm_assemble.__main__ import main
+from timm_assemble.data.samples import Samples
 from timm_assemble.models.family import DropBlockRate
 from timm_assemble.timm_scripts import HOOK
-from timm_assemble.training import TeacherViews, drop_block_schedule
+from timm_assemble.training import (
+    StoredLogitsDistillationTask, StoreInfo, StoreWriter, TeacherViews, drop_block_schedule, fingerprint,
+)
+
+from .. import _oracles as oracle
 
 SCRIPTS = os.environ.get('TIMM_SCRIPTS')
 pytestmark = [
@@ -144,8 +150,8 @@ def views(root):
 def seen_views(monkeypatch):
     """The image and view of every sample that is drawn in this process."""
     seen, original = [], TeacherViews.probabilities
-    monkeypatch.setattr(TeacherViews, 'probabilities', lambda self, index, view, temperature: (
-        seen.append((index, view)), original(self, index, view, temperature))[1])
+    monkeypatch.setattr(TeacherViews, 'probabilities', lambda self, index, view, *args: (
+        seen.append((index, view)), original(self, index, view, *args))[1])
     return seen
 
 
@@ -193,11 +199,63 @@ def test_stored_logits_train_with_other_options(args, request):
     assert np.isfinite(losses(name)[0][0])
 
 
+ROWS = np.random.default_rng(1).integers(-32, 32, (CLASSES, CLASSES)) / 8  # logits of each class, exact in float16
+
+
+@pytest.mark.parametrize('name, mixing, temperature, top_k', [
+    ('kl', ('--mixup', 0.4), 1, 2), ('ce', ('--cutmix', 1, '--mixup-mode', 'pair'), 2, 0),
+    ('dkd', ('--mixup', 0.4, '--mixup-mode', 'half'), 3, 2), ('dkd+std', ('--mixup', 0.4, '--cutmix', 1), 1, 0),
+    ('dist', ('--mixup', 0.4, '--mixup-mode', 'elem', '--no-prefetcher'), 2, 0), ('dist+std', (), 4, 2)])
+def test_printed_loss_is_the_formula_in_float64(monkeypatch, name, mixing, temperature, top_k):
+    """All images of a class have one row, so that the mixed labels say how rows were mixed. The label counts half."""
+    data = create_dataset('', root='data', split='train')
+    info = StoreInfo({}, {}, fingerprint(data).as_dict(), CLASSES, top_k)
+    writer = StoreWriter(f'rows-{name}', info)
+    writer.prepare()
+    checksums = torch.tensor([Samples(data).checksum(i) for i in range(len(data))])
+    rows = torch.from_numpy(ROWS[[label for _, label in data.reader.samples]])
+    writer.write(0, info.pack(0, rows, torch.zeros(len(data)), checksums))
+    writer.finish()
+    seen, forward = [], StoredLogitsDistillationTask.forward
+
+    def recording(self, x, target):
+        result = forward(self, x, target)
+        seen.append((result['output'].detach().double().numpy(), target[:, :-CLASSES].double().numpy()))
+        return result
+
+    monkeypatch.setattr(StoredLogitsDistillationTask, 'forward', recording)
+    train(f'loss-{name}', '--epochs', 1, '--lr', 1e-4, '--smoothing', 0, *mixing, '--task-loss-weight', 0.5,
+          '--distill-loss-weight', 2, '--kd-loss-type', name, '--kd-temperature', temperature,
+          '--kd-model-name', f'logits:rows-{name}')
+    kind, change = name.removesuffix('+std'), oracle.standardized if name.endswith('+std') else list
+    teacher = [np.log(oracle.spread_evenly(row, top_k)) if top_k else row for row in ROWS]
+    probs = np.array([oracle.softened(change(row), temperature) for row in teacher])
+    values = []
+    for logits, labels in seen:
+        if not mixing:
+            labels = np.eye(CLASSES)[labels[:, 0].astype(int)]
+        task_loss = -(labels * np.log([oracle.softened(row) for row in logits])).sum(1).mean()
+        mixtures = [{c: weight for c, weight in enumerate(row) if weight} for row in labels]
+        values.append(0.5 * task_loss + 2 * oracle.distillation_loss(
+            kind, [change(row) for row in logits], labels @ probs, mixtures, temperature))
+    assert losses(f'loss-{name}')[0][0] == pytest.approx(np.mean(values), rel=1e-3 if top_k else 1e-5)
+
+
+def test_distillation_without_the_label_has_weight_0(monkeypatch):
+    def no_label(self, x, target):
+        return torch.full((), float('nan'))
+
+    monkeypatch.setattr(torch.nn.CrossEntropyLoss, 'forward', no_label)
+    train('unlabelled', '--epochs', 1, '--smoothing', 0, '--task-loss-weight', 0, '--distill-loss-weight', 1,
+          '--val-split', '', '--eval-metric', 'loss', *STORED)
+    assert np.isfinite(summary('unlabelled', 'train_loss')).all()
+
+
 def test_two_ranks_have_the_losses_and_rates_of_one_with_twice_the_batch(root):
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': f'{root}:{os.environ.get("PYTHONPATH", "")}',
                    'ATEN_CPU_CAPABILITY': 'default'}  # AVX2's rounding depends on the batch size: 4e-4 at the end
     torchrun = ('-m', 'torch.distributed.run', '--standalone', '--local-addr', '127.0.0.1', '--nproc-per-node', 2)
-    modules = ('--no-aug', '--drop-block', 0.2, *STORED, '--device-modules', 'comparable')
+    modules = ('--no-aug', '--drop-block', 0.2, *STORED, '--kd-loss-type', 'dkd+std', '--device-modules', 'comparable')
     for process in (
             ('train.py', *TRAIN, '--batch-size', 2 * BATCH, '--experiment', 'one', *modules, HOOK),
             (*torchrun, '-m', 'timm_assemble', 'train', '--script', 'train.py', *TRAIN, '--experiment', 'two',

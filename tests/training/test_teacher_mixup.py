@@ -36,7 +36,7 @@ class Samples(Dataset):
 
 
 class Rows:
-    def probabilities(self, index, temperature):
+    def probabilities(self, index, temperature, standardized=False):
         return (PROBS[index].log() / temperature).softmax(0)
 
 

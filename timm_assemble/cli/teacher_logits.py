@@ -7,7 +7,7 @@ from ..errors import UserError, error_line
 from .arguments import key_value, non_negative, positive
 
 HELP = "store a teacher's logits of a training set, for distillation without running the teacher"
-PARAMETERS = {'dataset': '--data-dir', 'size': '--img-size'}
+PARAMETERS = {'dataset': '--data-dir', 'size': '--img-size', 'weights': '--teacher-weights'}
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos')
 # train.py's arguments that decide the pixels of a training image, with its defaults.
 AUGMENTATION: Dict[str, Any] = {
@@ -27,8 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'with --kd-model-name logits:STORE. With --views V it runs over V augmented views of every image; train with '
         '--kd-model-name views:STORE. An interrupted command resumes when it is run again, and a larger V adds views '
         'to a store. Under torchrun, the ranks divide the images.')
-    parser.add_argument('--model', required=True,
-                        help='teacher: any model of timm, hf-hub:user/name or local-dir:folder')
+    parser.add_argument('--model', required=True, nargs='+',
+                        help='teacher: any model of timm, hf-hub:user/name or local-dir:folder; of several, the mean '
+                             'of their probabilities is stored, and the logits of each in STORE-1, STORE-2, ...')
+    parser.add_argument('--teacher-weights', type=float, nargs='+', metavar='W',
+                        help='weights of several models in the mean (default: equal)')
     parser.add_argument('--checkpoint', type=Path, metavar='FILE',
                         help="weights of the teacher, such as train.py's model_best.pth.tar (its EMA if it has one)")
     parser.add_argument('--num-classes', type=positive, help="classes of the checkpoint (default: the model's)")
@@ -127,39 +130,33 @@ def _transform(args: argparse.Namespace, channels: int) -> Dict[str, Any]:
                 mean=config['mean'])
 
 
-def _create_teacher(args: argparse.Namespace) -> Any:
+def _create_teacher(args: argparse.Namespace, name: str) -> Any:
     from timm import create_model
 
     in_chans = args.in_chans or (args.input_size or [None])[0]
     kwargs = {'num_classes': args.num_classes, 'in_chans': in_chans, **dict(args.model_kwargs)}
     weights = {'checkpoint_path': str(args.checkpoint)} if args.checkpoint is not None else {'pretrained': True}
     try:
-        return create_model(args.model, **weights, **kwargs)
+        return create_model(name, **weights, **kwargs)
     except Exception as e:  # timm reports unknown names, bad configurations and wrong weights by errors of many kinds
-        raise UserError(f'model {args.model}: {type(e).__name__}: {error_line(e)[:300]}') from e
+        raise UserError(f'model {name}: {type(e).__name__}: {error_line(e)[:300]}') from e
 
 
-def run(args: argparse.Namespace) -> None:
-    import os
-
+def _store_one(args: argparse.Namespace, name: str, output: Path, device: Any) -> Any:
+    """Store the logits of one teacher and return what they belong to."""
     from timm.data import create_dataset
 
     from ..models.validation import check_model_source, check_weights
     from ..timm_scripts.check import check_data, check_model
     from ..training import store_teacher_logits, store_teacher_views
-    from ..data.samples import use_image_extensions
-    from ..runtime.device import find_device
 
-    _apply_config(args)
-    device = find_device(args.device)
-    use_image_extensions()
     check_data(args.dataset, args.data_dir)
-    check_model(args.model, dict(args.model_kwargs))
-    check_model_source(args.model)
+    check_model(name, dict(args.model_kwargs))
+    check_model_source(name)
     if args.checkpoint is not None and not args.checkpoint.is_file():
         raise UserError(f'checkpoint must be a file, got {args.checkpoint}')
-    model = _create_teacher(args)
-    check_weights(model.state_dict(), f'model {args.model}')
+    model = _create_teacher(args, name)
+    check_weights(model.state_dict(), f'model {name}')
     transform = _transform(args, getattr(model, 'in_chans', 3)) if args.views else {}
     mode = args.input_img_mode or ('RGB' if getattr(model, 'in_chans', 3) == 3 else 'L')
     try:
@@ -170,18 +167,41 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f'data_dir {args.data_dir}: {type(e).__name__}: {error_line(e)[:300]}') from e
     running: Dict[str, Any] = dict(
         batch_size=args.batch_size, chunk_size=args.chunk_size, workers=args.workers, device=device, amp=args.amp)
+    if args.views:
+        return store_teacher_views(
+            model, name, dataset, output, transform, args.views, args.top_k, args.view_seed, args.teacher_size,
+            **running)
+    preprocessing = {key: getattr(args, key) for key in (
+        'img_size', 'input_size', 'crop_pct', 'mean', 'std', 'interpolation')}
+    return store_teacher_logits(
+        model, name, dataset, output, args.top_k or 0, preprocessing=preprocessing,
+        verify_content=args.verify_content, **running)
+
+
+def run(args: argparse.Namespace) -> None:
+    import os
+
+    from ..data.samples import use_image_extensions
+    from ..runtime.device import find_device
+    from ..training import combine_stores
+
+    _apply_config(args)
+    several = len(args.model) > 1
+    if several and args.checkpoint is not None:
+        raise UserError(f'checkpoint must be left out with several models, got {args.checkpoint}')
+    if len(args.teacher_weights or args.model) != len(args.model) or min(args.teacher_weights or [1]) <= 0:
+        raise UserError(f'weights must be {len(args.model)} positive numbers, one per `model`, got '
+                        f'{args.teacher_weights}')
+    device = find_device(args.device)
+    use_image_extensions()
     kind, what = ('views', f'{args.views} views') if args.views else ('logits', 'logits')
+    outputs = [args.output.with_name(f'{args.output.name}-{i + 1}') if several else args.output
+               for i in range(len(args.model))]
     try:
-        if args.views:
-            info: Any = store_teacher_views(
-                model, args.model, dataset, args.output, transform, args.views, args.top_k,
-                args.view_seed, args.teacher_size, **running)
-        else:
-            preprocessing = {name: getattr(args, name) for name in (
-                'img_size', 'input_size', 'crop_pct', 'mean', 'std', 'interpolation')}
-            info = store_teacher_logits(
-                model, args.model, dataset, args.output, args.top_k or 0, preprocessing=preprocessing,
-                verify_content=args.verify_content, **running)
+        for name, output in zip(args.model, outputs):
+            info = _store_one(args, name, output, device)
+        if several:
+            info = combine_stores(outputs, args.output, args.teacher_weights)
     except KeyboardInterrupt:
         print(f'\ninterrupted: {args.output} has the finished chunks, and the same command resumes')
         raise

@@ -1,15 +1,15 @@
 """Training recipes: one YAML file of train.py's arguments for every row of the paper, and others of its networks.
 
-The first line of a file is its row, ``# Row E10.``, ``# E11 with views.`` or ``# Food-101.``; the second says what it
-is. The published numbers are in :mod:`.paper`.
+The first line of a file is its row, ``# Row E10.``, ``# E11 with views.``, ``# A1.`` or ``# Food-101.``; the second
+says what it is. The published numbers are in :mod:`.paper`.
 """
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, NamedTuple, Tuple, Union
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
 
 import yaml
 
 from ..errors import UserError, did_you_mean
-from .paper import FINE_TUNING_TOP1, ROWS, UNPUBLISHED
+from .paper import FINE_TUNING_TOP1, NEAREST, ROWS, UNPUBLISHED, Nearest
 
 __all__ = ['Recipe', 'check_keys', 'find_config', 'read_config', 'read_recipe', 'recipe_names',
            'recipe_path']
@@ -25,6 +25,7 @@ class Recipe(NamedTuple):
         row: Row of the paper, a variation of one, or the data set of a fine-tuning.
         description: What it is.
         model, epochs, top1, mce, images_per_s, test_size: As in :class:`.paper.Row`.
+        nearest: The nearest training with a published accuracy, of recipes that are not the paper's.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Recipe(NamedTuple):
     mce: str
     images_per_s: str
     test_size: str
+    nearest: Optional[Nearest] = None
 
 
 def _header(path: Path) -> Tuple[str, str]:
@@ -45,8 +47,8 @@ def _header(path: Path) -> Tuple[str, str]:
 
 
 def recipe_names() -> List[str]:
-    """Return the names of all recipes in the order of the paper's rows, fine-tunings last."""
-    rows = [*ROWS, *UNPUBLISHED, *FINE_TUNING_TOP1]
+    """Return the names of all recipes in the order of the paper's rows, then modern ones, fine-tunings last."""
+    rows = [*ROWS, *UNPUBLISHED, *NEAREST, *FINE_TUNING_TOP1]
     return [path.stem for path in sorted(FOLDER.glob('*.yaml'), key=lambda path: rows.index(_header(path)[0]))]
 
 
@@ -80,11 +82,11 @@ def read_recipe(name: str) -> Recipe:
     """Return a recipe with the paper's numbers; errors are those of :func:`recipe_path`."""
     path = recipe_path(name)
     config = read_config(path)
-    epochs = config['epochs'] + (config['warmup_epochs'] if config['warmup_prefix'] else 0)
+    epochs = config['epochs'] + (config['warmup_epochs'] if config.get('warmup_prefix') else 0)
     row, description = _header(path)
     numbers = (str(FINE_TUNING_TOP1.get(row, '')), '', '', '') if row not in ROWS else (
         f'{ROWS[row].top1:.2f}', f'{ROWS[row].mce:.2f}', str(ROWS[row].images_per_s or ''), str(ROWS[row].test_size))
-    return Recipe(path.stem, row, description, config['model'], epochs, *numbers)
+    return Recipe(path.stem, row, description, config['model'], epochs, *numbers, NEAREST.get(row))
 
 
 def read_config(path: Union[str, Path]) -> Dict[str, Any]:

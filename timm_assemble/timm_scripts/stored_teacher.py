@@ -12,7 +12,7 @@ from ..data.samples import innermost
 from ..errors import UserError
 from ..training import (
     RepeatedViews, StoredLogitsDistillationTask, TeacherCollate, TeacherCollateMixup, TeacherDataset, TeacherLogits,
-    TeacherMixup, TeacherViews, ViewDataset, describe_transform, fingerprint,
+    TeacherMixup, TeacherViews, ViewDataset, describe_transform, distillation_loss, fingerprint,
 )
 from ..training.view_transform import TRANSFORM_ARGUMENTS
 
@@ -46,8 +46,7 @@ def _open(name: str, args: Namespace) -> Any:
         raise UserError(f'kd_distill_type must be logit with stored {kind}, got {args.kd_distill_type}')
     if getattr(args, 'naflex_loader', False):
         raise UserError(f'naflex_loader must be off with stored {kind}: it splits images into patches')
-    if getattr(args, 'kd_loss_type', 'kl') != 'kl':
-        raise UserError(f'kd_loss_type must be kl with stored {kind}, got {args.kd_loss_type}')
+    distillation_loss(args.kd_loss_type, 'kd_loss_type')
     if not args.kd_temperature > 0:
         raise UserError(f'kd_temperature must be positive, got {args.kd_temperature}')
     for argument, (off, why) in NOT_WITH_VIEWS.items() if kind == 'views' else ():
@@ -65,7 +64,8 @@ def _with_views(dataset: Any, store: TeacherViews, args: Namespace, num_classes:
         **{name: value for name, value in loader_args.items() if name in TRANSFORM_ARGUMENTS})
     store.check(fingerprint(innermost(dataset)), num_classes, transform)
     repeats = math.ceil(loader_args.get('num_aug_repeats') or 1)
-    return ViewDataset(dataset, store, args.kd_temperature, args.seed, repeats)
+    standardized = distillation_loss(args.kd_loss_type).standardized
+    return ViewDataset(dataset, store, args.kd_temperature, args.seed, repeats, standardized)
 
 
 def bind_stored_teacher(script: Any, args: Namespace) -> None:
@@ -94,7 +94,8 @@ def bind_stored_teacher(script: Any, args: Namespace) -> None:
         else:
             store.check(fingerprint(innermost(dataset)), num_classes)
             store.check_content(innermost(dataset), getattr(args, 'rank', 0), getattr(args, 'world_size', 1))
-            dataset = TeacherDataset(dataset, store, args.kd_temperature)
+            dataset = TeacherDataset(
+                dataset, store, args.kd_temperature, distillation_loss(args.kd_loss_type).standardized)
         if kwargs.get('collate_fn') is None:
             collate = fast_collate if kwargs.get('use_prefetcher', True) else default_collate
             kwargs['collate_fn'] = TeacherCollate(collate)
@@ -108,7 +109,7 @@ def bind_stored_teacher(script: Any, args: Namespace) -> None:
     def create_task(
             student_model: Any, teacher_model: str, loss_type: str = 'kl', **kwargs: Any,
     ) -> StoredLogitsDistillationTask:
-        return StoredLogitsDistillationTask(student_model, **kwargs)
+        return StoredLogitsDistillationTask(student_model, loss_type=loss_type, **kwargs)
 
     script.create_model = create_and_note
     script.create_loader = one_line(create_with_rows)

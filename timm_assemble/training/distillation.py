@@ -1,4 +1,4 @@
-"""Distillation from stored teacher logits: the loss, packed targets and a task for timm's train.py.
+"""Distillation from stored teacher logits: packed targets and a task for timm's train.py.
 
 A target is one tensor, because timm's loaders, prefetchers and training loops move exactly one. Its row for an image is
 ``[label, p_1 .. p_C]``, the label and the teacher's probabilities; after mixup ``[y_1 .. y_C, p_1 .. p_C]``.
@@ -6,49 +6,13 @@ A target is one tensor, because timm's loaders, prefetchers and training loops m
 from typing import Any, Callable, Dict, Optional, Tuple, Union
 
 import torch
-import torch.nn.functional as F
 from timm.task import ClassificationTask
 from torch import nn
 
 from ..errors import UserError
+from .losses import distillation_loss
 
-__all__ = [
-    'distillation_cross_entropy', 'distillation_weights', 'pack_targets', 'unpack_targets',
-    'StoredLogitsDistillationTask',
-]
-
-
-def distillation_cross_entropy(
-        logits: torch.Tensor,
-        teacher_probs: torch.Tensor,
-        temperature: float = 1.0,
-) -> torch.Tensor:
-    r"""Compute the cross entropy between a teacher's softened probabilities and the student's.
-
-    .. math:: L = -\frac{T^2}{B} \sum_b \sum_c p_{bc} \log \mathrm{softmax}(z_b / T)_c
-
-    It differs from the KL divergence by the teacher's entropy and has the same gradient.
-
-    Args:
-        logits: ``(B, C)`` student logits z, any floating dtype; the loss is computed in float32.
-        teacher_probs: ``(B, C)`` probabilities p of the teacher at the same temperature; rows sum to 1.
-        temperature: Temperature T, positive.
-
-    Returns:
-        0-d float32 tensor.
-
-    Raises:
-        UserError: The shapes differ or the temperature is not positive.
-
-    Source: arXiv 1503.02531 section 2; arXiv 2001.06268 section 3.2.
-    """
-    if not temperature > 0:
-        raise UserError(f'temperature must be positive, got {temperature!r}')
-    if logits.shape != teacher_probs.shape:
-        raise UserError(
-            f'teacher_probs must have the shape of logits, {tuple(logits.shape)}, got {tuple(teacher_probs.shape)}')
-    log_probs = F.log_softmax(logits.float() / temperature, dim=-1)
-    return -(teacher_probs * log_probs).sum(-1).mean() * temperature ** 2
+__all__ = ['distillation_weights', 'pack_targets', 'unpack_targets', 'StoredLogitsDistillationTask']
 
 
 def pack_targets(labels: torch.Tensor, teacher_probs: torch.Tensor) -> torch.Tensor:
@@ -107,7 +71,9 @@ def distillation_weights(task_weight: Optional[float], distill_weight: Optional[
 class StoredLogitsDistillationTask(ClassificationTask):
     r"""timm's classification task with the teacher's probabilities in the targets; no teacher runs.
 
-    .. math:: L = w_t \, \mathrm{criterion}(z, y) + w_d \, T^2 \, \mathrm{CE}(p, z / T)
+    .. math:: L = w_t \, \mathrm{criterion}(z, y) + w_d \, \mathrm{loss}(z, p, T)
+
+    A term of weight 0 is left out.
 
     Args:
         model: Student with 2 or more classes.
@@ -115,10 +81,11 @@ class StoredLogitsDistillationTask(ClassificationTask):
         task_loss_weight: Weight w_t; defaults as in :func:`distillation_weights`.
         distill_loss_weight: Weight w_d.
         temperature: Temperature T of the probabilities in the targets.
+        loss_type: Loss of the probabilities, a name among :data:`.losses.LOSS_TYPES`; the paper's by default.
         **kwargs: Further arguments of timm's ClassificationTask.
 
     Raises:
-        UserError: The temperature is not positive.
+        UserError: The temperature is not positive, or the loss does not exist.
 
     Source: arXiv 2001.06268 section 3.2. Departures: timm's LogitDistillationTask runs the teacher on the augmented
     image in every step and minimizes the KL divergence, which has the same gradient.
@@ -131,6 +98,7 @@ class StoredLogitsDistillationTask(ClassificationTask):
             task_loss_weight: Optional[float] = None,
             distill_loss_weight: Optional[float] = None,
             temperature: float = 1.0,
+            loss_type: str = 'ce',
             **kwargs: Any,
     ) -> None:
         if not temperature > 0:
@@ -138,6 +106,7 @@ class StoredLogitsDistillationTask(ClassificationTask):
         super().__init__(model, criterion=criterion, **kwargs)
         self.task_loss_weight, self.distill_loss_weight = distillation_weights(task_loss_weight, distill_loss_weight)
         self.temperature = temperature
+        self.distillation_loss = distillation_loss(loss_type)
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> Dict[str, Any]:
         """Run the student and compute the loss.
@@ -152,6 +121,7 @@ class StoredLogitsDistillationTask(ClassificationTask):
         output = self.trainable_module(input)
         labels, teacher_probs = unpack_targets(target, output.shape[-1])
         task_loss = self.criterion(output, labels)
-        kd_loss = distillation_cross_entropy(output, teacher_probs, self.temperature)
-        loss = self.task_loss_weight * task_loss + self.distill_loss_weight * kd_loss
+        kd_loss = self.distillation_loss(output, teacher_probs, labels, self.temperature)
+        terms = ((self.task_loss_weight, task_loss), (self.distill_loss_weight, kd_loss))
+        loss = sum((weight * term for weight, term in terms if weight), kd_loss.new_zeros(()))
         return {'loss': loss, 'output': output, 'task_loss': task_loss, 'kd_loss': kd_loss}

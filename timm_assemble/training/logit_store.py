@@ -13,13 +13,14 @@ The largest logit of each row is subtracted: the softmax does not change, and fl
 the probability is. A plain ``.npy`` file of shape ``(N, C)`` can be read as well; only N and C can be checked then.
 """
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional, Tuple, Union
 
 import torch
 
 from ..errors import UserError
 from ..data.fingerprint import SampleFingerprint
 from ..data.samples import Samples
+from .losses import soften
 from .store import StoreInfo, check_content, check_rows, check_samples, count_finished, expand, open_array, read_info
 
 __all__ = ['TeacherLogits']
@@ -71,9 +72,13 @@ class TeacherLogits:
         row = {name: array[index] for name, array in self._arrays.items()}
         return expand(row, self.num_classes, self.info.top_k if self.info else 0)
 
-    def probabilities(self, index: int, temperature: float = 1.0) -> torch.Tensor:
-        """Return the softmax of a sample's logits over the temperature, float32 ``(C,)``."""
-        return (self.logits(index) / temperature).softmax(0)
+    def replay(self, index: int) -> Tuple[int, int]:
+        """Return 0, as there is no view to draw, and the checksum of a sample's file; of a folder's store alone."""
+        return 0, int(self._arrays['checksum'][index])
+
+    def probabilities(self, index: int, temperature: float = 1.0, standardized: bool = False) -> torch.Tensor:
+        """Return the softmax of a sample's logits over the temperature, float32 ``(C,)``; see :func:`.soften`."""
+        return soften(self.logits(index), temperature, standardized)
 
     def check(self, samples: SampleFingerprint, num_classes: int) -> None:
         """Check that the rows belong to a data set and fit a student.

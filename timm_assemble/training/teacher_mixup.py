@@ -32,14 +32,15 @@ class TeacherDataset(Dataset):
         dataset: Map-style data set of ``(image, label)``.
         store: Teacher rows in the same order, :class:`~.logit_store.TeacherLogits`.
         temperature: Temperature of the softmax, positive.
+        standardized: Take the softmax of standardized logits, for a loss ``'...+std'``.
     """
 
-    def __init__(self, dataset: Any, store: Any, temperature: float = 1.0) -> None:
+    def __init__(self, dataset: Any, store: Any, temperature: float = 1.0, standardized: bool = False) -> None:
         if not temperature > 0:
             raise UserError(f'temperature must be positive, got {temperature!r}')
         self.dataset = Samples.inside(dataset)
         self.store = store
-        self.temperature = temperature
+        self.temperature, self.standardized = temperature, standardized
 
     @property
     def transform(self) -> Any:
@@ -54,7 +55,8 @@ class TeacherDataset(Dataset):
 
     def __getitem__(self, index: int) -> Tuple[Any, torch.Tensor]:
         index, (image, label) = next_readable(self.dataset.__getitem__, index, len(self))
-        return image, pack_targets(torch.as_tensor(label), self.store.probabilities(index, self.temperature))
+        row = self.store.probabilities(index, self.temperature, self.standardized)
+        return image, pack_targets(torch.as_tensor(label), row)
 
     def __getattr__(self, name: str) -> Any:
         if name == 'dataset':  # not set yet during unpickling

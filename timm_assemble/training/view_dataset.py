@@ -39,14 +39,17 @@ class ViewDataset(TeacherDataset):
         temperature: Temperature of the softmax, positive.
         seed: Seed of the views' order.
         repeats: Different views of an image in one epoch, for :class:`RepeatedViews`.
+        standardized: As in :class:`TeacherDataset`.
 
     Raises:
         UserError: The temperature is not positive, or a transform is set that is not such a ``Compose``.
     """
 
     def __init__(
-            self, dataset: Any, views: TeacherViews, temperature: float = 1.0, seed: int = 0, repeats: int = 1) -> None:
-        super().__init__(dataset, views, temperature)
+            self, dataset: Any, views: TeacherViews, temperature: float = 1.0, seed: int = 0, repeats: int = 1,
+            standardized: bool = False,
+    ) -> None:
+        super().__init__(dataset, views, temperature, standardized)
         self.seed, self.repeats = seed, repeats
         self._split: Tuple[Compose, Compose] = (Compose([]), Compose([]))
         self._epoch = torch.full((), -1).share_memory_()  # persistent workers read what set_epoch writes
@@ -90,7 +93,7 @@ class ViewDataset(TeacherDataset):
         image, label, index, view, equal = self._replay(key)
         label = torch.as_tensor(label)
         if equal:
-            row = self.store.probabilities(index, view, self.temperature)
+            row = self.store.probabilities(index, view, self.temperature, self.standardized)
         else:
             _logger.warning(f'{self.dataset.name(index)}: view {view} has other pixels than the teacher saw; trained '
                             f'on its label alone')

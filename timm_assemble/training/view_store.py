@@ -20,6 +20,7 @@ import torch
 
 from ..errors import UserError
 from ..data.fingerprint import SampleFingerprint
+from .losses import soften
 from .store import StoreInfo, check_rows, check_samples, count_finished, expand, open_array, read_info, shrink
 
 __all__ = ['TeacherViews', 'ViewInfo']
@@ -109,9 +110,11 @@ class TeacherViews:
         record = self._records[view][index]
         return int(record['seed']), int(record['checksum'])
 
-    def probabilities(self, index: int, view: int, temperature: float = 1.0) -> torch.Tensor:
-        """Return the softmax of a view's logits over the temperature, float32 ``(C,)``."""
-        return (expand(self._records[view][index], self.num_classes, self.info.top_k) / temperature).softmax(0)
+    def probabilities(
+            self, index: int, view: int, temperature: float = 1.0, standardized: bool = False) -> torch.Tensor:
+        """Return the softmax of a view's logits over the temperature, float32 ``(C,)``; see :func:`.soften`."""
+        logits = expand(self._records[view][index], self.num_classes, self.info.top_k)
+        return soften(logits, temperature, standardized)
 
     def check(self, samples: SampleFingerprint, num_classes: int, transform: Dict[str, Any]) -> None:
         """Check that the views belong to a data set, fit a student, and are those of a training transform.
