@@ -44,8 +44,8 @@ def script_of(config='', **args):
     script = types.ModuleType('train')
     values = dict(model='test_assemble_resnet', dataset='', data=None, data_dir='.', device_modules=[HOOK],
                    kd_model_name=None, kd_distill_type='logit', kd_temperature=1.0, kd_loss_type='kl', drop_block=None,
-                   model_kwargs={}, num_classes=CLASSES, batch_size=8, grad_accum_steps=1, aug_splits=0, seed=42, aa=None,
-                   train_crop_mode=None, interpolation='', in_chans=None, input_size=None)
+                   model_kwargs={}, num_classes=CLASSES, batch_size=8, grad_accum_steps=1, aug_splits=0, seed=42,
+                   aa=None, train_crop_mode=None, interpolation='', in_chans=None, input_size=None)
     script._parse_args = lambda: (Namespace(**{**values, **args}), '')
     script.config_parser = types.SimpleNamespace(parse_known_args=lambda: (Namespace(config=config), []))
     script.parser = ArgumentParser()

@@ -41,8 +41,8 @@ class RetrievalOptions(Options):
         choices=(*DATASETS,))] = None
     download: Annotated[bool, Option('Download the data set if `data_dir` is new or empty.')] = False
     head: Annotated[str, Option(
-        "What the classifier gets; embedding, the layer between pooling and classifier, of this package's models before "
-        'its ReLU; avg or gem, the last feature map pooled; flat, all its values.', choices=HEADS)] = 'model'
+        "What the classifier gets; embedding, the layer between pooling and classifier, of this package's models "
+        'before its ReLU; avg or gem, the last feature map pooled; flat, all its values.', choices=HEADS)] = 'model'
     last_stride: Annotated[Optional[int], Option(
         "Stride of stage 4 of this package's models; their own if not given.", choices=(1, 2))] = None
     recall_at: Annotated[Optional[Sequence[int]], Option(
