@@ -232,7 +232,7 @@ def test_fixed_batch_size(folder, tmp_path):
     (['nowhere/a.pt2'], 'OUTPUT must be in a folder that exists and can be written to, got nowhere/a.pt2'),
     (['exists.pt2'], 'OUTPUT must not exist without --force, got exists.pt2'),
     (['folder.pt2'], 'OUTPUT must be a file, got the folder folder.pt2'),
-    (['x.onnx'], "format 'onnx' needs onnx: pip install 'timm-assemble[export]'"),
+    (['x.onnx'], "format 'onnx' needs onnx: pip install '.[export]'"),
     (['x.onnx', '--dtype', 'bfloat16'], "--dtype must be float32 or float16 for ONNX, got bfloat16: ONNX Runtime's "
                                         'convolutions do not support it on CPUs'),
     (['a.pt2', '--compile', '--any-size'], '--any-size needs a program or ONNX: a package is compiled for one size'),

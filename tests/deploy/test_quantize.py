@@ -106,5 +106,5 @@ def test_bad_input_is_rejected(kwargs, message):
 
 def test_missing_library_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(ValueError, match=r"calibration needs torchao: pip install 'timm-assemble\[int8\]'"):
+    with pytest.raises(ValueError, match=r"calibration needs torchao: pip install '\.\[int8\]'"):
         quantize(small())

@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 import numpy as np
 
-from ..errors import UserError, error_line
+from ..errors import UserError, error_line, install_extra
 from ..runtime.checksum import file_sha256
 
 __all__ = ['CheckpointVariables', 'find_checkpoint', 'open_checkpoint']
@@ -80,7 +80,7 @@ def _import_tensorflow() -> Any:
         with _no_stderr():
             import tensorflow
     except ImportError as e:
-        raise UserError(f"reading a checkpoint needs TensorFlow: pip install 'timm-assemble[tensorflow]' ({e})") from e
+        raise UserError(f'reading a checkpoint needs TensorFlow: {install_extra("tensorflow")} ({e})') from e
     return tensorflow
 
 

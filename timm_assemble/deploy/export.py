@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from ..errors import UserError, error_line
+from ..errors import UserError, error_line, install_extra
 from ..runtime.atomic import atomic_file
 from .fold import fold_for_inference
 from .graph import AXES, DeployedModel, Normalization, check_images, trace
@@ -81,7 +81,7 @@ def check_format(format: str, dtype: Optional[torch.dtype] = None, any_size: boo
                              'not support it on CPUs')
         for name in ('onnx', 'onnxscript', 'onnxruntime'):
             if importlib.util.find_spec(name) is None:
-                raise UserError(f"format 'onnx' needs {name}: pip install 'timm-assemble[export]'")
+                raise UserError(f"format 'onnx' needs {name}: {install_extra('export')}")
     if format == 'package':
         if any_size:
             # symbolic sizes take inductor minutes for the smallest network, and no check would reject too small ones

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional, Sequence
 import torch
 from torch import nn
 
-from ..errors import UserError
+from ..errors import UserError, install_extra
 
 __all__ = ['BATCH_SIZE', 'check_quantizable', 'float_modules', 'quantize_torch', 'reduce_range']
 
@@ -31,7 +31,7 @@ def check_quantizable(model: nn.Module, dtype: Optional[torch.dtype]) -> None:
     if getattr(model, 'agreement', None) is not None:
         raise UserError('model must be in float, got one that is quantized already.')
     if importlib.util.find_spec('torchao') is None:
-        raise UserError("calibration needs torchao: pip install 'timm-assemble[int8]'")
+        raise UserError(f'calibration needs torchao: {install_extra("int8")}')
 
 
 def reduce_range() -> bool:

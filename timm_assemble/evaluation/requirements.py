@@ -5,7 +5,7 @@ from typing import Union
 
 import torch
 
-from ..errors import UserError
+from ..errors import UserError, install_extra
 
 __all__ = ['check_packages', 'find_device']
 
@@ -16,7 +16,7 @@ def check_packages(extra: str, *packages: str) -> None:
         try:
             import_module(package)
         except ModuleNotFoundError as e:
-            raise UserError(f"{extra} needs {e.name}: pip install 'timm-assemble[{extra}]'") from e
+            raise UserError(f'{extra} needs {e.name}: {install_extra(extra)}') from e
         except ImportError as e:  # OpenCV without a system's graphics library, say
             raise UserError(f'{extra} cannot import {package}: {" ".join(str(e).split())}') from e
 
