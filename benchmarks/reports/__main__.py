@@ -15,8 +15,7 @@ __all__ = ['FRONT_PAGE', 'front_page', 'pages']
 
 FRONT_PAGE = ROOT / 'README.md'
 THROUGHPUT = RESULTS / 'throughput.json', RESULTS / 'throughput_cuda.json'
-BLOCKS: Dict[str, Callable[..., str]] = {
-    'models': speed.models_table, 'efficientnet': speed.efficientnet_table, 'losses': speed.losses}
+BLOCKS: Dict[str, Callable[..., str]] = {'models': speed.models_table}
 
 
 def front_page(text: str, throughput: Sequence[Path] = THROUGHPUT) -> str:

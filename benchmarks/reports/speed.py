@@ -15,6 +15,7 @@ from .report import provenance
 __all__ = ['Speed', 'efficientnet_table', 'losses', 'models_table', 'overview', 'read_speeds']
 
 COLUMNS = (('eager', 'float32'), ('optimized', 'bfloat16'))  # forms and dtypes on the front page
+DISTILLED = ('assemble_resnet50_bl_sk', 'assemble_resnet50', 'assemble_resnet152')  # rows E9, E11 and E12
 
 
 class Speed(NamedTuple):
@@ -33,7 +34,8 @@ class Speed(NamedTuple):
 
     @property
     def cell(self) -> str:
-        return f'{_rate(self.details["images/s"])} ({self.ratio:.2f})'
+        # no rate beside it: the rates of large networks are of other runs than the reference's
+        return f'{self.ratio:.2f}'
 
 
 def _rate(images_s: float) -> str:
@@ -80,7 +82,13 @@ def _label(name: str) -> str:
 def _top1(name: str) -> str:
     """Best published top-1, of ImageNet-1k alone where there is one."""
     best = published(name)[0]
-    return f'{best.top1:.2f}' + (f' ({best.extra_data})' if best.extra_data else '')
+    note = best.extra_data or ('distilled' if name in DISTILLED else '')
+    return f'{best.top1:.2f}' + (f' ({note})' if note else '')
+
+
+def _mce(name: str) -> str:
+    rows = [row for row in ROWS.values() if row.model == name]
+    return f'{max(rows, key=lambda row: row.top1).mce:.2f}' if rows else '-'
 
 
 def _read(paths: Sequence[Path]) -> List[Speed]:
@@ -95,11 +103,11 @@ def _table(speeds: Sequence[Speed]) -> str:
     cells, forms = {(speed.form, speed.name): speed.cell for speed in speeds}, _forms(speeds)
     networks = {speed.name: speed.details for speed in speeds if published(speed.name)}
     lines = [
-        [_label(name), str(d['size']), f'{d["params (M)"]:.1f}', f'{d["GMACs"]:.2f}', _top1(name),
+        [_label(name), str(d['size']), f'{d["params (M)"]:.1f}', f'{d["GMACs"]:.2f}', _top1(name), _mce(name),
          *(cells.get((form, name), '-') for form in forms)]
         for name, d in sorted(networks.items(), key=lambda item: (published(item[0])[0].top1, item[0]))]
-    titles = ['model', 'size', 'params (M)', 'GMACs', 'top-1 (%)', *forms]
-    return markdown_table(titles, lines, titles[1:4])
+    titles = ['model', 'size', 'params (M)', 'GMACs', 'top-1 (%)', 'mCE (%)', *forms]
+    return markdown_table(titles, lines, [*titles[1:4], *titles[5:]])
 
 
 def models_table(*paths: Path) -> str:
@@ -111,15 +119,15 @@ def models_table(*paths: Path) -> str:
     sources = [f'Measured at batch size {read_speeds(results)[0].setting.batch_size} by {provenance(results)}'
                for results in map(read_results, paths)]
     return '\n\n'.join([_table(speeds), (
-        f'Last columns: images/s and, in brackets, the ratio to `{REFERENCE}`. {" ".join(sources)} '
-        f'Top-1 is published, not measured: ours (bold) by the paper ({PAPER_SOURCE}), the others by timm '
-        f'({TIMM_SOURCE}).')])
+        f'Last columns: images/s over those of `{REFERENCE}`, in the same rounds. {" ".join(sources)} '
+        f'Top-1 and mCE are published, not measured: ours (bold) by the paper ({PAPER_SOURCE}), with mCE over 19 '
+        f'corruptions generated on the fly at 256; top-1 of the others by timm ({TIMM_SOURCE}).')])
 
 
 def overview(*paths: Path) -> str:
     """Return the models in every form, EfficientNet's ratios and the losses."""
     speeds = _read(paths)
-    title = f'**images/s at batch size {speeds[0].setting.batch_size} and the ratio to `{REFERENCE}`**'
+    title = f'**images/s over those of `{REFERENCE}`, at batch size {speeds[0].setting.batch_size}**'
     return '\n\n'.join([title, _table(speeds), efficientnet_table(*paths), losses(*paths, mobile=True)])
 
 
@@ -175,7 +183,7 @@ def losses(*paths: Path, mobile: bool = False) -> str:
     lines = []
     for mine in (name for name in OURS if name in ratios and published(name) and (mobile or name not in MOBILE)):
         plain, extra = faster(mine, lambda data: not data), faster(mine, bool)
-        lines.append(f'- `{mine}` ({published(mine)[0].top1:.2f}): {plain or "none on ImageNet-1k alone"}'
+        lines.append(f'- `{mine}` ({published(mine)[0].top1:.2f}): {plain or "none of these on ImageNet-1k alone"}'
                      + (f'; trained with more data: {extra}' if extra else ''))
     return '\n'.join([
         'Models that are as accurate as ours or more, as published, and faster in at least one form. In brackets: '
