@@ -106,7 +106,8 @@ def _table(speeds: Sequence[Speed]) -> str:
         [_label(name), str(d['size']), f'{d["params (M)"]:.1f}', f'{d["GMACs"]:.2f}', _top1(name), _mce(name),
          *(cells.get((form, name), '-') for form in forms)]
         for name, d in sorted(networks.items(), key=lambda item: (published(item[0])[0].top1, item[0]))]
-    titles = ['model', 'size', 'params (M)', 'GMACs', 'top-1 (%)', 'mCE (%)', *forms]
+    columns = [form if ', ' in form else f'{form}, CPU' for form in forms]
+    titles = ['model', 'size', 'params (M)', 'GMACs', 'top-1 (%)', 'mCE (%)', *columns]
     return markdown_table(titles, lines, [*titles[1:4], *titles[5:]])
 
 

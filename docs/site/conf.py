@@ -14,7 +14,7 @@ from timm_assemble import __version__
 project = 'timm_assemble'
 release = version = __version__
 root_doc = 'README'
-include_patterns = ['README.md', 'CHANGELOG.md', 'benchmarks/**.md', 'docs/**.md', 'docs/**.ipynb']
+include_patterns = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'benchmarks/**.md', 'docs/**.md', 'docs/**.ipynb']
 exclude_patterns = ['.*', 'build', 'dist', 'output', '*-output', 'kd-accuracy', 'tests', 'timm_assemble*']  # not walked
 extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode', 'sphinx.ext.mathjax',
               'sphinx-mathjax-offline']

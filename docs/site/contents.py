@@ -12,14 +12,15 @@ GROUPS = {
     'Reference': [f'docs/api/{name}' for name in (
         'timm_assemble', 'layers', 'models', 'training', 'deploy', 'robustness', 'retrieval', 'convert', 'hub',
         'recipes')],
-    'Project': ['docs/architecture', 'CHANGELOG'],
+    'Project': ['CONTRIBUTING', 'docs/architecture', 'docs/decisions', 'CHANGELOG'],
 }
 
 
 def groups() -> dict:
     """Return the pages that exist by title: those of :data:`GROUPS`, then those that it does not name."""
     exist = {path.relative_to(ROOT).with_suffix('').as_posix()
-             for pattern in ('CHANGELOG.md', 'benchmarks/README.md', 'docs/*.md', 'docs/*.ipynb', 'docs/api/*.md')
+             for pattern in ('CHANGELOG.md', 'CONTRIBUTING.md', 'benchmarks/README.md', 'docs/*.md', 'docs/*.ipynb',
+                             'docs/api/*.md')
              for path in ROOT.glob(pattern)}
     found = {title: [page for page in pages if page in exist] for title, pages in GROUPS.items()}
     for page in sorted(exist - {page for pages in GROUPS.values() for page in pages}):

@@ -29,7 +29,7 @@ GENERATED = {
     'ecosystem': (ecosystem.PAGE, lambda text: rewrite_block(text, ecosystem.BEGIN, ecosystem.END, ecosystem.block())),
     'package_tree': (package_tree.PAGE, lambda text: package_tree.page()),
     'draw_network': (draw_network.DRAWING, lambda text: draw_network.drawing())}
-PAGES = [*(ROOT / name for name in ('README.md', 'CHANGELOG.md')),
+PAGES = [*(ROOT / name for name in ('README.md', 'CHANGELOG.md', 'CONTRIBUTING.md')),
          *sorted([*ROOT.glob('docs/**/*.md'), *ROOT.glob('benchmarks/**/*.md')])]
 
 
@@ -52,7 +52,7 @@ def anchors(path: Path) -> set:
 def commands(path: Path) -> list:
     """Return the words of every command of a page, with 1 for shell variables."""
     found = []
-    for language in ('', 'bash', 'sh', 'console'):
+    for language in ('', 'sh'):
         for block in code_blocks(path, language):
             for line in re.sub(r'\$\w+', '1', block.replace('\\\n', ' ')).splitlines():
                 for command in re.split(r'&&|;', line):

@@ -106,7 +106,8 @@ def test_pages_are_written_together_or_not_at_all(tmp_path, monkeypatch, capsys)
 def test_front_page_has_models_by_top1_ratios_to_efficientnet_and_what_is_better_and_faster(path):
     titles, _, *rows = cells(speed.models_table(path))
     assert titles == [
-        'model', 'size', 'params (M)', 'GMACs', 'top-1 (%)', 'mCE (%)', 'eager float32', 'optimized bfloat16']
+        'model', 'size', 'params (M)', 'GMACs', 'top-1 (%)', 'mCE (%)', 'eager float32, CPU',
+        'optimized bfloat16, CPU']
     assert ['**`assemble_resnet50`**', '256', '10.0', '8.00', '82.78 (distilled)', '48.89', '0.12', '0.12'] in rows
     names = [row[0] for row in rows]
     assert names == sorted(names, key=lambda name: published(name.strip('*`'))[0].top1)
@@ -130,7 +131,7 @@ def test_gpu_has_columns_and_rows_of_its_own(path, tmp_path):
     gpu.write_text(json.dumps(results))
     block = speed.models_table(path, gpu)
     titles, _, *rows = cells(block)
-    assert titles[-3:] == ['eager float32', 'optimized bfloat16', 'eager float32, H200']
+    assert titles[-3:] == ['eager float32, CPU', 'optimized bfloat16, CPU', 'eager float32, H200']
     assert next(row for row in rows if row[0] == '**`assemble_resnet50`**')[-1] == '0.12'
     assert [f'Measured at batch size {n} by' in block for n in (4, 128)] == [True, True]
     assert ['eager float32, H200', '8', '2', '4.00 (4.00 to 4.00)'] in cells(speed.efficientnet_table(path, gpu))
