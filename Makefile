@@ -1,8 +1,9 @@
 # Both commands of the README work from a bare clone; each installs what it needs into .venv, and no more.
 PYTHON ?= python3
+OLDEST_PYTHON ?= python3.10
 BIN := .venv/bin
 
-.PHONY: demo test lint unit docs linkcheck conformance ecosystem bench clean
+.PHONY: demo test lint unit docs linkcheck conformance oldest ecosystem dist bench clean
 
 %/bin/python:
 	$(PYTHON) -m venv $*
@@ -41,8 +42,26 @@ ecosystem: .venv-ecosystem/ecosystem  ## libraries that take timm's models, on t
 	.venv-ecosystem/bin/python -m pytest tests/ecosystem --timeout 900 --report docs/ecosystem.json; \
 		status=$$?; .venv-ecosystem/bin/python -m docs.tables ecosystem && exit $$status  # the page shows failures too
 
+dist: .venv-dist/bin/python  ## a wheel and a source distribution, checked, and the wheel tried in an empty environment
+	rm -rf dist build/lib .venv-wheel
+	.venv-dist/bin/python -m pip install --quiet build twine
+	.venv-dist/bin/python -m build
+	.venv-dist/bin/python -m twine check --strict dist/*
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet "$$(echo dist/*.whl)[demo]"
+	cd dist && ../.venv-wheel/bin/timm-assemble --version
+	cd dist && ../.venv-wheel/bin/timm-assemble demo --model test_assemble_resnet --epochs 1 --output ../build/tried
+
+oldest: .venv-oldest/test  ## the tests on the oldest supported versions
+	.venv-oldest/bin/python -m pytest
+
+.venv-oldest/test: pyproject.toml tests/oldest.txt
+	$(OLDEST_PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --constraint tests/oldest.txt --editable '.[test]'
+	touch $@
+
 bench: .venv/test  ## the short form of every benchmark, into bench-output/
 	$(BIN)/python -m benchmarks.all --short
 
 clean:
-	rm -rf .venv .venv-ecosystem .conformance build
+	rm -rf .venv .venv-* .conformance build dist

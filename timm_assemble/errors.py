@@ -4,7 +4,12 @@ import os
 from contextlib import contextmanager
 from typing import Any, Iterable, Iterator, Optional, Union
 
-__all__ = ['UserError', 'check', 'did_you_mean', 'error_line', 'reading']
+__all__ = ['INSTALL', 'UserError', 'check', 'did_you_mean', 'error_line', 'install_extra', 'reading']
+
+# How the package is had: in a clone, or from a wheel of `make dist`. It is on no index, and there the name could be
+# anyone's. Messages and model cards say this; whoever publishes the package changes it here and in the pages, which a
+# test compares with it.
+INSTALL = 'pip install .'
 
 
 class UserError(ValueError):
@@ -36,6 +41,12 @@ def check(ok: bool, parameter: str, value: Any, allowed: str) -> None:
     """Raise UserError unless ``ok``."""
     if not ok:
         raise UserError(f'{parameter} must be {allowed}, got {value!r}')
+
+
+def install_extra(extra: str) -> str:
+    """Return how to install what an extra needs."""
+    command, _, package = INSTALL.rpartition(' ')
+    return f"{command} '{package}[{extra}]' in a clone of timm_assemble"
 
 
 def error_line(error: BaseException) -> str:

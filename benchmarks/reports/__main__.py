@@ -104,8 +104,7 @@ def pages() -> Dict[Path, str]:
     results = {path.stem: read_results(path) for path in sorted(RESULTS.glob('*.json'))}
     throughput = [results['throughput'], results['throughput_cuda']]
     blocks = {
-        FRONT_PAGE: {'models': speed.models_table(*throughput), 'efficientnet': speed.efficientnet_table(*throughput),
-                     'losses': speed.losses(*throughput)},
+        FRONT_PAGE: {'models': speed.models_table(*throughput)},
         README: {'headlines': headlines(results)},
         **{PAGES / f'{name}.md': {'results': '\n\n'.join([
             f'**{r["question"]}**', provenance(r), table(r['rows'])])} for name, r in results.items()}}

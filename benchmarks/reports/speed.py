@@ -11,6 +11,7 @@ from .published import PAPER_SOURCE, TIMM_SOURCE, published
 __all__ = ['Speed', 'efficientnet_table', 'losses', 'models_table', 'overview', 'read_speeds', 'top1_of']
 
 COLUMNS = (('eager', 'float32'), ('optimized', 'bfloat16'))  # forms and dtypes on the front page
+DISTILLED = ('assemble_resnet50_bl_sk', 'assemble_resnet50', 'assemble_resnet152')  # rows E9, E11 and E12
 Results = Dict[str, Any]  # contents of a results file
 
 
@@ -55,19 +56,27 @@ def read_speeds(*files: Results, mode: str = 'inference') -> List[Speed]:
 def top1_of(name: str) -> str:
     """Return the best published top-1, of ImageNet-1k alone where there is one."""
     best = published(name)[0]
-    return f'{best.top1:.2f}' + (f' ({best.extra_data})' if best.extra_data else '')
+    note = best.extra_data or ('distilled' if name in DISTILLED else '')
+    return f'{best.top1:.2f}' + (f' ({note})' if note else '')
+
+
+def _mce(name: str) -> str:
+    rows = [row for row in ROWS.values() if row.model == name]
+    return f'{max(rows, key=lambda row: row.top1).mce:.2f}' if rows else '-'
 
 
 def _table(speeds: Sequence[Speed]) -> str:
-    cells = {(speed.form, speed.name): f'{_rate(speed.details["images/s"])} ({speed.ratio:.2f})' for speed in speeds}
+    # ratios alone: the rates of large networks are of other runs than the reference's
+    cells = {(speed.form, speed.name): f'{speed.ratio:.2f}' for speed in speeds}
     forms = list(dict.fromkeys(speed.form for speed in speeds))
     networks = {speed.name: speed.details for speed in speeds if published(speed.name)}
     lines = [
         [f'**`{name}`**' if name in OURS else f'`{name}`', str(d['size']), f'{d["params (M)"]:.1f}',
-         f'{d["GMACs"]:.2f}', top1_of(name), *(cells.get((form, name), '-') for form in forms)]
+         f'{d["GMACs"]:.2f}', top1_of(name), _mce(name), *(cells.get((form, name), '-') for form in forms)]
         for name, d in sorted(networks.items(), key=lambda item: (published(item[0])[0].top1, item[0]))]
-    titles = ['model', 'size', 'params (M)', 'GMACs', 'top-1 (%)', *forms]
-    return markdown_table(titles, lines, titles[1:4])
+    columns = [form if ', ' in form else f'{form}, CPU' for form in forms]
+    titles = ['model', 'size', 'params (M)', 'GMACs', 'top-1 (%)', 'mCE (%)', *columns]
+    return markdown_table(titles, lines, [*titles[1:4], *titles[5:]])
 
 
 def models_table(*files: Results) -> str:
@@ -79,15 +88,15 @@ def models_table(*files: Results) -> str:
     sources = [f'Measured at batch size {read_speeds(results)[0].setting.batch_size} by {provenance(results)}'
                for results in files]
     return '\n\n'.join([_table(speeds), (
-        f'Last columns: images/s and, in brackets, the ratio to `{REFERENCE}`. {" ".join(sources)} '
-        f'Top-1 is published, not measured: ours (bold) by the paper ({PAPER_SOURCE}), the others by timm '
-        f'({TIMM_SOURCE}).')])
+        f'Last columns: images/s over those of `{REFERENCE}`, in the same rounds. {" ".join(sources)} '
+        f'Top-1 and mCE are published, not measured: ours (bold) by the paper ({PAPER_SOURCE}), with mCE over 19 '
+        f'corruptions generated on the fly at 256; top-1 of the others by timm ({TIMM_SOURCE}).')])
 
 
 def overview(*files: Results) -> str:
     """Return the models in every form, EfficientNet's ratios and the losses."""
     speeds = read_speeds(*files)
-    title = f'**images/s at batch size {speeds[0].setting.batch_size} and the ratio to `{REFERENCE}`**'
+    title = f'**images/s over those of `{REFERENCE}`, at batch size {speeds[0].setting.batch_size}**'
     return '\n\n'.join([title, _table(speeds), efficientnet_table(*files), losses(*files, mobile=True)])
 
 
@@ -134,7 +143,7 @@ def losses(*files: Results, mobile: bool = False) -> str:
     lines = []
     for mine in (name for name in OURS if name in ratios and published(name) and (mobile or name not in MOBILE)):
         plain, extra = faster(mine, lambda data: not data), faster(mine, bool)
-        lines.append(f'- `{mine}` ({published(mine)[0].top1:.2f}): {plain or "none on ImageNet-1k alone"}'
+        lines.append(f'- `{mine}` ({published(mine)[0].top1:.2f}): {plain or "none of these on ImageNet-1k alone"}'
                      + (f'; trained with more data: {extra}' if extra else ''))
     return '\n'.join([
         'Models that are as accurate as ours or more, as published, and faster in at least one form. In brackets: '

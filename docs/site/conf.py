@@ -13,7 +13,7 @@ from timm_assemble import __version__
 project = 'timm_assemble'
 release = version = __version__
 root_doc = 'README'
-include_patterns = ['README.md', 'CHANGELOG.md', 'benchmarks/**.md', 'docs/**.md', 'docs/**.ipynb']
+include_patterns = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'benchmarks/**.md', 'docs/**.md', 'docs/**.ipynb']
 exclude_patterns = ['.*', 'build', 'dist', 'output', '*-output', 'tests', 'timm_assemble*']  # not walked
 extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode', 'sphinx.ext.mathjax',
               'sphinx-mathjax-offline']
@@ -78,7 +78,7 @@ CONTENTS = {
         'Reference': 'docs/api/timm_assemble docs/api/layers docs/api/models docs/api/data docs/api/training '
                      'docs/api/deploy docs/api/robustness docs/api/retrieval docs/api/convert docs/api/hub '
                      'docs/api/recipes docs/api/timm_scripts',
-        'Project': 'docs/architecture CHANGELOG'},
+        'Project': 'CONTRIBUTING docs/architecture docs/decisions CHANGELOG'},
     'benchmarks/README': {'Results': 'pages/*'},
 }
 

@@ -129,7 +129,7 @@ def opened(checkpoint, monkeypatch):
     (('full/x', 'full', '--force'), 'OUTPUT must not be a folder that contains CHECKPOINT, got full'),
     (('full/x', "a'b"), 'OUTPUT must have a name without quotes'),
     (('full/x', 'out'), 'CHECKPOINT must have all data files, got 0 of 1 for full/x'),
-    (('full/y', 'out'), "reading a checkpoint needs TensorFlow: pip install 'timm-assemble[tensorflow]'"),
+    (('full/y', 'out'), "reading a checkpoint needs TensorFlow: pip install '.[tensorflow]'"),
 ])
 def test_bad_use_is_one_line_that_names_the_argument(args, message, command, tmp_path):
     for name in ('empty/', 'full/x.index', 'full/y.index', 'full/y.data-00000-of-00001', 'full/config.json',

@@ -128,4 +128,4 @@ def test_unreadable_image_is_left_out_of_every_condition(samples, capsys, tmp_pa
 def test_missing_extra_is_named(samples, tmp_path, capsys, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
     line = error_of(capsys, *arguments(samples, '--generate', samples / 'clean', '--output', tmp_path, models='a'))
-    assert line == f"timm-assemble: robustness needs {module}: pip install 'timm-assemble[robustness]'"
+    assert line == f"timm-assemble: robustness needs {module}: pip install '.[robustness]' in a clone of timm_assemble"

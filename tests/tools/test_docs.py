@@ -41,7 +41,7 @@ def anchors(path: Path) -> set:
 def commands(path: Path) -> list:
     """Return the words of every command of a page, with 1 for shell variables."""
     found = []
-    for language in ('', 'bash', 'sh', 'console'):
+    for language in ('', 'sh'):
         for block in code_blocks(path, language):
             for line in re.sub(r'\$\w+', '1', block.replace('\\\n', ' ')).splitlines():
                 for command in re.split(r'&&|;', line):

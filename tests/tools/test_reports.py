@@ -58,8 +58,9 @@ def test_numbers_of_the_pages_are_those_of_the_results():
 def test_front_page_has_models_by_top1_ratios_to_efficientnet_and_what_is_better_and_faster():
     results = made_up_results()
     titles, *rows = cells(speed.models_table(results))
-    assert titles == ['model', 'size', 'params (M)', 'GMACs', 'top-1 (%)', 'eager float32', 'optimized bfloat16']
-    assert ['**`assemble_resnet50`**', '256', '10.0', '8.00', '82.78', '5 (0.12)', '5 (0.12)'] in rows
+    assert titles == ['model', 'size', 'params (M)', 'GMACs', 'top-1 (%)', 'mCE (%)', 'eager float32, CPU',
+                      'optimized bfloat16, CPU']
+    assert ['**`assemble_resnet50`**', '256', '10.0', '8.00', '82.78 (distilled)', '48.89', '0.12', '0.12'] in rows
     names = [row[0] for row in rows]
     assert names == sorted(names, key=lambda name: published(name.strip('*`'))[0].top1)
     assert len(rows) == 14  # skresnet50d and assemble_resnet101 have no published top-1
@@ -72,15 +73,15 @@ def test_front_page_has_models_by_top1_ratios_to_efficientnet_and_what_is_better
     # resnet50d is the second network, assemble_resnet50_d the sixth: 3x the images/s
     start = '- `assemble_resnet50_d` (79.10): `resnet50` (80.85; 6.00x), `resnet50d` (80.96; 3.00x), '
     assert any(line.startswith(start) for line in lines)
-    assert '- `assemble_resnet152` (84.19): none on ImageNet-1k alone' in lines
+    assert '- `assemble_resnet152` (84.19): none of these on ImageNet-1k alone' in lines
 
 
 def test_gpu_has_columns_and_rows_of_its_own():
     files = made_up_results(), made_up_results([EAGER._replace(batch_size=128)], 'NVIDIA H200')
     block = speed.models_table(*files)
     titles, *rows = cells(block)
-    assert titles[-3:] == ['eager float32', 'optimized bfloat16', 'eager float32, H200']
-    assert next(row for row in rows if row[0] == '**`assemble_resnet50`**')[-1] == '160 (0.12)'
+    assert titles[-3:] == ['eager float32, CPU', 'optimized bfloat16, CPU', 'eager float32, H200']
+    assert next(row for row in rows if row[0] == '**`assemble_resnet50`**')[-1] == '0.12'
     assert [f'Measured at batch size {n} by' in block for n in (4, 128)] == [True, True]
     assert ['eager float32, H200', '8', '2', '4.00 (4.00 to 4.00)'] in cells(speed.efficientnet_table(*files))
 

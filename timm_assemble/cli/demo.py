@@ -2,7 +2,7 @@
 import argparse
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, install_extra
 from .arguments import positive
 
 HELP = 'train on handwritten digits, save, read back, classify'
@@ -29,6 +29,6 @@ def run(args: argparse.Namespace) -> None:
 
         from ..examples import digits
     except ModuleNotFoundError as e:
-        raise UserError(f"the demo needs {e.name}: pip install 'timm-assemble[demo]'") from e
+        raise UserError(f'the demo needs {e.name}: {install_extra("demo")}') from e
     command = f'timm-assemble demo --model {args.model} --epochs {args.epochs} --seed {args.seed}'
     digits.run(args.model, args.output, args.epochs, args.seed, command)

@@ -9,6 +9,7 @@ import sys
 import warnings
 from typing import Any, List, NoReturn, Optional
 
+from .. import __version__
 from ..data.images import printable
 from ..errors import UserError
 from . import convert, demo, export, push, recipes, retrieval, robustness, run, teacher_logits, train
@@ -28,6 +29,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog='timm-assemble', description='Assemble-ResNet for timm.')
+    parser.add_argument('--version', action='version', version=f'timm-assemble {__version__}')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
     for name, command in COMMANDS.items():
         subparser = commands.add_parser(name, help=command.HELP)

@@ -81,7 +81,7 @@ def _import_tensorflow() -> Any:
         with _no_stderr():
             import tensorflow
     except ImportError as e:
-        raise UserError(f"reading a checkpoint needs TensorFlow: pip install 'timm-assemble[tensorflow]' ({e})") from e
+        raise UserError(f'reading a checkpoint needs TensorFlow: {install_extra("tensorflow")} ({e})') from e
     return tensorflow
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from ..errors import UserError, check, error_line
+from ..errors import UserError, check, error_line, install_extra
 from ..runtime.atomic import atomic_file
 from . import openvino as ov
 from .calibration import CalibrationImages, whole_batches
@@ -111,7 +111,7 @@ def check_format(
         raise UserError("dtype must be float32 for 'openvino', got float16: its runtime chooses that")
     for name in libraries:
         if importlib.util.find_spec(name) is None:
-            raise UserError(f"format {format!r} needs {name}: pip install 'timm-assemble[{extra}]'")
+            raise UserError(f'format {format!r} needs {name}: {install_extra(extra)}')
     if int8:
         check(bool(libraries), 'format', format, "'onnx' or 'openvino' for int8")
         check(dtype in (None, torch.float32), 'dtype', dtype, 'float32 for int8')

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_unflatten
 
-from ..errors import UserError, error_line
+from ..errors import UserError, error_line, install_extra
 from .fold import FoldedModel
 from .gate import Agreement
 from .graph import DeployedModel, trace
@@ -37,7 +37,7 @@ def check_openvino(model: nn.Module, dtype: torch.dtype) -> None:
     if dtype not in PRECISIONS:
         raise UserError(f'dtype must be float32 or bfloat16 for OpenVINO, got {dtype}')
     if not is_installed():
-        raise UserError("backend 'openvino' needs openvino: pip install 'timm-assemble[openvino]'")
+        raise UserError(f"backend 'openvino' needs openvino: {install_extra('openvino')}")
 
 
 def convert(program: Any, shape: Optional[Sequence[int]] = None) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, Iterable
 
 import torch
 
-from ..errors import UserError
+from ..errors import UserError, install_extra
 
 __all__ = ['BATCH_SIZE', 'check_nncf', 'quantize']
 
@@ -17,7 +17,7 @@ BATCH_SIZE = 16  # of the images that calibrate
 def check_nncf(parameter: str) -> None:
     """Raise UserError about ``parameter`` if NNCF is missing."""
     if importlib.util.find_spec('nncf') is None:
-        raise UserError(f"{parameter} needs nncf: pip install 'timm-assemble[openvino]'")
+        raise UserError(f'{parameter} needs nncf: {install_extra("openvino")}')
 
 
 def quantize(model: Any, batches: Iterable[Any]) -> Any:

@@ -15,7 +15,7 @@ from typing import (
 import torch
 
 from ..data.preprocessing import size_of
-from ..errors import UserError, check
+from ..errors import UserError, check, install_extra
 
 __all__ = ['Option', 'Options', 'PathLike', 'check_packages', 'declared', 'with_options']
 
@@ -135,6 +135,6 @@ def check_packages(extra: str, *packages: str) -> None:
         try:
             import_module(package)
         except ModuleNotFoundError as e:
-            raise UserError(f"{extra} needs {e.name}: pip install 'timm-assemble[{extra}]'") from e
+            raise UserError(f'{extra} needs {e.name}: {install_extra(extra)}') from e
         except ImportError as e:  # OpenCV without a system's graphics library, say
             raise UserError(f'{extra} cannot import {package}: {" ".join(str(e).split())}') from e

@@ -8,7 +8,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from torch import nn
 
-from ..errors import UserError
+from ..errors import INSTALL, UserError
 from ..models.family import registered_models
 
 __all__ = ['Result', 'fold', 'from_pretrained', 'is_registered_here', 'model_card']
@@ -141,7 +141,7 @@ def model_card(
         model_name=title if listed else None, eval_results=listed or None)
     card = ModelCard.from_template(
         metadata, template_path=str(TEMPLATE), title=title, source=source, registered_here=registered_here, cfg=cfg,
-        from_pretrained=from_pretrained(source),
+        install=INSTALL, from_pretrained=from_pretrained(source),
         auto_class='AutoModelForImageClassification' if model.num_classes else 'AutoModel',
         description=description, model_args=fold(', '.join(f'{k}={v!r}' for k, v in (model_args or {}).items())),
         parameters=sum(p.numel() for p in model.parameters()) / 1e6,
