@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 import numpy as np
 
-from ..errors import UserError, check, error_line
+from ..errors import UserError, check, error_line, install_extra
 from ..runtime.checksum import file_sha256
 
 __all__ = ['CheckpointVariables', 'find_checkpoint', 'open_checkpoint']
