@@ -57,11 +57,6 @@ HEADLINES: Dict[str, List[Headline]] = {
         Headline('float32, eager', 'assemble_resnet50', '`assemble_resnet50` against `resnet50d`, per GMAC'),
         Headline('bfloat16 autocast, eager', 'assemble_resnet50', 'the same, bfloat16 autocast'),
         Headline('float32, eager', 'assemble_resnet50, gradient checkpointing', 'gradient checkpointing against none')],
-    'deployment': [
-        Headline('assemble_resnet50 at 256', 'optimized, float32', 'optimized against eager, float32'),
-        Headline('assemble_resnet50 at 256', 'optimized, bfloat16', 'optimized, bfloat16 against eager, float32'),
-        Headline('assemble_resnet50 at 256, batch size 4, threads 1', 'optimized, int8', 'optimized, int8'),
-        Headline('First output', 'optimized', 'first output of the optimized model, new process')],
     'kd_step': [
         Headline('', 'stored logits', 'stored logits against no distillation'),
         Headline('', "timm's, tf_efficientnet_b4 run in each step", 'teacher `tf_efficientnet_b4` in each step')],

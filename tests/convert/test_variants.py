@@ -83,7 +83,7 @@ def test_a_named_model_decides_and_the_arguments_are_the_given_ones():
     ('resnet50', {}, r"name must be one of .*'assemble_resnet101'.*got 'resnet50'"),
     (None, dict(global_pool=''), "model_args must be arguments of .*'global_pool': ''.*: num_classes must be 0 where"),
     (None, dict(layers=5), 'model_args must be arguments of assemble_resnet50, .*int'),
-    (None, dict(colour='red'), "model_args must be arguments of assemble_resnet50, .* no 'colour'"),
+    (None, dict(colour='red'), "model_args must be arguments of assemble_resnet50, .*argument 'colour'"),
     (None, dict(bn_eps='x'), "model_args must be arguments of .* bn_eps must be of type float, got 'x'"),
     (None, dict(bn_eps=-1.0), 'model_args must be arguments of .* bn_eps must be positive, got -1.0'),
     (None, dict(aa_size=9), 'model_args must be arguments of .* aa_size must be 0 or from 2 to 7, got 9'),
