@@ -18,7 +18,7 @@ from docs.generated_block import markdown_table, rewrite_block
 from timm_assemble.cli import main as command_line
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*(ROOT / name for name in ('README.md', 'CHANGELOG.md')),
+PAGES = [*(ROOT / name for name in ('README.md', 'CHANGELOG.md', 'CONTRIBUTING.md')),
          *sorted([*ROOT.glob('docs/**/*.md'), *ROOT.glob('benchmarks/**/*.md')])]
 
 
