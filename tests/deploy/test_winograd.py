@@ -126,7 +126,7 @@ def test_optimized_model_uses_winograd(monkeypatch):
     x = torch.randn(4, 3, 128, 128)
     optimized = optimize_for_inference(model, x.shape)
     found = [name for name, kind in convolutions(optimized.model).items() if kind is WinogradConv2d]
-    assert found == [f'stage{i}.0.conv2.conv.conv' for i in range(1, 5)]
+    assert found == [f'stages.{i}.0.conv2.conv.conv' for i in range(4)]
     with torch.no_grad():
         assert 1e-8 < error(optimized(x), model(x)) < 1e-4
 
