@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from timm_assemble.utils import atomic
+import timm_assemble
+from timm_assemble.evaluation.engine import TaskCache
 from timm_assemble.runtime.atomic import MODEL_FILES, atomic_file, atomic_folder, check_output_folder
 
-# Imports the module without its package, to start fast. Dies before rename or unlink number argv[2]; else it waits.
+# Does not run the package's __init__, to start fast. Dies before rename or unlink number argv[2]; else it waits.
 WRITER = """
-import itertools, os, pathlib, signal, sys
-import atomic
+import itertools, os, pathlib, signal, sys, types
+sys.modules['timm_assemble'] = types.ModuleType('timm_assemble')
+sys.modules['timm_assemble'].__path__ = ['.']
+from timm_assemble.runtime import atomic
 path, deadly = pathlib.Path(sys.argv[1]), sys.argv[2:]
 
 def counted(function, count=itertools.count()):
@@ -39,7 +42,7 @@ def writer(path, *deadly):
     """Start a process that writes a file or a folder."""
     return subprocess.Popen(
         [sys.executable, '-c', WRITER, str(path), *map(str, deadly)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        text=True, cwd=Path(atomic.__file__).parent)
+        text=True, cwd=Path(timm_assemble.__file__).parent)
 
 
 def write_model(folder, text):
@@ -75,11 +78,30 @@ def test_a_file_is_replaced_at_the_end_with_the_mode_of_a_new_file(tmp_path):
     assert (tmp_path / 'a.json').read_text() == 'new' and names(tmp_path) == {'a.json', 'other'}
 
 
-def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path):
+def write_next(path):
+    with atomic_file(path) as new:
+        new.write_text('next')
+
+
+@pytest.mark.parametrize('finish, next_text', [(write_next, 'next'), (lambda path: TaskCache(path.parent), None)])
+@pytest.mark.parametrize('moment, text', [(0, 'old'), (1, 'new')])
+def test_a_kill_leaves_the_old_file_or_the_new_one(moment, text, finish, next_text, tmp_path):
+    """Before the rename and after it; the next write, or an evaluation with this cache, removes what is left."""
     (tmp_path / 'a.json').write_text('old')
-    with writer(tmp_path / 'a.json', 0) as process:
+    with writer(tmp_path / 'a.json', moment) as process:
         assert process.wait(60) == -9
-    assert (tmp_path / 'a.json').read_text() == 'old'
+    assert (tmp_path / 'a.json').read_text() == text and len(names(tmp_path)) == 2
+    finish(tmp_path / 'a.json')
+    assert (tmp_path / 'a.json').read_text() == (next_text or text) and names(tmp_path) == {'a.json'}
+
+
+def test_the_file_of_a_live_process_is_left_alone(tmp_path):
+    with atomic_file(tmp_path / 'a.json') as slow:
+        slow.write_text('slow')
+        write_next(tmp_path / 'a.json')
+        TaskCache(tmp_path)
+        assert (tmp_path / 'a.json').read_text() == 'next'
+    assert (tmp_path / 'a.json').read_text() == 'slow' and names(tmp_path) == {'a.json'}
 
 
 def test_an_interrupt_between_the_renames_leaves_the_old_folder(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ config_parser, parser = argparse.ArgumentParser(), argparse.ArgumentParser()
 config_parser.add_argument('--config')
 for name, default in dict(
         model='test_assemble_resnet', model_kwargs=dict(), dataset='', data=None, data_dir='.', drop_block=None,
-        kd_model_name=None, device=None).items():
+        kd_model_name=None, device=None, aa=None, train_crop_mode=None, interpolation='').items():
     parser.add_argument('--' + name.replace('_', '-'), default=default)
 parser.add_argument('--device-modules', nargs='+')
 def _parse_args():

@@ -10,10 +10,10 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from timm.data import ImageDataset
 
 from timm_assemble.__main__ import main
 from timm_assemble.data.official import AutoAugment, evaluation_transform, training_crop
+from timm_assemble.data.samples import Samples
 from timm_assemble.models.assemble_resnet import AssembleResNet
 from timm_assemble.timm_scripts import HOOK
 from timm_assemble.training import TeacherViews, seeded_generators
@@ -80,8 +80,8 @@ def check_pixels(found, expected):
 @pytest.mark.parametrize('options', [(), ('--no-prefetcher',)])
 def test_pixels_are_the_official_pipelines(images, inputs, monkeypatch, options):
     """In two worker processes, each image under a seed of its own."""
-    get = ImageDataset.__getitem__
-    monkeypatch.setattr(ImageDataset, '__getitem__', lambda self, index: (random.seed(index), get(self, index))[1])
+    get = Samples.__getitem__
+    monkeypatch.setattr(Samples, '__getitem__', lambda self, index: (random.seed(index), get(self, index))[1])
     command(*TRAIN, '--kd-model-name', 'logits:teacher.npy', *options)
     expected = []
     for index, image in enumerate(images['train']):

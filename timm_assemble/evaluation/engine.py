@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ..data.images import FileList, UnreadableError, printable
 from ..errors import UserError
+from ..runtime.atomic import finish_killed
 from ..runtime.ranks import Ranks
 from .cache import DAMAGED, read_cached, write_cached
 from .models import EvaluatedModel
@@ -126,6 +127,7 @@ class TaskCache:
     def __init__(self, folder: Path, precision: str = 'float32', versions: Optional[Dict[str, str]] = None):
         self.folder, self.precision, self.versions = folder, precision, versions or {}
         folder.mkdir(parents=True, exist_ok=True)
+        finish_killed(folder)  # also of a file that is whole, which no one writes again
 
     def identity(self, task: Task, model: EvaluatedModel) -> Any:
         """Return all that decides a result, as JSON has it."""

@@ -1,21 +1,22 @@
 """Atomic writes of files and folders: written in a temporary folder beside the target, then renamed.
 
-The temporary folder of ``NAME`` is ``.NAME.XXXXXXXX.timm-assemble``. It holds the new folder, for a moment the old one,
-and a lock of the process that writes it. The next process that writes ``NAME`` finds what a killed process left there.
+The temporary folder of ``NAME`` is ``.NAME.XXXXXXXX.timm-assemble``. It holds the new file or folder, for a moment the
+old folder, and a lock of the process that writes it. The next process that writes ``NAME`` finds what a killed process
+left there.
 """
 import glob
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Optional
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from ..errors import UserError
 
-__all__ = ['MODEL_FILES', 'atomic_file', 'atomic_folder', 'check_output_folder']
+__all__ = ['MODEL_FILES', 'atomic_file', 'atomic_folder', 'check_output_folder', 'finish_killed']
 
 MODEL_FILES = ('config.json', 'model.safetensors')
 SUFFIX = '.timm-assemble'
@@ -29,8 +30,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
     has the same name in a temporary folder beside ``path``.
     """
     try:
-        with tempfile.TemporaryDirectory(SUFFIX, f'.{path.name}.', path.parent) as folder:
-            temporary = Path(folder) / path.name
+        with _temporary_folder(path) as work:
+            temporary = work / path.name
             yield temporary
             with open(temporary, 'rb+') as file:
                 os.fsync(file.fileno())
@@ -57,11 +58,33 @@ def _locked(work: Path, folder: Path, timeout: float = -1) -> Iterator[None]:
             work.rmdir()  # NFS keeps a folder with an open file, here the lock
 
 
-def _finish_killed(folder: Path) -> None:
-    """Restore and remove what killed processes left; a live process holds its lock."""
-    for work in folder.parent.glob(f'.{glob.escape(folder.name)}.????????{SUFFIX}'):  # the 8 characters of mkdtemp
-        with suppress(Timeout), _locked(work, folder, timeout=0):
-            pass
+@contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield a new locked temporary folder of a file or folder, without those that killed processes left of it."""
+    finish_killed(path.parent, path.name)
+    with ExitStack() as stack:
+        while True:
+            work = Path(tempfile.mkdtemp(SUFFIX, f'.{path.name}.', path.parent))
+            with suppress(FileNotFoundError, FileExistsError):  # another process removed it before it was locked
+                stack.enter_context(_locked(work, path))
+                break
+        yield work
+
+
+def finish_killed(folder: Path, name: Optional[str] = None) -> None:
+    """Restore and remove what killed processes left in a folder; a live process holds its lock.
+
+    What another user's process left stays: its temporary folder is closed to others.
+
+    Args:
+        folder: The folder of the files or folders that they wrote.
+        name: The name of one of them; None for any.
+    """
+    end = f'.????????{SUFFIX}'  # the 8 characters of mkdtemp
+    for work in folder.glob(f'.{"*" if name is None else glob.escape(name)}{end}'):
+        with suppress(OSError):  # a live process holds it, another one removed it, or another user may not open it
+            with _locked(work, folder / work.name[1:-len(end)], timeout=0):
+                pass
 
 
 def check_output_folder(folder: Path, force: bool = False) -> None:
@@ -88,7 +111,7 @@ def check_output_folder(folder: Path, force: bool = False) -> None:
         raise UserError(f'output must be a new folder, {got}: {getattr(e, "strerror", None) or e}') from e
     if path.is_symlink():
         raise UserError(f'output must not be a symbolic link, {got}')
-    _finish_killed(path)
+    finish_killed(path.parent, path.name)
     if path.exists() and not path.is_dir():
         raise UserError(f'output must be a folder, {got}')
     if path.is_dir() and any(path.iterdir()):
@@ -116,8 +139,7 @@ def atomic_folder(folder: Path, force: bool = False) -> Iterator[Path]:
     check_output_folder(folder, force)
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(SUFFIX, f'.{folder.name}.', folder.parent))
-    with _locked(work, folder):
+    with _temporary_folder(folder) as work:
         new = work / 'new'
         new.mkdir()
         yield new
