@@ -57,6 +57,7 @@ HEADLINES: Dict[str, List[Headline]] = {
         Headline('float32, eager', 'assemble_resnet50', '`assemble_resnet50` against `resnet50d`, per GMAC'),
         Headline('bfloat16 autocast, eager', 'assemble_resnet50', 'the same, bfloat16 autocast'),
         Headline('float32, eager', 'assemble_resnet50, gradient checkpointing', 'gradient checkpointing against none')],
+    'deployment': [],  # no results of today's forms yet
     'kd_step': [
         Headline('', 'stored logits', 'stored logits against no distillation'),
         Headline('', "timm's, tf_efficientnet_b4 run in each step", 'teacher `tf_efficientnet_b4` in each step')],
