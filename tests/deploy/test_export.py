@@ -20,7 +20,7 @@ from timm_assemble.deploy.export import FORMATS, export_model, files_of, install
 from timm_assemble.deploy.fold import fold_for_inference
 from timm_assemble.deploy.graph import DeployedModel, trace
 
-from .test_optimize import error, make
+from .test_optimize import NETWORKS, error, make
 
 # without attention, which test_optimize compiles and test_portability exports
 KWARGS = dict(layers=(1, 1, 1, 1), num_classes=7, width=16, attn='', big_little=(), shortcut='d')
@@ -201,12 +201,12 @@ def test_metadata_of_every_format(model, files):
 
 
 # every family, and timm's: global average pools of channels-last weights
-GRAPHS = {name: dict(width=8, num_classes=7) for name in timm.list_models('*assemble*') if '_bl' not in name}
+GRAPHS = {name: dict(width=8, num_classes=7) for name in NETWORKS}
 GRAPHS |= {name: dict(num_classes=7) for name in ('resnet50', 'efficientnet_b0', 'convnext_atto')}
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize('name', ['assemble_mobilenet_se2', 'resnet50', 'convnext_atto'])
+@pytest.mark.parametrize('name', ['test_assemble_resnet', 'assemble_mobilenet_se2', 'convnext_atto'])
 def test_onnx_and_openvino_files_equal_the_model_in_every_runtime(name, tmp_path):
     """Of the blocks of timm's MobileNets, which have no ConvNormAct, and of other families."""
     model = make(name, **{**GRAPHS[name], **({'drop_block_rate': 0.1} if 'mobilenet' in name else {})})
@@ -223,14 +223,18 @@ def test_onnx_and_openvino_files_equal_the_model_in_every_runtime(name, tmp_path
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize('name', GRAPHS)
 def test_nothing_of_the_images_shape_feeds_what_follows_the_pooling(name):
-    """There it became indices, with which OpenVINO drops the first convolution's bias."""
+    """There it became indices, with which OpenVINO drops the first convolution's bias. Blur pools have indices."""
     folded = fold_for_inference(make(name, **GRAPHS[name]), (1, 3, 64, 64))
     graph = trace(DeployedModel(folded), (1, 3, 64, 64), any_batch=True, any_size=False).run_decompositions().graph
-    names = [str(node.target) for node in graph.nodes]
-    assert 'aten.mean.dim' in names or 'aten.sum.dim_IntList' in names
-    assert not {'aten.as_strided.default', 'aten.arange.start_step', 'aten.index.Tensor'} & {*names}
-    assert not any('sym_size' in name for name in names[max(
-        i for i, name in enumerate(names) if name in ('aten.mean.dim', 'aten.sum.dim_IntList')):])
+    names = {node: str(node.target) for node in graph.nodes}
+    pooling = [node for node, name in names.items() if name in ('aten.mean.dim', 'aten.sum.dim_IntList')][-1]
+    after = {pooling}
+    for node in graph.nodes:
+        if after & {*node.all_input_nodes}:
+            after.add(node)
+    read = {names[used] for node in after - {pooling} for used in node.all_input_nodes if used not in after}
+    assert len(after) > 2 and read and not any('images' in name or 'sym_size' in name for name in read)
+    assert not {'aten.as_strided.default', 'aten.arange.start_step', 'aten.index.Tensor'} & {*map(names.get, after)}
 
 
 def test_fixed_batch_size(folder, tmp_path):
@@ -250,10 +254,10 @@ def test_fixed_batch_size(folder, tmp_path):
     (['nowhere/a.pt2'], 'OUTPUT must be in a folder that exists and can be written to, got nowhere/a.pt2'),
     (['exists.pt2'], 'OUTPUT must not exist without --force, got exists.pt2'),
     (['folder.pt2'], 'OUTPUT must be a file, got the folder folder.pt2'),
-    (['x.onnx'], "--format 'onnx' needs onnx: pip install '.[export]'"),
+    (['x.onnx'], "--format 'onnx' needs onnx: pip install '.[export]' in a clone of timm_assemble"),
     (['x.onnx', '--dtype', 'bfloat16'],
      "--dtype must be float32 or float16 for 'onnx', got bfloat16: its runtime chooses that"),
-    (['x.xml'], "--format 'openvino' needs openvino: pip install '.[openvino]'"),
+    (['x.xml'], "--format 'openvino' needs openvino: pip install '.[openvino]' in a clone of timm_assemble"),
     (['x.xml', '--dtype', 'float16'], "--dtype must be float32 for 'openvino', got float16: its runtime chooses that"),
     (['exists.xml'], 'OUTPUT must not exist without --force, got exists.bin'),
     (['a.pt2', '--format', 'package', '--any-size'],

@@ -1,6 +1,7 @@
 """Optimized models against the original: outputs, copies, errors, and what compiles again."""
 import copy
 import io
+import os
 
 import pytest
 import timm
@@ -21,8 +22,11 @@ VARIATIONS = {
     'no classes': dict(num_classes=0, global_pool='', big_little=(1, 2), aa_shortcut=True, shortcut='plain'),
 }
 tiny = dict(layers=(2, 2, 2, 1), num_classes=10)  # the fewest blocks possible: each takes seconds to compile
+# one of each family; EVERY_NETWORK=1 adds the others, of the same blocks, which take minutes
+NETWORKS = timm.list_models('*assemble*') if 'EVERY_NETWORK' in os.environ else [
+    'test_assemble_resnet', 'assemble_mobilenet_se2']
 CASES = {
-    **{name: (name, dict(width=16, num_classes=10)) for name in timm.list_models('*assemble*')},
+    **{name: (name, dict(width=16, num_classes=10)) for name in NETWORKS},
     **{title: ('test_assemble_resnet', {**tiny, **kwargs}) for title, kwargs in VARIATIONS.items()}}
 
 

@@ -185,6 +185,7 @@ def test_command_quantizes_and_names_bad_images_and_the_gate(model, tmp_path, ca
     (['a.onnx', '--min-agreement', '0'], '--min-agreement needs --int8'),
     (['a.onnx', '--int8', '--calibrate', '.', '--dtype', 'float16'],
      '--dtype must be float32 for int8, got torch.float16'),
+    (['a.onnx', '--int8', '--calibrate', '.', '--any-size'], '--any-size must be False for int8, got True'),
     (['a.onnx', '--int8', '--calibrate', '.', '--sure', '2'],
      '--sure must be a probability from 0 to below 1, got 2.0.'),
 ])

@@ -115,6 +115,8 @@ def check_format(
     if int8:
         check(bool(libraries), 'format', format, "'onnx' or 'openvino' for int8")
         check(dtype in (None, torch.float32), 'dtype', dtype, 'float32 for int8')
+        # compiled for any size, OpenVINO computes some int8 networks wrongly
+        check(not any_size, 'any_size', any_size, 'False for int8')
         check_nncf('int8')
     if format == 'package':
         if any_size:
@@ -237,7 +239,7 @@ def export_model(
             Every format rejects images of other sizes, numbers of channels or dtypes when it is called.
         dtype: Of the weights, as in ``optimize_for_inference``; logits are float32.
         any_batch: Whether the file accepts any batch size.
-        any_size: Whether the file accepts any height and width; not for a package.
+        any_size: Whether the file accepts any height and width; not for a package or int8.
         metadata: JSON values by name, stored in the file beside the description of its input.
         normalization: Mean and standard deviation of each channel, for a file that takes uint8 images ``(B, H, W, C)``
             and normalizes them; without, it takes normalized float32 images ``(B, C, H, W)``.

@@ -81,11 +81,11 @@ class DeployedModel(nn.Module):
 
 
 def _simplify(program: Any) -> None:
-    """Replace, in place, two operators that become more than arithmetic when they are exported.
+    """Replace, in place, three operators that become more than arithmetic when they are exported.
 
     A global average pool, channels-last, becomes a mean and an ``as_strided`` with indices of the images' shape, which
-    makes OpenVINO drop the first convolution's bias. ``lerp`` becomes a choice of two formulas per value, which
-    quantizers leave in float.
+    makes OpenVINO drop the first convolution's bias. The flattening that follows reads the images' batch size.
+    ``lerp`` becomes a choice of two formulas per value, which quantizers leave in float.
     """
     aten, graph = torch.ops.aten, program.graph_module.graph
 
@@ -95,12 +95,16 @@ def _simplify(program: Any) -> None:
         return new
 
     for node in list(graph.nodes):
-        if node.target not in (aten.adaptive_avg_pool2d.default, aten.lerp.Tensor):
+        if node.target not in (aten.adaptive_avg_pool2d.default, aten.flatten.using_ints, aten.lerp.Tensor):
             continue
         with graph.inserting_before(node):
             if node.target is aten.lerp.Tensor:
                 start, end, weight = node.args
                 new = call(aten.add.Tensor, start, call(aten.mul.Tensor, weight, call(aten.sub.Tensor, end, start)))
+            elif node.target is aten.flatten.using_ints:
+                if node.args[1:] not in ((1,), (1, -1)) or tuple(node.args[0].meta['val'].shape[2:]) != (1, 1):
+                    continue
+                new = call(aten.squeeze.dims, node.args[0], [2, 3])
             elif tuple(node.args[1]) == (1, 1):
                 new = call(aten.mean.dim, node.args[0], [-2, -1], True)
             else:
