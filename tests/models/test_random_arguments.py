@@ -27,7 +27,7 @@ COMMON = dict(
     norm_layer=['batchnorm2d', 'batchnorm', 'groupnorm', 'groupnorm1', 'layernorm2d', 'layernorm2dfp32', 'rmsnorm2d',
                 'rmsnorm2dfp32', 'frn', 'frntlu', 'evonormb0', 'evonormb1', 'evonormb2', 'evonorms0', 'evonorms2a',
                 nn.BatchNorm2d, nn.GroupNorm, BatchNormAct2d, partial(GroupNormAct, num_groups=4),
-                partial(nn.GroupNorm, 2), nn.Identity],
+                partial(nn.GroupNorm, 2), nn.Identity, partial(nn.BatchNorm2d, affine=False)],
     bn_momentum=[0.1, 0.003, 1.0], bn_eps=[1e-5, 1e-3], dtype=[None, None, torch.float64, torch.bfloat16],
     device=[None, None, None, 'meta'])
 RESNET = dict(

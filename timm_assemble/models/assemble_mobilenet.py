@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Dict
 
 import torch
+from torch import nn
 from timm.layers import LayerType
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._efficientnet_blocks import SqueezeExcite
@@ -94,7 +95,10 @@ class AssembleMobileNet(DropBlockRate, EfficientNet):
         layer_args = resolve_layers(act_layer, norm_layer, bn_eps, bn_momentum, device, dtype)
 
         def norm_act(channels: int, inplace: bool = True, apply_act: bool = True, **dd: Any) -> NormAct:
-            return NormAct(channels, **{**layer_args, **({} if apply_act else {'act_layer': None})})
+            layer = NormAct(channels, **{**layer_args, **({} if apply_act else {'act_layer': None})})
+            check(not isinstance(layer.norm, nn.BatchNorm2d) or layer.norm.affine, 'norm_layer', norm_layer,
+                  'affine if it is a batch norm, whose weights timm initializes')
+            return layer
 
         se = f'_se{1 / se_reduction}' if se_reduction else ''
         super().__init__(
