@@ -89,7 +89,7 @@ def test_imagenet_c_is_what_a_loop_over_the_files_gives(samples, capsys, tmp_pat
                           'test_assemble_resnet=b.safetensors', '--output', tmp_path)) == 0
     got = read_results(tmp_path)
     assert got['protocol']['name'] == 'imagenet-c' and got['protocol']['images'] == 'published'
-    assert 'no resize, center crop 224, then resized to 32 x 32, bilinear' in got['protocol']['text']
+    assert 'no resize, center crop 224, then resized to 32 x 32, Pillow\'s bilinear' in got['protocol']['text']
     assert any('different images: 6 clean ones, 3 of each corruption' in note for note in got['notes'])
     model = timm.create_model(
         'test_assemble_resnet', num_classes=3, checkpoint_path=str(samples / 'a.safetensors')).eval()
