@@ -47,7 +47,7 @@ def test_options_that_do_not_fit_are_one_line(samples, capsys, monkeypatch, tmp_
 @pytest.mark.parametrize('model, message', [
     ('resnet5000', 'timm knows no such model'), ('assemble_resnet50', 'No pretrained weights exist'),
     ('resnet50=', 'NAME=CHECKPOINT'), ('resnet5000=x', "timm knows, got 'resnet5000'"),
-    ('local-dir:nowhere', 'nowhere'), ('local-dir:hub', 'local-dir:hub: model.safetensors is damaged: Error while deserializing'),
+    ('local-dir:nowhere', 'nowhere'), ('local-dir:hub', 'model.safetensors is damaged: Error while deserializing'),
     ('test_assemble_resnet=nowhere', 'must be a file, got'),
     ('resnet18=list.pth', 'list.pth must hold weights of resnet18, but cannot be read: '),
     ('test_assemble_resnet=junk.pth', 'junk.pth must hold weights of test_assemble_resnet, but cannot be read: '),
