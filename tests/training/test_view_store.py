@@ -109,8 +109,8 @@ def test_recipe_gives_the_transform_of_its_training(root, command, tmp_path):
     arguments = arguments[:arguments.index('--aa')] + arguments[arguments.index('--aa') + 2:]
     assert main([*arguments, '--views', '1', '--img-size', '32', '--output', str(tmp_path / 's')]) == 0
     assert TeacherViews(tmp_path / 's').info.transform == describe_transform(
-        'RGB', input_size=[3, 32, 32], scale=[0.05, 1.0], ratio=[0.75, 1.33], color_jitter=0.0, auto_augment='original',
-        interpolation='bilinear', mean=(123.68 / 255, 116.78 / 255, 103.94 / 255))
+        'RGB', input_size=[3, 32, 32], train_crop_mode='official', color_jitter=0.0, auto_augment='official',
+        interpolation='random', mean=(123.68 / 255, 116.78 / 255, 103.94 / 255))
 
 
 def test_more_views_are_added_to_a_store(root, store, tmp_path):
