@@ -1,5 +1,6 @@
 """Models that OpenVINO runs in the process, against the original: sizes, threads, processes, copies."""
 import copy
+import ctypes
 import multiprocessing
 import pickle
 
@@ -8,7 +9,8 @@ import torch
 from torch import nn
 
 import timm_assemble
-from timm_assemble.deploy.openvino import OpenVINOModel
+from timm_assemble.deploy.openvino import OpenVINOModel, compile_openvino
+from timm_assemble.deploy.quantize import quantize
 
 from .test_optimize import error, make, tiny
 from .test_servers import run_threads
@@ -95,3 +97,26 @@ def test_a_model_for_one_size_rejects_others():
     assert isinstance(optimized, OpenVINOModel) and error(optimized(x[:1]), model(x[:1])) < 1e-4
     with pytest.raises(ValueError, match=r'x must be .*, got \(2, 3, 16, 12\)'):
         optimized(x[..., :12])
+
+
+class SignalStack(ctypes.Structure):
+    _fields_ = [('address', ctypes.c_void_p), ('flags', ctypes.c_int), ('size', ctypes.c_size_t)]
+
+
+def signal_stack():
+    """Where this thread handles signals."""
+    stack = SignalStack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+    return stack.address, stack.size
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), 'sigaltstack'), reason='signals have no stacks here')
+def test_signals_keep_their_stack():
+    """OpenVINO gives the thread one that it frees with the last model: the next signal would end the process."""
+    layer = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    before = signal_stack()
+    optimized = timm_assemble.optimize_for_inference(layer, (2, 3, 32, 32), backend='openvino')
+    optimized(torch.zeros(2, 3, 32, 32))
+    assert signal_stack() == before
+    compile_openvino(quantize(optimized.ir, [torch.rand(2, 3, 32, 32).numpy()]))
+    assert signal_stack() == before
