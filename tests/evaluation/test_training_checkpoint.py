@@ -27,8 +27,9 @@ def run(tmp_path_factory):
     with torch.no_grad():
         model.fc.weight.zero_()
         model.fc.bias.copy_(torch.tensor([1., 0, 0, 0]))
-    args = dict(train_args(FOUR_CHANNELS), model='test_assemble_resnet', num_classes=len(COUNTS), in_chans=None, gp=None,
-                bn_eps=None, model_kwargs={}, img_size=None, input_size=(3, *SIZE), class_map=str(root / 'map.txt'))
+    args = dict(train_args(FOUR_CHANNELS), model='test_assemble_resnet', num_classes=len(COUNTS), in_chans=None,
+                gp=None, bn_eps=None, model_kwargs={}, img_size=None, input_size=(3, *SIZE),
+                class_map=str(root / 'map.txt'))
     torch.save(dict(state_dict=model.state_dict(), args=argparse.Namespace(**args)), root / 'last.pth.tar')
     return root
 
