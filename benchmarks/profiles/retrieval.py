@@ -42,7 +42,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     labels = torch.arange(args.images) // 5  # as in Stanford Online Products, about
     began, found = time.perf_counter(), 0
     for own in torch.arange(args.images).split(block_rows(args.images)):
-        indices = rank_gallery(embeddings[own], embeddings, own).indices[:, :args.neighbours]
+        indices = rank_gallery(embeddings[own], embeddings, own)[0][:, :args.neighbours]
         found += int((labels[indices] == labels[own, None]).any(1).sum())
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20  # KiB on Linux

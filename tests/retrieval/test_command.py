@@ -193,7 +193,7 @@ def test_images_none_of_which_can_be_read_have_no_results(samples, tmp_path):
 
 
 @pytest.mark.parametrize('more, message', [
-    (('--recall-at', '21'), '--recall-at must be from 1 to 20, the number of other images, got 21'),
+    (('--recall-at', '21'), '--recall-at must be from 1 to 20, the number of other images, got [21]'),
     (('--crop-pct', '1.5'), '--crop-pct must be above 0 and at most 1, got 1.5'),
     (('--head', 'embedding'), '--head embedding needs a layer between pooling and classifier, a has none'),
     (('--download',), '--download needs --dataset: a folder of classes is not fetched'),

@@ -91,8 +91,8 @@ def test_queries_in_a_gallery_give_what_a_loop_over_the_images_gives(searched, t
         assert values['notes'] == ['4 of 13 queries have no other image of their class to find, and are left out; '
                                    'their classes are new']
         assert {key: data['items'] for key, data in values['data'].items()} == dict(query=13, gallery=12)
-    assert 'searched among 8 images of 2 classes and 4 of none' not in str(in_root)
-    assert '13 queries of 3 classes, searched among 12 images of 2 classes and 4 of none' in str(in_root)
+    assert '13 queries of 3 classes, searched among 12 images of 3 classes by cosine' in str(folders)
+    assert '13 queries of 3 classes, searched among 12 images of 2 classes by cosine' in str(in_root)
 
 
 def test_queries_that_are_the_gallery_are_searched_among_all_others(searched):
@@ -115,7 +115,7 @@ def test_unreadable_query_leaves_out_no_image_of_the_gallery(searched, tmp_path)
     (dict(data_dir='d', query='q', gallery='g'), 'data_dir must be given, alone'),
     (dict(split='s', query='q', gallery='g'), 'data_dir must be given, alone'),
     (dict(data_dir='d', split='s', dataset='cub'), 'data_dir must be given, alone'),
-    (dict(gallery='g'), 'query and `gallery` must be given together'),
+    (dict(gallery='g'), 'data_dir must be given, .* or `query` and `gallery` instead'),
     (dict(query='gallery/other', gallery='g'), 'gallery must be a folder with one folder per class, got g'),
     (dict(query='new', gallery='gallery'), 'gallery must have two images of one class .*; got 12 of 12 images, of the '
                                            'classes other, x, y, and queries of new'),

@@ -59,15 +59,7 @@ class SearchSet:
                             f'{printable(query.files[other[0]][0])} has another one')
 
     def relevant(self, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-        """Return the number of gallery images of each query's class, without the query itself.
-
-        Args:
-            queries: Numbers of the queries, those that can be read.
-            gallery: Numbers of the gallery's images, likewise.
-
-        Raises:
-            UserError: No query has any.
-        """
+        """Return how many images each of these queries has to find in these of the gallery; if none any, UserError."""
         counts = np.bincount(self.gallery_labels[gallery] + 1, minlength=len(self.classes) + 1)[1:]
         found = counts[self.query_labels[queries]] - np.isin(self.own[queries], gallery)
         if not found.any():
@@ -133,20 +125,15 @@ def find_images(
         data_dir: Optional[Path], *, query: Optional[Path] = None, gallery: Optional[Path] = None,
         split: Optional[Path] = None, dataset: Optional[str] = None, download: bool = False,
 ) -> SearchSet:
-    """List the queries and the gallery; a published data set's are the images of its test classes.
-
-    Raises:
-        UserError: There is not exactly one source of images, or it has none to search.
-    """
+    """List the queries and the gallery; a published data set's are the images of its test classes."""
     pair = query or gallery
-    if sum(map(bool, (dataset, split, pair))) > 1 or bool(data_dir or split) == bool(pair):
+    if sum(map(bool, (dataset, split, pair))) > 1 or bool(data_dir or split) == bool(pair) or (
+            bool(query) != bool(gallery)):
         raise UserError('data_dir must be given, alone or with `dataset` or `split`, or `query` and `gallery` instead')
     if download and not dataset:
         raise UserError('download needs `dataset`: a folder of classes is not fetched')
     if query and gallery:
         return SearchSet('gallery', list_images(gallery, 'gallery'), list_images(query, 'query'))
-    if pair:
-        raise UserError('query and `gallery` must be given together')
     if split:
         return _read_split(split, data_dir or split.parent)
     assert data_dir is not None

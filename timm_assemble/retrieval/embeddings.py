@@ -17,15 +17,14 @@ CHUNK = 256  # images
 
 
 class Embedded(NamedTuple):
-    """(M, D) embeddings of the files that can be read, their (M,) numbers in the file list, and the seconds they took.
-    """
+    """(M, D) embeddings of the files that can be read, their (M,) numbers in the file list, and their seconds."""
 
     embeddings: np.ndarray
     items: np.ndarray
     seconds: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class EmbeddingTask(Task):
     """Embeddings of a chunk of the files, of all models that take the same pixels."""
 
@@ -40,19 +39,8 @@ class EmbeddingTask(Task):
     needs = ('embeddings',)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, 'transform', self.pixels.transform(normalized=False))
-
-    @property
-    def folder(self) -> Path:  # type: ignore[override]
-        return self.files.folder
-
-    @property
-    def names(self) -> str:  # type: ignore[override]
-        return self.files.names
-
-    @property
-    def items(self) -> int:  # type: ignore[override]
-        return len(self.numbers)
+        self.transform = self.pixels.transform(normalized=False)
+        self.folder, self.names, self.items = self.files.folder, self.files.names, len(self.numbers)
 
     @property
     def numbers(self) -> range:
@@ -72,7 +60,7 @@ class EmbeddingTask(Task):
         return read_image(path)
 
     def finish(self, loaded: Image.Image, name: str) -> List[np.ndarray]:
-        return [np.asarray(self.transform(loaded)).transpose(1, 2, 0)]  # type: ignore[attr-defined]
+        return [np.asarray(self.transform(loaded)).transpose(1, 2, 0)]
 
     def measure(self, model: Embedder, batch: Batch) -> Records:
         return dict(embeddings=compute_embeddings(model.compute, batch.images).cpu().numpy())

@@ -87,14 +87,12 @@ def _search(data: SearchSet, query: Embedded, gallery: Embedded, device: torch.d
     own, labels, names = (torch.from_numpy(numbers).to(device) for numbers in (
         place[data.own[query.items]], data.query_labels[query.items], data.gallery_labels[gallery.items]))
     parts: List[Tuple[int, Tuple[np.ndarray, ...]]] = []
-    rows = block_rows(len(searched))
-    for start in ranks.own(range(0, len(queries), rows)):
-        block = slice(start, start + rows)
+    for block in ranks.own(torch.arange(len(queries)).split(block_rows(len(searched)))):
         indices, similarities = rank_gallery(queries[block], searched, own[block])
         right = (labels[block, None] == names).gather(1, indices) & similarities.isfinite()
-        parts.append((start, (*score_queries(right.cpu().numpy()), indices[:, :SHOWN].cpu().numpy(),
-                              similarities[:, :SHOWN].cpu().numpy())))
-        bar.update(len(indices))
+        nearest = (values[:, :SHOWN].cpu().numpy() for values in (indices, similarities))
+        parts.append((int(block[0]), (*score_queries(right.cpu().numpy()), *nearest)))
+        bar.update(len(block))
     blocks = [arrays for _, arrays in sorted(ranks.gather(parts), key=lambda part: part[0])]
     *scores, neighbours, similarity = (np.concatenate(arrays) for arrays in zip(*blocks))
     return Found(Scores(*scores), neighbours, similarity, relevant)
@@ -110,13 +108,15 @@ def _examples(data: SearchSet, query: Embedded, gallery: Embedded, found: Found,
         for i in choose_queries(found.scores.first, found.relevant > 0, count)]
 
 
+def _count_classes(files: FileList) -> int:
+    return len({label for _, label in files.files if label >= 0})
+
+
 def _protocol(data: SearchSet, dataset: Optional[str], head: str, last_stride: Optional[int]) -> str:
     what = f'test classes of {DATASETS[dataset].title}, ' if dataset else ''
-    images = f'{len(data.gallery.files)} images of {len(data.gallery.classes)} classes'
-    none = int((data.gallery_labels < 0).sum())
+    images = f'{len(data.gallery.files)} images of {_count_classes(data.gallery)} classes'
     how = f'{images}, each searched among all others' if len(data.lists) == 1 else (
-        f'{len(data.query.files)} queries of {len(data.query.classes)} classes, searched among {images}'
-        f'{f" and {none} of none" if none else ""}')
+        f'{len(data.query.files)} queries of {_count_classes(data.query)} classes, searched among {images}')
     return f'{what}{how} by cosine similarity; head {head}{f", last stride {last_stride}" if last_stride else ""}'
 
 
@@ -125,10 +125,8 @@ def _recall_at(recall_at: Optional[Sequence[int]], dataset: Optional[str], data:
     others = len(data.gallery.files) - bool((data.own >= 0).any())
     if recall_at is None:
         return [k for k in (DATASETS[dataset].recall_at if dataset else RECALL_AT) if k <= others]
-    wrong = [k for k in recall_at if not 1 <= k <= others]
-    if wrong or not recall_at:
-        raise UserError(f'recall_at must be from 1 to {others}, the number of other images, got '
-                         f'{wrong[0] if wrong else "none"}')
+    check(bool(recall_at) and all(1 <= k <= others for k in recall_at), 'recall_at', [*recall_at],
+          f'from 1 to {others}, the number of other images')
     return sorted({*recall_at})
 
 
@@ -225,7 +223,7 @@ def evaluate(
                           head=o.head, last_stride=o.last_stride, recall_at=recalls, precision=precision),
             data={role: dict(
                 folder=printable(files.folder), fingerprint=files.fingerprint, items=len(files.files),
-                classes=len({label for _, label in files.files} - {-1})) for role, files in data.lists.items()},
+                classes=_count_classes(files)) for role, files in data.lists.items()},
             measurement=measurement, unreadable=unreadable, models=reports, notes=notes,
             run=make_run(o, device, ranks.world_size, seconds))
 

@@ -15,10 +15,7 @@ SCHEMA_VERSION = 3
 
 
 class RetrievalReport(Report, kw_only=True):
-    """What was measured of a model; ``distractors`` are the gallery's images whose class no query has.
-
-    ``intervals`` are the ends of the 95 % intervals over the queries; of one query there is none for means.
-    """
+    """What was measured of a model; ``intervals`` are 95 %, over the queries, and None for the mean of one query."""
 
     input_size: Size
     crop_pct: Ratio

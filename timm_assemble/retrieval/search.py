@@ -2,20 +2,13 @@
 
 Of equally similar images the one earlier in the list comes first.
 """
-from typing import NamedTuple
+from typing import Tuple
 
 import torch
 
-__all__ = ['Ranking', 'block_rows', 'normalize', 'rank_gallery']
+__all__ = ['block_rows', 'normalize', 'rank_gallery']
 
 SIMILARITIES = 2 ** 23  # of a block, which take 200 MiB with what is made of them
-
-
-class Ranking(NamedTuple):
-    """Of Q queries the (Q, N) numbers of all gallery images, the nearest first, and their similarities."""
-
-    indices: torch.Tensor
-    similarities: torch.Tensor
 
 
 def normalize(embeddings: torch.Tensor) -> torch.Tensor:
@@ -31,8 +24,9 @@ def block_rows(images: int) -> int:
 
 
 @torch.inference_mode()
-def rank_gallery(queries: torch.Tensor, gallery: torch.Tensor, own: torch.Tensor) -> Ranking:
-    """Rank the gallery for a block of queries.
+def rank_gallery(queries: torch.Tensor, gallery: torch.Tensor, own: torch.Tensor) -> Tuple[
+        torch.Tensor, torch.Tensor]:
+    """Return (Q, N) numbers of all gallery images, the nearest first, and their similarities.
 
     Args:
         queries: (Q, D) of length 1.
@@ -44,4 +38,4 @@ def rank_gallery(queries: torch.Tensor, gallery: torch.Tensor, own: torch.Tensor
     inside = (own >= 0).nonzero()[:, 0]
     similarities[inside, own[inside]] = -torch.inf
     similarities, indices = similarities.sort(dim=1, descending=True, stable=True)
-    return Ranking(indices, similarities)
+    return indices, similarities
