@@ -95,6 +95,18 @@ def test_queries_in_a_gallery_give_what_a_loop_over_the_images_gives(searched, t
     assert '13 queries of 3 classes, searched among 12 images of 2 classes by cosine' in str(in_root)
 
 
+def test_queries_with_the_names_and_sizes_of_the_gallerys_images_have_their_own_embeddings(searched, tmp_path):
+    for folder in ('query/x', 'query/y', 'gallery/x', 'gallery/y'):
+        shutil.copytree(searched / folder, tmp_path / folder, ignore=shutil.ignore_patterns('9.bmp'))
+    (paths, *query), (_, *gallery) = embedded(tmp_path / 'query'), embedded(tmp_path / 'gallery')
+    results = evaluate(
+        mean_colours, query=tmp_path / 'query', gallery=tmp_path / 'gallery', input_size=16, crop_pct=1.0)
+    data = results.to_dict()['data']
+    assert data['query']['fingerprint'] == data['gallery']['fingerprint']
+    assert results.summary['mean_colours'] == pytest.approx(
+        _oracles.retrieval(*query, *gallery, [None] * len(paths), [1, 2, 4, 8]))
+
+
 def test_queries_that_are_the_gallery_are_searched_among_all_others(searched):
     one = evaluate(mean_colours, searched / 'query', input_size=16)
     both = evaluate(mean_colours, query=searched / 'query', gallery=searched / 'query', input_size=16)
