@@ -1,6 +1,7 @@
 """The models of every test, the lines of the page, and the report that docs/ecosystem.md is written from."""
 import json
 import os
+import re
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +35,16 @@ def as_trained(model: nn.Module) -> nn.Module:
             nn.init.normal_(layer.running_mean, std=0.1)
             nn.init.uniform_(layer.running_var, 0.5, 1.5)
     return model
+
+
+def original_names(weights: dict) -> dict:
+    """Name the weights of timm's feature extractor, which has the children of Sequentials as its own, as the model."""
+    return {re.sub(r'^(stem|stages)_', r'\1.', name): value for name, value in weights.items()}
+
+
+def differing(weights: dict, expected: dict) -> list:
+    """Return the names of a feature extractor's weights that are not the model's."""
+    return [name for name, value in original_names(weights).items() if not value.equal(expected[name])]
 
 
 def rates_of_training(model: nn.Module) -> list:
