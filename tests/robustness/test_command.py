@@ -106,7 +106,7 @@ def test_imagenet_c_is_what_a_loop_over_the_files_gives(samples, capsys, tmp_pat
             entry = own['corruptions'][name]['severities'][str(severity)]
             assert entry['top1_error'] == pytest.approx(100 * wrong / 3)
     assert own['mce'] == pytest.approx(np.mean([
-        100 * own['corruptions'][name]['mean_error'] / other['corruptions'][name]['mean_error'] for name in COMMON]))
+        100 * own['corruptions'][name]['means']['top1_error'] / other['corruptions'][name]['means']['top1_error'] for name in COMMON]))
     printed = capsys.readouterr().out
     assert printed.startswith('protocol imagenet-c: ') and f'{own["mce"]:.2f}' in printed
     assert len([line for line in printed.splitlines() if line.startswith('elastic_transform')]) == 2

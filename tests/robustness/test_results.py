@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from timm_assemble.evaluation.engine import CachedResult
-from timm_assemble.robustness import evaluate, metrics
+from timm_assemble.robustness import evaluate, metrics, statistics
 from timm_assemble.robustness.plots import draw_all
 from timm_assemble.robustness.report import ALEXNET, Relative, make_reports
 from timm_assemble.robustness.results import Results
@@ -31,9 +31,9 @@ def result(*place, **values):
 
 def made_up(factor, clean=10.0):
     """Results of AlexNet's errors times a factor on all 19 corruptions."""
-    return [result('clean', images=1000, top1_error=clean, top5_error=0.5, ece=3.0), *(
-        result('corruptions', name, 'severities', str(severity), images=100000, top1_error=error * factor,
-               top5_error=0.0, ece=4.0)
+    others = {**dict.fromkeys(statistics.METRICS, 1.0), 'images': 1000}
+    return [result('clean', **{**others, 'top1_error': clean}), *(
+        result('corruptions', name, 'severities', str(severity), **{**others, 'top1_error': error * factor})
         for name, error in metrics.ALEXNET_ERROR.items() for severity in metrics.SEVERITIES)]
 
 

@@ -132,7 +132,7 @@ def test_other_trees_of_corruptions_have_their_own_names(tmp_path, name):
             path.parent.mkdir(parents=True)
             path.write_bytes(content)
     _, report = measured(dict(m=says(1000), n=says(1000)), imagenet_c=tmp_path / name, protocol=name)
-    assert [*report['corruptions']] == [*corruptions] and report['mean_error'] == 0 and report['mce'] is None
+    assert [*report['corruptions']] == [*corruptions] and report['means']['top1_error'] == 0 and report['mce'] is None
     assert len(corruptions) == dict([('imagenet-c-bar', 10), ('imagenet-3dcc', 12)])[name]
     with pytest.raises(ValueError, match='imagenet_c must have 15 corruptions'):
         measured(imagenet_c=tmp_path / name)

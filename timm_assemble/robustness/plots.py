@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 import numpy as np
 
 from ..evaluation.figures import drawable, pyplot, save
-from .report import HEADLINES
+from .report import HEADLINES, lookup, title_of
 
 __all__ = ['draw_all']
 
@@ -14,8 +14,8 @@ PER_ROW = 4
 
 def _legend(model: Dict[str, Any]) -> str:
     metrics = [f'{title} {model[key]:.1f}' for title, key in (('mCE', 'mce'), ('mFR', 'mfr')) if model[key] is not None]
-    if model['mce'] is None and model['mean_error'] is not None:
-        metrics.insert(0, f'mean error {model["mean_error"]:.1f} %')
+    if model['mce'] is None and model['means'] is not None:
+        metrics.insert(0, f'mean error {model["means"]["top1_error"]:.1f} %')
     return f'{drawable(model["label"])}{": " if metrics else ""}{", ".join(metrics)}'
 
 
@@ -23,10 +23,10 @@ def _bars(axes: Any, models: Sequence[Dict[str, Any]], group: str, keys: Sequenc
     """Draw bars of the first key that all models have."""
     names = [*models[0][group]]
     key, title = next((k, t) for k, t in zip(keys, titles) if k == keys[-1] or all(
-        m[group][name][k] is not None for m in models for name in names))
+        lookup(m[group][name], k) is not None for m in models for name in names))
     width = 0.8 / len(models)
     for i, model in enumerate(models):
-        values = [model[group][name][key] for name in names]
+        values = [lookup(model[group][name], key) for name in names]
         axes.bar(np.arange(len(names)) + (i - (len(models) - 1) / 2) * width, values, width, label=_legend(model),
                  yerr=_spread(model, [f'{group}.{name}.{key}' for name in names], values), ecolor='black', capsize=1.5,
                  error_kw=dict(linewidth=0.7))
@@ -48,12 +48,12 @@ def _spread(model: Dict[str, Any], paths: Sequence[str], values: Sequence[float]
 
 def _means(axes: Any, models: Sequence[Dict[str, Any]], keys: Dict[str, str]) -> None:
     """Draw a bar for each model: the first of the metrics that all models have."""
-    key, title = next(((k, t) for k, t in keys.items() if all(model[k] is not None for model in models)), ('', ''))
+    key, title = next(((k, t) for k, t in keys.items() if all(lookup(m, k) is not None for m in models)), ('', ''))
     if not key:
         axes.set_axis_off()
         return
     for i, model in enumerate(models):
-        value = model[key]
+        value = lookup(model, key)
         axes.bar(i, value, 0.7, yerr=_spread(model, [key], [value]), ecolor='black', capsize=4)
         axes.text(i, value / 2, f'{value:.1f}', ha='center', va='center', color='white', fontsize=8)
     axes.set_xticks(range(len(models)), [drawable(model['label'], 24) for model in models], fontsize=7, rotation=20,
@@ -95,9 +95,9 @@ def _draw_errors(results: Dict[str, Any]) -> Any:
     rows = iter(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
     if models[0]['corruptions']:
         each, mean = next(rows).subplots(1, 2, width_ratios=(6, 1))
-        _bars(each, models, 'corruptions', ('ce', 'mean_error'),
+        _bars(each, models, 'corruptions', ('ce', 'means.top1_error'),
               (f'CE{over}', 'top-1 error, % (mean over severities)'))
-        _means(mean, models, dict(mce='mCE', mean_error='mean error'))
+        _means(mean, models, {'mce': 'mCE', 'means.top1_error': 'mean error'})
         _error_grids(next(rows), models)
     if models[0]['perturbations']:
         each, mean = next(rows).subplots(1, 2, width_ratios=(6, 1))
@@ -149,7 +149,7 @@ def _draw_reliability(results: Mapping[str, Any]) -> Any:
 
 def _differences(axes: Any, entry: Mapping[str, Any]) -> None:
     """Draw each metric's difference with its interval."""
-    rows: Dict[str, Any] = entry['differences']
+    rows = {key: value for key, value in entry['differences'].items() if HEADLINES[key.partition(' of ')[0]].main}
     heights = np.arange(len(rows))[::-1]
     for height, value in zip(heights, rows.values()):
         if value['interval']:
@@ -158,7 +158,7 @@ def _differences(axes: Any, entry: Mapping[str, Any]) -> None:
             axes.plot([low, high], [height, height], color='tab:blue' if significant else 'tab:gray', linewidth=2)
         axes.plot(value['difference'], height, 'o', color='black', markersize=4)
     axes.axvline(0, color='black', linewidth=0.8, linestyle='--')
-    axes.set_yticks(heights, [HEADLINES[key][0] if key in HEADLINES else drawable(key, 30) for key in rows], fontsize=8)
+    axes.set_yticks(heights, [drawable(title_of(key), 30) for key in rows], fontsize=8)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(axis='x', alpha=0.3)
     axes.set_xlabel('difference, points')

@@ -4,7 +4,7 @@ A task knows where its metrics are in a model's report: nothing else asks what k
 """
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Callable, ClassVar, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -14,10 +14,10 @@ from ..data.images import EXTENSIONS, FileList, list_images, read_image
 from ..errors import UserError
 from ..evaluation.engine import Batch, Records, Task
 from ..evaluation.models import FromPixels, EvaluatedModel, compute_outputs
-from .corruptions import corrupt, image_seed, warm_up
+from .corruptions import Corruption, corrupt, image_seed, warm_up
 from .metrics import compares_with_first, count_flips, top5_distances
 from .protocols import Steps, read_frames, resize_short_side, two_crops
-from .statistics import CALIBRATION_BINS, calibrate, calibration_bins, detect
+from .statistics import Drawn, calibrate, detect, image_scores
 from .test_sets import ANY, LabelMap, LabelSpace
 
 __all__ = [
@@ -25,14 +25,6 @@ __all__ = [
     'ReferenceTask', 'RobustnessTask', 'ShiftTask', 'OtherSetTask', 'compute_logits', 'error_records']
 
 Metrics = Dict[str, Any]  # numbers, or arrays with one for each resample
-
-
-class Corruption(NamedTuple):
-    """A corruption to generate; ``seed`` is the run's."""
-
-    name: str
-    severity: int
-    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +65,7 @@ def error_records(
     Returns:
         Of each image ``label`` (its class, the first if there are more, -1 for none), ``top5`` (the predicted classes),
         ``confidence`` (the largest probability), ``energy`` (log-sum-exp of the logits), ``hit1`` and ``hit5``
-        (whether a right class is predicted first, or among five).
+        (whether a right class is predicted first, or among five), and with right classes ``nll`` and ``brier``.
     """
     logits = compute_logits(classify, images)
     mask = label_map.mask if label_map else None
@@ -93,8 +85,14 @@ def error_records(
         targets = torch.full((len(top), 1), -1)
     hits = (top[:, :, None] == targets[:, None, :]).any(2)
     result.update(label=targets[:, 0].int(), top5=top.int(), hit1=hits[:, 0], hit5=hits.any(1))
+    if label_map is None or label_map.targets:
+        columns = targets
+        if mask is not None:
+            of_class = torch.full((max(*mask, int(targets.max())) + 2,), -1)  # the last is that of -1
+            of_class[list(mask)] = torch.arange(len(mask))
+            columns = of_class[targets]
+        result.update(image_scores(logits, columns))
     if keep_logits:
-        columns = targets if mask is None else torch.tensor([mask.index(int(t)) for t in targets[:, 0]])[:, None]
         result.update(logits=logits, column=columns[:, 0])
     return {name: value.cpu().numpy() for name, value in result.items()}
 
@@ -201,7 +199,7 @@ class ErrorTask(RobustnessTask):
 
     @property
     def needs(self) -> Tuple[str, ...]:  # type: ignore[override]
-        return ('hit1', 'hit5', 'confidence', *(('temperature',) if self.calibrated else ()))
+        return ('hit1', 'hit5', 'confidence', 'nll', 'brier', *(('calibrated_nll',) if self.calibrated else ()))
 
     def load(self, path: Path) -> Image.Image:
         image, border = read_image(path), self.label_space.border
@@ -218,19 +216,8 @@ class ErrorTask(RobustnessTask):
     def complete(self, records: Records) -> Records:
         return calibrate(records) if self.calibrated else records
 
-    def sums(self, records: Records) -> np.ndarray:
-        """Return ones, wrong top-1, wrong top-5, and accuracy minus confidence in the column of its bin."""
-        hits = records['hit1']
-        sums = np.zeros((len(hits), 3 + CALIBRATION_BINS))
-        sums[:, :3] = np.stack([np.ones(len(hits)), ~hits, ~records['hit5']], 1)
-        sums[np.arange(len(hits)), 3 + calibration_bins(records['confidence'])] = (
-            hits - records['confidence'].astype(float))
-        return sums
-
-    def metrics_of(self, sums: Any) -> Metrics:
-        images, wrong1, wrong5 = sums[:3]
-        return dict(images=images, top1_error=100 * wrong1 / images, top5_error=100 * wrong5 / images,
-                    ece=100 * np.abs(sums[3:]).sum(0) / images)
+    def metrics(self, records: Records, weights: Any, reference: Any = None) -> Metrics:
+        return Drawn(records, weights).metrics()
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,6 +290,7 @@ class ForeignTask(ErrorTask):
 
     group: ClassVar[str] = 'ood'
     tested: ClassVar[bool] = False
+    needs = ('confidence', 'energy')
 
     @property
     def place(self) -> Tuple[str, ...]:
