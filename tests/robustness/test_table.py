@@ -20,8 +20,8 @@ MODELS = dict(red=red_over_half, blue=blue, pale=lambda images: red_over_half(im
 def run(tree, output, *labels, keep=True, **options):
     """Measure models against ``blue``, and return the folder."""
     options = {**dict(
-        imagenet_c=tree, corruptions=['fog', 'snow'], clean=tree / 'snow' / '1', input_size=32, shift=2, baseline='blue',
-        test_sets=dict(mine=tree / 'snow' / '5'), ood=dict(other=tree / 'fog' / '3')), **options}
+        imagenet_c=tree, corruptions=['fog', 'snow'], clean=tree / 'snow' / '1', input_size=32, shift=2,
+        baseline='blue', test_sets=dict(mine=tree / 'snow' / '5'), ood=dict(other=tree / 'fog' / '3')), **options}
     evaluate({label: MODELS[label] for label in labels}, keep_predictions=keep, output=output,
              identities={label: label for label in labels}, **options)
     return output

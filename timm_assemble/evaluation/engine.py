@@ -75,8 +75,8 @@ class Task(ABC):
         """List the files of the folder; lists of many tasks would fill the memory."""
 
     @property
-    def numbers(self) -> range:
-        """Numbers of the task's files in their list."""
+    def numbers(self) -> Sequence[int]:
+        """Numbers of the task's files in their list, in the order of measuring; records are in that of the list."""
         return range(self.items)
 
     def measures(self, model: Any) -> bool:
@@ -213,10 +213,10 @@ class _Files(Dataset):
 def _file_batches(tasks: Sequence[Task], batch_size: int) -> Iterator[List[_File]]:
     """Yield the files of one task after the other; no batch has files of two."""
     for number, task in enumerate(tasks):
-        listed, size = task.list_files(), max(1, batch_size // task.images_per_item)
-        for start in task.numbers[::size]:
+        listed, numbers, size = task.list_files(), task.numbers, max(1, batch_size // task.images_per_item)
+        for start in range(0, len(numbers), size):
             yield [_File(number, item, listed.folder / listed.files[item][0], *listed.files[item])
-                   for item in task.numbers[start - task.numbers.start:][:size]]
+                   for item in numbers[start:start + size]]
 
 
 def _collate(items: Sequence[Any]) -> Tuple[Batch, List[Unreadable]]:

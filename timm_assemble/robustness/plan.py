@@ -3,16 +3,18 @@
 Trees are ``corruption/severity/class/*.JPEG``, as in ImageNet-C, and ``perturbation/class/*.mp4``, as in ImageNet-P.
 """
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type
+
+from msgspec import Struct
 
 from ..data.images import FileList, list_images, printable, some
 from ..data.preprocessing import size_text
 from ..errors import UserError, check
 from ..evaluation.options import Option, Options
-from ..evaluation.results import file_names
+from ..evaluation.results import Count, Natural, Text, file_names
 from .corruptions import library_versions
 from .metrics import ALEXNET_ERROR, ALEXNET_FLIP_RATE, SEVERITIES
 from .protocols import PROTOCOLS, Protocol, Steps
@@ -22,9 +24,10 @@ from .tasks import (
 )
 from .test_sets import NO_CLASS, TEST_SETS, LabelSpace, known_test_set, synsets
 
-__all__ = ['Plan', 'RobustnessOptions', 'make_plan']
+__all__ = ['Adaptation', 'Plan', 'RobustnessOptions', 'make_plan']
 
 IMAGES = 'images, one or more'
+PRIOR = 16
 RESERVED = ('clean', 'corruption', 'perturbation', 'imagenet')  # names of other images in results
 
 
@@ -64,6 +67,12 @@ class RobustnessOptions(Options):
     keep_predictions: Annotated[bool, Option(
         'Write the predictions of every image, and compute intervals of every metric, comparisons of models, '
         'temperature scaling and accuracy by class.')] = False
+    adapt: Annotated[Optional[str], Option(
+        'Adapt the batch norms (bn) of models by name to each batch, which mixes classes and decides the results.',
+        choices=('bn',))] = None
+    prior: Annotated[Optional[int], Option(
+        f'Images that the trained statistics count as in `adapt`, N of arXiv 2006.16971; {PRIOR} if not given.',
+        metavar='N', minimum=0)] = None
     strict: Annotated[bool, Option(
         'Read every file first, and end if one cannot be read; otherwise it is left out of every condition '
         'alike, and the results name it.')] = False
@@ -82,6 +91,15 @@ class RobustnessOptions(Options):
         file_names([*self.test_sets, *self.ood], 'ood', exact=True)
 
 
+class Adaptation(Struct, forbid_unknown_fields=True):
+    """How batch norms are adapted to each batch, and how batches are made."""
+
+    layers: Text
+    prior: Natural
+    batch_size: Count
+    order: Text
+
+
 @dataclass(frozen=True)
 class Plan:
     """Tasks in the order of measuring, and what decides them."""
@@ -94,6 +112,7 @@ class Plan:
     tasks: List[Any]
     libraries: Dict[str, str]  # versions of what generates corruptions
     notes: List[str] = field(default_factory=list)  # on files and folders
+    adaptation: Optional[Adaptation] = None
 
     @property
     def complete(self) -> bool:
@@ -145,6 +164,10 @@ def _protocol(o: RobustnessOptions) -> Protocol:
         raise UserError('corruptions need `imagenet_c` or `generate`')
     if o.shift and not (o.imagenet_c or o.generate or o.clean):
         raise UserError('shift needs images: `clean`, `generate` or `imagenet_c`')
+    if o.adapt and (o.imagenet_p or o.shift):
+        raise UserError('adapt is for independent images, and takes neither `imagenet_p` nor `shift`')
+    if o.prior is not None and not o.adapt:
+        raise UserError('prior needs `adapt`')
     if o.ood and not (o.clean or o.generate):
         raise UserError('ood needs `clean` or `generate`: images of the models\' classes to tell the others from')
     return protocol
@@ -294,5 +317,12 @@ def make_plan(o: RobustnessOptions) -> Plan:
         tasks += others
         notes += more
         texts.append(f'test sets {", ".join([*o.test_sets, *o.ood])}: {steps.describe()}')
+    adaptation = None
+    if o.adapt:
+        tasks = [replace(task, shuffle=seed) for task in tasks]  # type: ignore[call-arg]
+        prior = PRIOR if o.prior is None else o.prior
+        adaptation = Adaptation(o.adapt, prior, o.batch_size, f'shuffled by seed {seed}')
+        texts.append(f'batch norms adapted to each batch of {o.batch_size}, prior {prior}, images '
+                     f'{adaptation.order}')
     return Plan(o, protocol, corruptions, size, '; '.join(texts), tasks, library_versions() if o.generate else {},
-                [*dict.fromkeys(notes)])
+                [*dict.fromkeys(notes)], adaptation)

@@ -10,6 +10,7 @@ from ..evaluation.cache import write_arrays
 from ..evaluation.engine import CachedResult
 from ..evaluation.results import BaseResults, Count, Natural, Percent, Ratio, Report, Size, Text, Values, file_names
 from ..evaluation.tables import Cell, Table, number, to_csv
+from .plan import Adaptation
 from .plots import draw_all
 from .report import HEADLINES, Headline, Measured, headlines, title_of
 from .statistics import METRICS, Errors, ImageMetrics
@@ -160,6 +161,7 @@ class ProtocolValues(Struct, forbid_unknown_fields=True):
     seed: int
     precision: Text
     baseline: Optional[Text]
+    adaptation: Optional[Adaptation]
 
 
 class RobustnessValues(Values, kw_only=True):

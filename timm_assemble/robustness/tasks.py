@@ -194,6 +194,7 @@ class ErrorTask(RobustnessTask):
     """Errors and calibration."""
 
     calibrated: bool = field(default=False, kw_only=True)  # fit a temperature on every second image
+    shuffle: Optional[int] = field(default=None, kw_only=True)  # seed of the order of measuring; None: that of the list
     tested: ClassVar[bool] = True
     NOT_IN_IDENTITY: ClassVar[Tuple[str, ...]] = (*RobustnessTask.NOT_IN_IDENTITY, 'calibrated')
 
@@ -213,7 +214,15 @@ class ErrorTask(RobustnessTask):
     def measure(self, model: Classifier, batch: Batch) -> Records:
         return error_records(model.compute, batch.images, batch.classes, self.label_map(model), self.calibrated)
 
+    @property
+    def numbers(self) -> Sequence[int]:
+        if self.shuffle is None:
+            return super().numbers
+        return np.random.RandomState(self.shuffle).permutation(self.items).tolist()
+
     def complete(self, records: Records) -> Records:
+        order = np.argsort(records['item'])
+        records = {name: values[order] for name, values in records.items()}
         return calibrate(records) if self.calibrated else records
 
     def metrics(self, records: Records, weights: Any, reference: Any = None) -> Metrics:
