@@ -22,7 +22,7 @@ from .tasks import (
     CleanTask, Corruption, CorruptionTask, FlipTask, ForeignTask, OtherSetTask, ReferenceTask, RobustnessTask,
     ShiftTask,
 )
-from .test_sets import NO_CLASS, TEST_SETS, LabelSpace, known_test_set, synsets
+from .test_sets import NO_CLASS, REAL, TEST_SETS, LabelSpace, known_test_set, real_labels, synsets
 
 __all__ = ['Adaptation', 'Plan', 'RobustnessOptions', 'make_plan']
 
@@ -45,8 +45,9 @@ class RobustnessOptions(Options):
     clean: Annotated[Optional[Path], Option(
         'Folder class/* of the clean images of `imagenet_c`.', metavar='DIR', group=IMAGES)] = None
     test_sets: Annotated[Mapping[str, Path], Option(
-        f'Name to folder of other images of the classes. {", ".join(TEST_SETS)} are measured as published; any '
-        f'other name is a folder of the classes.', group=IMAGES)] = field(default_factory=dict)
+        f'Name to folder of other images of the classes. {", ".join(TEST_SETS)} are measured as published, and {REAL} '
+        f'is a JSON file, the labels of `clean`; any other name is a folder of the classes.',
+        group=IMAGES)] = field(default_factory=dict)
     ood: Annotated[Mapping[str, Path], Option(
         'Name to folder any/* of images of none of the classes, to tell from the clean ones; imagenet-o is '
         'measured as published.', group=IMAGES)] = field(default_factory=dict)
@@ -244,6 +245,12 @@ def _other_sets(
     notes: List[str] = []
     for name, root in o.test_sets.items():
         parameter = f'test_sets {name}'
+        if name == REAL:
+            if clean is None:
+                raise UserError(f'test_sets {REAL} needs `clean`, the images of its labels')
+            files, space = real_labels(root, clean)
+            tasks.append(OtherSetTask.of_files(name, files, steps, parameter=parameter, label_space=space, labels=root))
+            continue
         check(root.is_dir(), parameter, printable(root), 'a folder')
         known = known_test_set(name, root)
         files = list_images(known.folder, parameter, only=known.expected if known.ignores else None)

@@ -271,7 +271,7 @@ def _of_model(results: Sequence[CachedResult], intervals: Dict[str, Any]) -> Dic
         diagrams[f'corruptions at severity {severity}'] = reliability(
             *(np.concatenate([result.records[name] for result in each]) for name in ('confidence', 'hit1')))
     return dict(resamples=RESAMPLES, intervals=intervals, reliability=diagrams,
-                per_class={result.task.name: per_class(result) for result in labelled})
+                per_class={result.task.name: per_class(result) for result in labelled if not result.task.labels})
 
 
 class _Bootstrap:

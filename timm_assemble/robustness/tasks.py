@@ -18,7 +18,7 @@ from .corruptions import Corruption, corrupt, image_seed, warm_up
 from .metrics import compares_with_first, count_flips, top5_distances
 from .protocols import Steps, read_frames, resize_short_side, two_crops
 from .statistics import Drawn, calibrate, detect, image_scores
-from .test_sets import ANY, LabelMap, LabelSpace
+from .test_sets import ANY, LabelMap, LabelSpace, real_labels
 
 __all__ = [
     'Classifier', 'CleanTask', 'Corruption', 'CorruptionTask', 'ErrorTask', 'FlipTask', 'ForeignTask', 'Metrics',
@@ -112,6 +112,7 @@ class RobustnessTask(Task):
     severity: int = field(default=0, kw_only=True)  # 0 where there is none
     label_space: LabelSpace = field(default=ANY, kw_only=True)
     only: Optional[Tuple[str, ...]] = field(default=None, kw_only=True)  # classes, None for all
+    labels: Optional[Path] = field(default=None, kw_only=True)  # ReaL's, if they decide instead of the folders
 
     group: ClassVar[str]  # in keys of predictions and lines of the CSV
     extensions: ClassVar[Sequence[str]] = EXTENSIONS
@@ -120,7 +121,7 @@ class RobustnessTask(Task):
     by_class: ClassVar[bool] = False  # whether results have accuracy by class, and a reliability diagram
     packages: ClassVar[Tuple[str, ...]] = ()  # whose versions results have
     NOT_IN_IDENTITY: ClassVar[Tuple[str, ...]] = (
-        'folder', 'items', 'names', 'classes', 'parameter', 'label_space', 'only')
+        'folder', 'items', 'names', 'classes', 'parameter', 'label_space', 'only', 'labels')
 
     @classmethod
     def of_files(cls, name: str, files: FileList, *args: Any, **kwargs: Any) -> Any:
@@ -166,6 +167,8 @@ class RobustnessTask(Task):
 
     def list_files(self) -> FileList:
         listed = list_images(self.folder, self.parameter, only=self.only, extensions=self.extensions)
+        if self.labels:
+            listed, _ = real_labels(self.labels, listed)
         if listed.fingerprint != self.data:
             raise UserError(f'{self.parameter} must not change during the run, but {self.folder} did')
         return listed
