@@ -205,7 +205,7 @@ def test_temperature_on_the_bound_of_its_search_is_not_fitted():
 
 def test_statistics_are_printed_plotted_and_loaded_again(kept):
     results, output = kept
-    assert {'results.json', 'comparison.png', 'reliability.png', 'robustness.png'} <= {f.name for f in output.iterdir()}
+    assert {'results.json', 'reliability.png', 'robustness.png'} <= {f.name for f in output.iterdir()}
     text = results.tables()
     assert "McNemar's exact test" in text and 'AUROC' in text and '25.00 [' in text and '-0.00' not in text
     again = Results.load(output)

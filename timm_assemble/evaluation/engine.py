@@ -26,7 +26,7 @@ from .models import EvaluatedModel
 from .results import UnreadableFile
 
 __all__ = [
-    'Batch', 'CachedResult', 'Loading', 'Records', 'Task', 'TaskCache', 'Unreadable', 'check_files',
+    'Batch', 'CachedResult', 'Loading', 'Records', 'Task', 'TaskCache', 'Unreadable',
     'collect_unreadable', 'image_bar', 'keep_items', 'run_tasks']
 
 Records = Dict[str, np.ndarray]  # one row for each file: 'item' is its number in the file list
@@ -193,10 +193,9 @@ class _Read(NamedTuple):
 
 @dataclass
 class _Files(Dataset):
-    """The images of files of all tasks, or only whether they can be read."""
+    """The images of files of all tasks."""
 
     tasks: Sequence[Task]
-    only_check: bool = False
 
     def __getitem__(self, file: _File) -> Union[_Read, Unreadable]:
         task = self.tasks[file.task]
@@ -204,8 +203,6 @@ class _Files(Dataset):
             loaded = task.load(file.path)
         except UnreadableError as e:
             return Unreadable(file.path, file.item, e.reason)
-        if self.only_check:
-            return _Read(file.task, file.item, file.label, torch.empty(0, 3, 1, 1, dtype=torch.uint8))
         pixels = np.stack([np.asarray(image) for image in task.finish(loaded, file.name)])
         return _Read(file.task, file.item, file.label, torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()))
 
@@ -227,13 +224,11 @@ def _collate(items: Sequence[Any]) -> Tuple[Batch, List[Unreadable]]:
     return batch, [item for item in items if isinstance(item, Unreadable)]
 
 
-def _load(
-        tasks: Sequence[Task], loading: Loading, only_check: bool = False,
-) -> Iterator[Tuple[Batch, List[Unreadable]]]:
+def _load(tasks: Sequence[Task], loading: Loading) -> Iterator[Tuple[Batch, List[Unreadable]]]:
     for task in tasks:
         task.prepare()
     return iter(DataLoader(
-        _Files(tasks, only_check), batch_sampler=_file_batches(tasks, loading.batch_size),
+        _Files(tasks), batch_sampler=_file_batches(tasks, loading.batch_size),
         num_workers=loading.workers, collate_fn=_collate, pin_memory=loading.device.type == 'cuda'))
 
 
@@ -330,13 +325,6 @@ def run_tasks(
             bar.update(files * task.images_per_item * len(missing))
             del batch  # its memory is a file that a worker shares
         run.store(cache)
-
-
-def check_files(tasks: Sequence[Any], loading: Loading, ranks: Ranks) -> List[Unreadable]:
-    """Read all files once and return those that cannot be read, of all ranks."""
-    once = {(task.folder, type(task), task.only): task for task in tasks}
-    return ranks.gather([file for _, unreadable in _load(ranks.own([*once.values()]), loading, only_check=True)
-                         for file in unreadable])
 
 
 def keep_items(records: Records, keep: np.ndarray) -> Records:

@@ -16,7 +16,7 @@ from ..data.classes import BY_ORDER, ClassMap
 from ..data.preprocessing import size_text
 from ..errors import UserError, check, error_line
 from ..evaluation.engine import (
-    CachedResult, Loading, TaskCache, Unreadable, check_files, collect_unreadable, image_bar, keep_items, run_tasks,
+    CachedResult, Loading, TaskCache, collect_unreadable, image_bar, keep_items, run_tasks,
 )
 from ..evaluation.models import (
     Model, OutputError, callable_details, check_identities, from_pixels, label_models, load_rgb_source, model_details,
@@ -222,10 +222,6 @@ def evaluate(models: Union[Model, Sequence[Model], Mapping[str, Model]], options
         measurement = _measurement(plan, classifiers, baseline, store)
         ranks.from_first(lambda: check_output(folder, measurement))
         loading = Loading(o.batch_size, o.workers, device)
-        if o.strict:
-            bad: List[Unreadable] = check_files(plan.tasks, loading, ranks)
-            if bad:
-                raise UserError(unreadable_line([*dict.fromkeys(bad)]))
         bar = stack.enter_context(image_bar(disable=not o.progress or ranks.rank > 0))
         run_tasks(plan.tasks, classifiers, store, loading, ranks, bar)
         ranks.barrier()

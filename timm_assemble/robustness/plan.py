@@ -74,9 +74,6 @@ class RobustnessOptions(Options):
     prior: Annotated[Optional[int], Option(
         f'Images that the trained statistics count as in `adapt`, N of arXiv 2006.16971; {PRIOR} if not given.',
         metavar='N', minimum=0)] = None
-    strict: Annotated[bool, Option(
-        'Read every file first, and end if one cannot be read; otherwise it is left out of every condition '
-        'alike, and the results name it.')] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -163,8 +160,8 @@ def _protocol(o: RobustnessOptions) -> Protocol:
         raise UserError(f'protocol {protocol.name} needs `imagenet_c`: its corruptions are read and not generated')
     if o.corruptions and not (o.imagenet_c or o.generate):
         raise UserError('corruptions need `imagenet_c` or `generate`')
-    if o.shift and not (o.imagenet_c or o.generate or o.clean):
-        raise UserError('shift needs images: `clean`, `generate` or `imagenet_c`')
+    if o.shift and not (o.generate or o.clean):
+        raise UserError('shift needs `clean` or `generate`')
     if o.adapt and (o.imagenet_p or o.shift):
         raise UserError('adapt is for independent images, and takes neither `imagenet_p` nor `shift`')
     if o.prior is not None and not o.adapt:
@@ -314,9 +311,8 @@ def make_plan(o: RobustnessOptions) -> Plan:
         tasks += _sequences(o.imagenet_p, published)
         texts.append(f'sequences as published: {published.describe()}, noise against the first frame, others against '
                      'the frame before')
-    if o.shift:  # of images that are files
-        tasks += [ShiftTask.of_task(task, o.shift, seed) for task in tasks
-                  if isinstance(task, CleanTask) or (isinstance(task, CorruptionTask) and task.corruption is None)]
+    if o.shift and files:
+        tasks.append(ShiftTask.of_files('clean', files, steps, o.shift, seed, parameter=parameter))
         texts.append(f'shift: two random crops of {size_text(size)} at most {o.shift} pixels apart (seed {seed}), '
                      'of images resized in proportion and padded by reflection where they are too small')
     if o.test_sets or o.ood:

@@ -1,11 +1,11 @@
-"""Figures of results: bars by corruption and model, grids of errors, reliability diagrams, differences of models."""
+"""Figures of results: bars by corruption and model, grids of errors, reliability diagrams."""
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 
 from ..evaluation.figures import drawable, pyplot, save
-from .report import HEADLINES, lookup, title_of
+from .report import lookup
 
 __all__ = ['draw_all']
 
@@ -147,42 +147,10 @@ def _draw_reliability(results: Mapping[str, Any]) -> Any:
     return figure
 
 
-def _differences(axes: Any, entry: Mapping[str, Any]) -> None:
-    """Draw each metric's difference with its interval."""
-    rows = {key: value for key, value in entry['differences'].items() if HEADLINES[key.partition(' of ')[0]].main}
-    heights = np.arange(len(rows))[::-1]
-    for height, value in zip(heights, rows.values()):
-        if value['interval']:
-            low, high = value['interval']['low'], value['interval']['high']
-            significant = low > 0 or high < 0
-            axes.plot([low, high], [height, height], color='tab:blue' if significant else 'tab:gray', linewidth=2)
-        axes.plot(value['difference'], height, 'o', color='black', markersize=4)
-    axes.axvline(0, color='black', linewidth=0.8, linestyle='--')
-    axes.set_yticks(heights, [drawable(title_of(key), 30) for key in rows], fontsize=8)
-    axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.grid(axis='x', alpha=0.3)
-    axes.set_xlabel('difference, points')
-    first, second = (drawable(label, 40) for label in entry['models'])
-    axes.set_title(f'{first}\nminus {second}', fontsize=8)
-
-
-def _draw_comparisons(results: Mapping[str, Any]) -> Any:
-    """Draw the differences of all pairs of models; None without any."""
-    comparisons = results['comparisons']
-    if not comparisons:
-        return None
-    figure, grid = _axes_grid(len(comparisons), 4.2)
-    figure.suptitle('95 % intervals of the same images; blue: without 0', fontsize=9)
-    for axes, entry in zip(grid, comparisons):
-        _differences(axes, entry)
-    return figure
-
-
 def draw_all(folder: Path, results: Dict[str, Any]) -> List[Path]:
     """Write the figures that apply and remove earlier ones that do not; return the paths."""
     written = []
-    for name, draw in (('robustness.png', _draw_errors), ('reliability.png', _draw_reliability),
-                       ('comparison.png', _draw_comparisons)):
+    for name, draw in (('robustness.png', _draw_errors), ('reliability.png', _draw_reliability)):
         figure = draw(results)
         if figure is None:
             (folder / name).unlink(missing_ok=True)

@@ -61,7 +61,7 @@ HEADLINES: Dict[str, Headline] = dict(
     mean_ece=Headline('mean ECE', 'means.ece'), mce=Headline('mCE', 'mce'),
     relative_mce=Headline('relative mCE', 'relative_mce'), mean_flip_rate=Headline('flip rate', 'mean_flip_rate'),
     mfr=Headline('mFR', 'mfr'), mt5d=Headline('mT5D', 'mt5d'),
-    consistency=Headline('consistency', 'shift.clean.consistency'),
+    consistency=Headline('consistency', 'shift.consistency'),
     **{f'{mean}{name}': Headline(f'{mean.replace("_", " ")}{METRICS[name].title}', f'{place}.{name}', main=False)
        for mean, place in (('', 'clean'), ('mean_', 'means')) for name in [*METRICS][3:]})
 

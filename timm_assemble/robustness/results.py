@@ -48,15 +48,10 @@ class Perturbation(Struct, forbid_unknown_fields=True):
     top5_ratio: Maybe
 
 
-class Consistency(Struct, forbid_unknown_fields=True):
-    images: Count
-    consistency: Percent
-
-
 class Shift(Struct, forbid_unknown_fields=True):
     pixels: Count
-    clean: Optional[Consistency]
-    corruptions: Dict[str, Dict[str, Consistency]]
+    images: Count
+    consistency: Percent
 
 
 class Detection(Struct, forbid_unknown_fields=True):
@@ -251,15 +246,6 @@ def _perturbations(models: Sequence[Dict[str, Any]]) -> Table:
                   for name in models[0]['perturbations']])
 
 
-def _shift(models: Sequence[Dict[str, Any]]) -> Table:
-    shifts = [model['shift'] or dict(pixels=0, corruptions={}) for model in models]
-    rows: List[List[Cell]] = [[name, *(sum(entry['consistency'] for entry in shift['corruptions'][name].values())
-                                       / len(shift['corruptions'][name]) for shift in shifts)]
-                              for name in shifts[0]['corruptions']]
-    return Table(f'consistency in percent between two crops at most {shifts[0]["pixels"]} pixels apart, '
-                 'mean over severities', ['corruption', *(model['label'] for model in models)], rows)
-
-
 def _comparisons(comparisons: Sequence[Dict[str, Any]]) -> Table:
     rows: List[List[Cell]] = []
     for entry in comparisons:
@@ -284,7 +270,6 @@ def _csv_lines(model: Mapping[str, Any]) -> Iterator[Dict[str, Any]]:
     The mean of corruptions has mCE as CE, the mean of perturbations mFR and mT5D as ratios. Images of no class have a
     line for each score, as their severity.
     """
-    shift = model['shift'] or dict(clean=None, corruptions={})
     corruptions = {name: {**entry['severities'], 'mean': dict(entry, **entry['means'])}
                    for name, entry in model['corruptions'].items()}
     if corruptions:
@@ -298,7 +283,7 @@ def _csv_lines(model: Mapping[str, Any]) -> Iterator[Dict[str, Any]]:
         clean=dict(clean={'': model['clean']}),
         temperature={name: {'': entry} for name, entry in (model['temperature'] or {}).items() if name in SCALED},
         corruption=corruptions, perturbation=perturbations,
-        shift=dict(clean={'': shift['clean']}, **shift['corruptions']),
+        shift=dict(clean={'': model['shift']}),
         test_set={name: {'': entry} for name, entry in {**model['test_sets'], **model['references']}.items()},
         ood={name: {score: dict(entry[score], images=entry['images']) for score in ('msp', 'energy')}
              for name, entry in model['ood'].items()})
@@ -348,7 +333,7 @@ class Results(BaseResults):
         models = values['models']
         corrupted = [_corruptions(model) for model in models if model['corruptions']]
         optional = [_scores(models), _test_sets(models), _ood(models), *corrupted, _perturbations(models),
-                    _shift(models), _comparisons(values['comparisons'])]
+                    _comparisons(values['comparisons'])]
         return [_headlines(models, values['protocol']['baseline']), *(table for table in optional if table.rows)]
 
     @property

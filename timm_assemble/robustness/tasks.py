@@ -115,6 +115,7 @@ class RobustnessTask(Task):
     labels: Optional[Path] = field(default=None, kw_only=True)  # ReaL's, if they decide instead of the folders
 
     group: ClassVar[str]  # in keys of predictions and lines of the CSV
+    section: ClassVar[str]  # of a report
     extensions: ClassVar[Sequence[str]] = EXTENSIONS
     labelled: ClassVar[bool] = True  # whether the model must have the folders' classes
     tested: ClassVar[bool] = False  # whether hits of two models are compared
@@ -141,7 +142,7 @@ class RobustnessTask(Task):
     @property
     def place(self) -> Tuple[str, ...]:
         """Keys of its metrics in a model's report."""
-        raise NotImplementedError
+        return self.section, self.name
 
     def put(self, report: Dict[str, Any], metrics: Metrics) -> None:
         """Put metrics into their place."""
@@ -173,14 +174,6 @@ class RobustnessTask(Task):
             raise UserError(f'{self.parameter} must not change during the run, but {self.folder} did')
         return listed
 
-    def sums(self, records: Records) -> np.ndarray:
-        """Return (files, K) values whose sums over files decide the metrics."""
-        raise NotImplementedError
-
-    def metrics_of(self, sums: Any) -> Metrics:
-        """Return the metrics of K sums over files, which are numbers or arrays."""
-        raise NotImplementedError
-
     def metrics(self, records: Records, weights: Any, reference: Any = None) -> Metrics:
         """Return the metrics of (B, files) resampled files, of which ``weights`` says how often each is drawn.
 
@@ -189,7 +182,7 @@ class RobustnessTask(Task):
             weights: Once each for the files themselves.
             reference: For images of no class: records and weights of the clean ones.
         """
-        return self.metrics_of((weights @ self.sums(records)).T)
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,11 +242,8 @@ class ReferenceTask(ErrorTask):
     """Clean images of the classes of a masked test set, among which the models predict."""
 
     group: ClassVar[str] = 'reference'
+    section: ClassVar[str] = 'references'
     tested: ClassVar[bool] = False
-
-    @property
-    def place(self) -> Tuple[str, ...]:
-        return 'references', self.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,11 +251,8 @@ class OtherSetTask(ErrorTask):
     """Other images of the models' classes."""
 
     group: ClassVar[str] = 'test_set'
+    section: ClassVar[str] = 'test_sets'
     by_class: ClassVar[bool] = True
-
-    @property
-    def place(self) -> Tuple[str, ...]:
-        return 'test_sets', self.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,12 +288,9 @@ class ForeignTask(ErrorTask):
     """Images of none of the models' classes, which are told from clean ones."""
 
     group: ClassVar[str] = 'ood'
+    section: ClassVar[str] = 'ood'
     tested: ClassVar[bool] = False
     needs = ('confidence', 'energy')
-
-    @property
-    def place(self) -> Tuple[str, ...]:
-        return 'ood', self.name
 
     def metrics(self, records: Records, weights: Any, reference: Any = None) -> Metrics:
         clean, clean_weights = reference
@@ -327,27 +311,13 @@ class ShiftTask(RobustnessTask):
     labelled: ClassVar[bool] = False
     needs = ('first', 'second')
 
-    @classmethod
-    def of_task(cls, task: RobustnessTask, shift: int, seed: int) -> 'ShiftTask':
-        """Make the task on the images of another one."""
-        return cls(task.name, task.folder, task.items, task.data, task.names, task.classes, task.steps, shift, seed,
-                   parameter=task.parameter, severity=task.severity)
-
     @property
     def title(self) -> str:  # type: ignore[override]
         return f'shift {super().title}'
 
     @property
     def place(self) -> Tuple[str, ...]:
-        return ('shift', 'corruptions', self.name, str(self.severity)) if self.severity else ('shift', 'clean')
-
-    def put(self, report: Dict[str, Any], metrics: Metrics) -> None:
-        report['shift'] = report['shift'] or dict(pixels=self.shift, clean=None, corruptions={})
-        super().put(report, metrics)
-
-    @property
-    def source(self) -> str:
-        return 'corruption' if self.severity else 'clean'
+        return ('shift',)
 
     def load(self, path: Path) -> Image.Image:
         image, (resize, crop, size) = read_image(path), self.steps
@@ -362,12 +332,10 @@ class ShiftTask(RobustnessTask):
         first, second = top[:, 0].view(-1, 2).unbind(1)
         return dict(first=first.int().numpy(), second=second.int().numpy())
 
-    def sums(self, records: Records) -> np.ndarray:
-        return np.stack([np.ones(len(records['first'])), records['first'] == records['second']], 1)
-
-    def metrics_of(self, sums: Any) -> Metrics:
-        images, same = sums
-        return dict(images=images, consistency=100 * same / images)
+    def metrics(self, records: Records, weights: Any, reference: Any = None) -> Metrics:
+        drawn = Drawn(records, weights)
+        return dict(pixels=self.shift, images=drawn.images,
+                    consistency=100 * drawn.mean(records['first'] == records['second']))
 
 
 @dataclass(frozen=True, eq=False)
@@ -375,15 +343,12 @@ class FlipTask(RobustnessTask):
     """Flips and top-5 distances along sequences, of 31 frames like most of ImageNet-P's or others."""
 
     group: ClassVar[str] = 'perturbation'
+    section: ClassVar[str] = 'perturbations'
     images_per_item: ClassVar[int] = 31
     extensions: ClassVar[Sequence[str]] = ('.mp4',)
     labelled: ClassVar[bool] = False
     packages: ClassVar[Tuple[str, ...]] = ('av',)
     needs = ('frames', 'flips', 'pairs', 'top5_distance')
-
-    @property
-    def place(self) -> Tuple[str, ...]:
-        return 'perturbations', self.name
 
     @property
     def source(self) -> str:
@@ -401,10 +366,7 @@ class FlipTask(RobustnessTask):
         columns = np.array(rows, dtype=np.int64).reshape(-1, 4)
         return dict(zip(self.needs, columns.T), frame_top5=top.int().numpy())
 
-    def sums(self, records: Records) -> np.ndarray:
-        return np.stack([np.ones(len(records['pairs'])), *(records[name] for name in self.needs[1:])], 1)
-
-    def metrics_of(self, sums: Any) -> Metrics:
-        sequences, flips, pairs, distance = sums
-        return dict(sequences=sequences, flips=flips, pairs=pairs, flip_rate=100 * flips / pairs,
+    def metrics(self, records: Records, weights: Any, reference: Any = None) -> Metrics:
+        flips, pairs, distance = (weights @ records[name] for name in self.needs[1:])
+        return dict(sequences=weights.sum(1), flips=flips, pairs=pairs, flip_rate=100 * flips / pairs,
                     top5_distance=distance / pairs)
