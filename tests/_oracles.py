@@ -243,16 +243,6 @@ def selection(confidences, hits) -> dict:
     return dict(found, aurc=100 * aurc, adaptive_ece=100 * sum(abs(inner[b + 1] - inner[b]) for b in range(15)) / n)
 
 
-def top5_distance(first, second):
-    """Return the top-5 distance of two rankings of all classes, counted as the paper's double sum."""
-    total = 0
-    for i in range(1, 6):
-        rank = list(second).index(first[i - 1]) + 1
-        for j in range(min(i, rank) + 1, max(i, rank) + 1):
-            total += 1 <= j - 1 <= 5
-    return total
-
-
 def detection(inside, outside):
     """Return AUROC, AUPR and FPR at 95 % true positives, in percent, by counting; the others are the positives.
 

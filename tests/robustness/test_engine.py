@@ -47,9 +47,8 @@ def test_sequences_are_batched_without_mixing_their_frames(tmp_path):
         assert counts == batches * 10
         for task in plan.tasks:
             flips = 1 if task.name in ('gaussian_noise', 'shot_noise') else 2
-            # two classes that swap their ranks are a distance of 2
             assert metrics_of(cache.expect(task, model)) == dict(
-                sequences=2, flips=flips, pairs=5, flip_rate=20 * flips, top5_distance=2 * flips / 5)
+                sequences=2, flips=flips, pairs=5, flip_rate=20 * flips)
     (root / 'tilt' / 'b' / '1.mp4').unlink()
     with pytest.raises(ValueError, match=r'same number of videos .* tilt has 1'):
         make_plan(Request(imagenet_p=root))

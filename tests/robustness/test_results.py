@@ -64,10 +64,10 @@ def test_errors_are_relative_to_alexnet_or_a_baseline():
 
 def test_flip_rates_are_relative_to_alexnets():
     flips = {name: 20 if 'noise' in name else 40 for name in metrics.ALEXNET_FLIP_RATE}
-    report, notes = report_of([result('perturbations', name, flip_rate=n, top5_distance=0.5)
+    report, notes = report_of([result('perturbations', name, flip_rate=n)
                                for name, n in flips.items()], ALEXNET)
     ratios = {name: 100 * n / metrics.ALEXNET_FLIP_RATE[name] for name, n in flips.items()}
-    assert report['mfr'] == pytest.approx(sum(ratios.values()) / 10) and not notes and report['mt5d'] is None
+    assert report['mfr'] == pytest.approx(sum(ratios.values()) / 10) and not notes
     assert report['perturbations']['tilt']['flip_ratio'] == pytest.approx(ratios['tilt'])
 
 
@@ -108,18 +108,16 @@ def test_plot_shows_models_errors_and_mce(results, tmp_path, monkeypatch):
     assert [path.name for path in draw_all(tmp_path, values)] == ['robustness.png']
     monkeypatch.undo()
     [figure] = shown
-    bars, means, *grids = [axes for axes in figure.axes if axes.get_title() or axes.get_legend()]
+    bars, means = [axes for axes in figure.axes if axes.get_title() or axes.get_legend()]
     mce = values['models'][0]['mce']
     assert [text.get_text() for text in bars.get_legend().get_texts()] == [f'red: mCE {mce:.1f}', 'blue: mCE 100.0']
-    assert [axes.get_title() for axes in grids] == ['red', 'blue'] and means.get_title() == 'mCE'
+    assert means.get_title() == 'mCE' and figure.get_suptitle().startswith('protocol imagenet-c: ')
     assert [bar.patches[0].get_height() for bar in means.containers if hasattr(bar, 'patches')] == [mce, 100]
     heights = [bar.get_height() for bar in bars.containers[0]]
     assert heights == [values['models'][0]['corruptions'][name]['ce'] for name in metrics.COMMON]
-    snow = grids[0].images[0].get_array()[metrics.COMMON.index('snow')]
-    assert snow.tolist() == [75, 0, 0, 0, 50] and figure.get_suptitle().startswith('protocol imagenet-c: ')
     plt.close(figure)
     with Image.open(tmp_path / 'robustness.png') as image:
-        assert image.size[0] > 1000 and image.size[1] > 800
+        assert image.size[0] > 1000 and image.size[1] > 400
     assert [f.name for f in tmp_path.iterdir()] == ['robustness.png']
     nothing = dict(values, models=[dict(model, corruptions={}) for model in values['models']])
     assert not draw_all(tmp_path, nothing) and not [*tmp_path.iterdir()]

@@ -32,13 +32,6 @@ def test_detection_is_what_counting_pairs_and_thresholds_gives(inside, outside, 
         assert {name: value[1] for name, value in drawn.items()} == pytest.approx(got)
 
 
-@given(st.lists(st.permutations(range(8)), min_size=2, max_size=6), st.booleans())
-def test_top5_distances_are_the_double_sum_of_the_paper(frames, with_first):
-    pairs = [(frames[0 if with_first else i - 1], frames[i]) for i in range(1, len(frames))]
-    got = metrics.top5_distances(np.array(frames)[:, :5], with_first)
-    assert got == [oracles.top5_distance(*pair) for pair in pairs]
-
-
 @settings(deadline=None)  # the first call imports scipy
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_mcnemar_is_the_tail_of_a_fair_coin(hits):

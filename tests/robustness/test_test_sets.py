@@ -70,7 +70,7 @@ def test_variants_of_200_classes_are_measured_among_these(tmp_path, name, classe
     results, report = measured(test_sets={name: root}, clean=clean)
     entry = report['test_sets'][name]
     assert (entry['images'], entry['top1_error'], entry['predicted_among']) == (2, 50, f'200 classes of {name}')
-    assert entry['reference'] == f'{name}-clean' and report['references'][f'{name}-clean']['images'] == 3
+    assert entry['reference'] == f'{name}-clean' and report['test_sets'][f'{name}-clean']['images'] == 3
     assert entry['top1_diff'] == pytest.approx(50 - 200 / 3) and report['clean']['top1_error'] == 50
     assert any(f'{name}: 197 of 200 classes have no folder: ' in note for note in results['notes'])
     assert any(f'1 of 3 class folders have no images: {three}' in note for note in results['notes'])

@@ -329,8 +329,7 @@ def run_tasks(
 
 def keep_items(records: Records, keep: np.ndarray) -> Records:
     """Return the records of some files; ``keep`` says of each row whether."""
-    return {name: values[np.repeat(keep, records['frames'])] if name == 'frame_top5' else values[keep]
-            for name, values in records.items()}
+    return {name: values[keep] for name, values in records.items()}
 
 
 def collect_unreadable(results: Sequence[CachedResult]) -> Tuple[Dict[str, Set[int]], List[UnreadableFile]]:

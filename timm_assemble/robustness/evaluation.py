@@ -134,8 +134,6 @@ def _notes(plan: Plan, models: Sequence[Classifier], relative: Relative) -> List
                      'baseline')
     elif corrupted and relative.constant and not {*plan.corruptions} <= {*relative.constant.errors}:
         notes.append(f"no mCE: AlexNet's errors on {plan.protocol.name} are not published; give another baseline")
-    if plan.of(FlipTask) and relative.constant:
-        notes.append("no mT5D: AlexNet's top-5 distances are not published; give another baseline")
     return notes
 
 
@@ -152,7 +150,7 @@ def _assemble(plan: Plan, measured: Measured, unreadable: List[Any], relative: R
     o, models = plan.options, [model for model, _ in measured]
     reports, missing = make_reports(measured, relative)
     for model, report in zip(models, reports):
-        for group in ('test_sets', 'references', 'ood'):
+        for group in ('test_sets', 'ood'):
             for name, entry in report[group].items():
                 entry['predicted_among'] = _predicted_among(plan, model, (group, name))
     notes = [*_notes(plan, models, relative), *missing]

@@ -19,8 +19,7 @@ from .corruptions import library_versions
 from .metrics import ALEXNET_ERROR, ALEXNET_FLIP_RATE, SEVERITIES
 from .protocols import PROTOCOLS, Protocol, Steps
 from .tasks import (
-    CleanTask, Corruption, CorruptionTask, FlipTask, ForeignTask, OtherSetTask, ReferenceTask, RobustnessTask,
-    ShiftTask,
+    CleanTask, Corruption, CorruptionTask, FlipTask, ForeignTask, OtherSetTask, RobustnessTask, ShiftTask,
 )
 from .test_sets import NO_CLASS, REAL, TEST_SETS, LabelSpace, known_test_set, real_labels, synsets
 
@@ -220,14 +219,14 @@ def _sequences(root: Path, steps: Steps) -> List[FlipTask]:
     return tasks
 
 
-def _reference(name: str, clean: Optional[FileList], mask: Sequence[str], steps: Steps) -> List[ReferenceTask]:
+def _reference(name: str, clean: Optional[FileList], mask: Sequence[str], steps: Steps) -> List[OtherSetTask]:
     """Return the task of the clean images of a few classes, among which models predict; none without such images."""
     only = tuple(sorted({*mask} & {*(clean.classes if clean else ())}))
     if clean is None or not only or not {*mask} <= {*synsets()}:
         return []
     space = LabelSpace(tuple((name, (name,)) for name in only), tuple(sorted(mask)))
-    return [ReferenceTask.of_files(f'{name}-clean', list_images(clean.folder, 'clean', only=only), steps, only=only,
-                                   parameter='clean', label_space=space)]
+    return [OtherSetTask.of_files(f'{name}-clean', list_images(clean.folder, 'clean', only=only), steps, only=only,
+                                  parameter='clean', label_space=space)]
 
 
 def _other_sets(

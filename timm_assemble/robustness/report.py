@@ -60,7 +60,7 @@ HEADLINES: Dict[str, Headline] = dict(
     ece=Headline('ECE', 'clean.ece'), mean_error=Headline('mean error', 'means.top1_error'),
     mean_ece=Headline('mean ECE', 'means.ece'), mce=Headline('mCE', 'mce'),
     relative_mce=Headline('relative mCE', 'relative_mce'), mean_flip_rate=Headline('flip rate', 'mean_flip_rate'),
-    mfr=Headline('mFR', 'mfr'), mt5d=Headline('mT5D', 'mt5d'),
+    mfr=Headline('mFR', 'mfr'),
     consistency=Headline('consistency', 'shift.consistency'),
     **{f'{mean}{name}': Headline(f'{mean.replace("_", " ")}{METRICS[name].title}', f'{place}.{name}', main=False)
        for mean, place in (('', 'clean'), ('mean_', 'means')) for name in [*METRICS][3:]})
@@ -91,18 +91,16 @@ class Baseline(NamedTuple):
     errors: Mapping[str, Any]
     clean: Any
     flip_rates: Mapping[str, Any]
-    top5_distances: Mapping[str, Any]
 
     @classmethod
     def of(cls, name: str, report: Tree) -> 'Baseline':
         """Return the baseline that is a model with a report, of the same images."""
         return cls(
             name, _errors(report), lookup(report, 'clean.top1_error'),
-            {kind: entry['flip_rate'] for kind, entry in report['perturbations'].items()},
-            {kind: entry['top5_distance'] for kind, entry in report['perturbations'].items()})
+            {kind: entry['flip_rate'] for kind, entry in report['perturbations'].items()})
 
 
-ALEXNET = Baseline('AlexNet', {**ALEXNET_ERROR, **ALEXNET_3DCC_ERROR}, ALEXNET_CLEAN_ERROR, ALEXNET_FLIP_RATE, {})
+ALEXNET = Baseline('AlexNet', {**ALEXNET_ERROR, **ALEXNET_3DCC_ERROR}, ALEXNET_CLEAN_ERROR, ALEXNET_FLIP_RATE)
 
 
 class Relative(NamedTuple):
@@ -130,18 +128,19 @@ def _means(entries: Sequence[Mapping[str, Any]]) -> Any:
     return {name: _mean([entry[name] for entry in entries]) for name in METRICS} if entries else None
 
 
-def _reference_of(name: str, references: Mapping[str, Any]) -> Optional[str]:
+def _reference_of(name: str, cleans: Mapping[str, Any]) -> Optional[str]:
     """Return the clean images that a test set compares with: those of its own classes, or all."""
-    return f'{name}-clean' if f'{name}-clean' in references else 'clean' if 'clean' in references else None
+    return None if name in cleans else next((of for of in (f'{name}-clean', 'clean') if of in cleans), None)
 
 
 def _measured(results: Sequence[CachedResult], weights: Optional[Mapping[str, np.ndarray]] = None) -> Tree:
     """Return what was measured, and its means; on resampled files by the ``weights`` of each list."""
     def drawn(result: CachedResult) -> np.ndarray:
         return weights[result.task.names] if weights else np.ones((1, len(result.records['item'])))
-    report: Tree = dict(clean=None, temperature=None, corruptions={}, perturbations={}, shift=None, references={},
-                        test_sets={}, ood={})
-    cleans = {result.task.name: result for result in results if result.task.place[0] in ('clean', 'references')}
+    report: Tree = dict(clean=None, temperature=None, corruptions={}, perturbations={}, shift=None, test_sets={},
+                        ood={})
+    cleans = {result.task.name: result for result in results
+              if result.task.place == ('clean',) or result.task.name.endswith('-clean')}
     for result in results:
         task, reference = result.task, None
         if task.place[0] == 'ood':
@@ -152,7 +151,7 @@ def _measured(results: Sequence[CachedResult], weights: Optional[Mapping[str, np
             report['temperature'] = temperature_scaling(result.records, drawn(result))
     for name, errors in report['test_sets'].items():
         errors['reference'] = _reference_of(name, cleans)
-        own = report['references'].get(errors['reference'], report['clean'] if errors['reference'] else None)
+        own = report['test_sets'].get(errors['reference'], report['clean'] if errors['reference'] else None)
         for top in ('top1', 'top5'):
             errors[f'{top}_diff'] = own and own[f'{top}_error'] - errors[f'{top}_error']
     corruptions, perturbations = report['corruptions'], report['perturbations']
@@ -163,13 +162,12 @@ def _measured(results: Sequence[CachedResult], weights: Optional[Mapping[str, np
         severity: _means([entry['severities'][severity] for entry in corruptions.values()]) for severity in severities}
     report['means'] = _means([entry['means'] for entry in corruptions.values()])
     report['mean_flip_rate'] = _mean([entry['flip_rate'] for entry in perturbations.values()])
-    report['mean_top5_distance'] = _mean([entry['top5_distance'] for entry in perturbations.values()])
     return report
 
 
 def _relate(report: Tree, baseline: Optional[Baseline], complete: bool) -> None:
     """Add the metrics that are relative to a baseline; None where it or the model lacks something."""
-    over = baseline or Baseline('', {}, None, {}, {})
+    over = baseline or Baseline('', {}, None, {})
 
     def known(metric: Callable[..., Any], *args: Any) -> Any:
         return None if any(a is None or (isinstance(a, Mapping) and not a) for a in args) else metric(*args)
@@ -178,16 +176,13 @@ def _relate(report: Tree, baseline: Optional[Baseline], complete: bool) -> None:
         base = over.errors.get(name)
         entry['ce'] = known(corruption_error, errors[name], base)
         entry['relative_ce'] = known(relative_corruption_error, errors[name], clean, base, over.clean)
-    rates, distances = {}, {}
+    rates = {name: entry['flip_rate'] for name, entry in report['perturbations'].items()}
     for name, entry in report['perturbations'].items():
-        rates[name], distances[name] = entry['flip_rate'], entry['top5_distance']
         entry['flip_ratio'] = known(ratio, rates[name], over.flip_rates.get(name))
-        entry['top5_ratio'] = known(ratio, distances[name], over.top5_distances.get(name))
     every = errors if complete and {*errors} <= {*over.errors} else None
     report['mce'] = known(mean_corruption_error, every, over.errors)
     report['relative_mce'] = known(relative_mean_corruption_error, every, clean, over.errors, over.clean)
     report['mfr'] = known(mean_ratio, rates, over.flip_rates)
-    report['mt5d'] = known(mean_ratio, distances, over.top5_distances)
 
 
 def _reports(

@@ -21,11 +21,8 @@ SCHEMA_VERSION = 5
 Maybe = Optional[Ratio]
 
 
-class Reference(Errors):
+class OtherSet(Errors):
     predicted_among: Text
-
-
-class OtherSet(Reference):
     reference: Optional[Text]
     top1_diff: Optional[float]
     top5_diff: Optional[float]
@@ -44,8 +41,6 @@ class Perturbation(Struct, forbid_unknown_fields=True):
     pairs: Count
     flip_rate: Percent
     flip_ratio: Maybe
-    top5_distance: Ratio
-    top5_ratio: Maybe
 
 
 class Shift(Struct, forbid_unknown_fields=True):
@@ -131,7 +126,6 @@ class RobustnessReport(Report, kw_only=True):
     corruptions: Dict[str, Corruption]
     perturbations: Dict[str, Perturbation]
     shift: Optional[Shift]
-    references: Dict[str, Reference]
     test_sets: Dict[str, OtherSet]
     ood: Dict[str, Foreign]
     means: Optional[ImageMetrics]
@@ -140,8 +134,6 @@ class RobustnessReport(Report, kw_only=True):
     relative_mce: Optional[float]
     mean_flip_rate: Optional[Percent]
     mfr: Maybe
-    mean_top5_distance: Maybe
-    mt5d: Maybe
     statistics: Optional[Statistics]
 
 
@@ -201,7 +193,7 @@ def _scores(models: Sequence[Dict[str, Any]]) -> Table:
                } if scaled['after'] else {},
             **{f'severity {s}': f'means_by_severity.{s}' for s in model['means_by_severity']},
             **{'all corruptions': 'means'} if model['means'] else {},
-            **{name: f'{group}.{name}' for group in ('test_sets', 'references') for name in model[group]})
+            **{name: f'test_sets.{name}' for name in model['test_sets']})
         rows += [[f'{model["label"]}: {title}', *(_cell(model, Headline('', f'{place}.{key}')) for key in SHOWN)]
                  for title, place in places.items()]
     return Table('calibration, proper scores, and selection by confidence: NLL in nats, others in percent',
@@ -238,9 +230,9 @@ def _corruptions(model: Dict[str, Any]) -> Table:
 
 
 def _perturbations(models: Sequence[Dict[str, Any]]) -> Table:
-    keys = ('flip_rate', 'flip_ratio', 'top5_distance', 'top5_ratio')
-    head = [part for model in models for part in (model['label'], 'ratio', 'top-5 distance', 'ratio')]
-    return Table('flip rate in percent of pairs of frames, top-5 distance, and their ratios to the baseline',
+    keys = ('flip_rate', 'flip_ratio')
+    head = [part for model in models for part in (model['label'], 'ratio')]
+    return Table('flip rate in percent of pairs of frames, and its ratio to the baseline',
                  ['perturbation', *head],
                  [[name, *(model['perturbations'][name][key] for model in models for key in keys)]
                   for name in models[0]['perturbations']])
@@ -261,13 +253,13 @@ def _comparisons(comparisons: Sequence[Dict[str, Any]]) -> Table:
 SHOWN = [*METRICS][2:]
 SCALED = ('before', 'after')
 COLUMNS = ('model', 'group', 'name', 'severity', 'items', *METRICS, 'ce', 'relative_ce', 'flip_rate', 'flip_ratio',
-           'top5_distance', 'top5_ratio', 'consistency', 'auroc', 'aupr', 'fpr95')
+           'consistency', 'auroc', 'aupr', 'fpr95')
 
 
 def _csv_lines(model: Mapping[str, Any]) -> Iterator[Dict[str, Any]]:
     """Yield a line for each task of a model, and one for each mean, whose severity or name is ``mean``.
 
-    The mean of corruptions has mCE as CE, the mean of perturbations mFR and mT5D as ratios. Images of no class have a
+    The mean of corruptions has mCE as CE, the mean of perturbations mFR as ratio. Images of no class have a
     line for each score, as their severity.
     """
     corruptions = {name: {**entry['severities'], 'mean': dict(entry, **entry['means'])}
@@ -276,15 +268,13 @@ def _csv_lines(model: Mapping[str, Any]) -> Iterator[Dict[str, Any]]:
         corruptions['mean'] = {'mean': dict(model['means'], ce=model['mce'], relative_ce=model['relative_mce'])}
     perturbations = {name: {'': entry} for name, entry in model['perturbations'].items()}
     if perturbations:
-        perturbations['means'] = {'': dict(
-            flip_rate=model['mean_flip_rate'], flip_ratio=model['mfr'], top5_distance=model['mean_top5_distance'],
-            top5_ratio=model['mt5d'])}
+        perturbations['mean'] = {'': dict(flip_rate=model['mean_flip_rate'], flip_ratio=model['mfr'])}
     groups = dict(
         clean=dict(clean={'': model['clean']}),
         temperature={name: {'': entry} for name, entry in (model['temperature'] or {}).items() if name in SCALED},
         corruption=corruptions, perturbation=perturbations,
         shift=dict(clean={'': model['shift']}),
-        test_set={name: {'': entry} for name, entry in {**model['test_sets'], **model['references']}.items()},
+        test_set={name: {'': entry} for name, entry in model['test_sets'].items()},
         ood={name: {score: dict(entry[score], images=entry['images']) for score in ('msp', 'energy')}
              for name, entry in model['ood'].items()})
     for group, names in groups.items():

@@ -17,12 +17,11 @@ from .corruptions import PACKAGES
 from .protocols import PROTOCOLS, Steps
 from .report import ALEXNET, Relative, compare
 from .results import Results
-from .tasks import CleanTask, CorruptionTask, FlipTask, ForeignTask, OtherSetTask, ReferenceTask, ShiftTask
+from .tasks import CleanTask, CorruptionTask, FlipTask, ForeignTask, OtherSetTask, ShiftTask
 
 __all__ = ['make_table']
 
-KINDS = {kind.group: kind for kind in (
-    CleanTask, CorruptionTask, FlipTask, ForeignTask, OtherSetTask, ReferenceTask, ShiftTask)}
+KINDS = {kind.group: kind for kind in (CleanTask, CorruptionTask, FlipTask, ForeignTask, OtherSetTask, ShiftTask)}
 
 
 def _protocol(values: Dict[str, Any]) -> Dict[str, Any]:

@@ -15,14 +15,14 @@ from ..errors import UserError
 from ..evaluation.engine import Batch, Records, Task
 from ..evaluation.models import FromPixels, EvaluatedModel, compute_outputs
 from .corruptions import Corruption, corrupt, image_seed, warm_up
-from .metrics import compares_with_first, count_flips, top5_distances
+from .metrics import compares_with_first, count_flips
 from .protocols import Steps, read_frames, resize_short_side, two_crops
 from .statistics import Drawn, calibrate, detect, image_scores
 from .test_sets import ANY, LabelMap, LabelSpace, real_labels
 
 __all__ = [
     'Classifier', 'CleanTask', 'Corruption', 'CorruptionTask', 'ErrorTask', 'FlipTask', 'ForeignTask', 'Metrics',
-    'ReferenceTask', 'RobustnessTask', 'ShiftTask', 'OtherSetTask', 'compute_logits', 'error_records']
+    'RobustnessTask', 'ShiftTask', 'OtherSetTask', 'compute_logits', 'error_records']
 
 Metrics = Dict[str, Any]  # numbers, or arrays with one for each resample
 
@@ -37,11 +37,6 @@ class Classifier(EvaluatedModel):
 def compute_logits(classify: FromPixels, images: torch.Tensor) -> torch.Tensor:
     """Return the logits of images as float32; OutputError if they are not (N, C) or not finite."""
     return compute_outputs(classify, images, 'logits', 'classes')
-
-
-def _top5(logits: torch.Tensor) -> torch.Tensor:
-    """Return (N, 5) classes of the largest logits, the largest first, on the CPU; fewer for fewer classes."""
-    return logits.topk(min(5, logits.shape[1])).indices.cpu()
 
 
 def _lookup(label_map: LabelMap) -> torch.Tensor:
@@ -71,7 +66,7 @@ def error_records(
     mask = label_map.mask if label_map else None
     if mask is not None:
         logits = logits[:, torch.tensor(mask, device=logits.device)]
-    top = _top5(logits)
+    top = logits.topk(min(5, logits.shape[1])).indices.cpu()  # fewer for fewer classes
     result = dict(confidence=logits.softmax(1).amax(1), energy=logits.logsumexp(1))
     if mask is not None:
         top = torch.tensor(mask)[top]
@@ -238,17 +233,8 @@ class CleanTask(ErrorTask):
 
 
 @dataclass(frozen=True, eq=False)
-class ReferenceTask(ErrorTask):
-    """Clean images of the classes of a masked test set, among which the models predict."""
-
-    group: ClassVar[str] = 'reference'
-    section: ClassVar[str] = 'references'
-    tested: ClassVar[bool] = False
-
-
-@dataclass(frozen=True, eq=False)
 class OtherSetTask(ErrorTask):
-    """Other images of the models' classes."""
+    """Other images of the models' classes, or the clean ones of a masked set's classes, ``NAME-clean``."""
 
     group: ClassVar[str] = 'test_set'
     section: ClassVar[str] = 'test_sets'
@@ -328,8 +314,8 @@ class ShiftTask(RobustnessTask):
                          image_seed(self.seed, 'shift', self.shift, name))
 
     def measure(self, model: Classifier, batch: Batch) -> Records:
-        top = _top5(compute_logits(model.compute, batch.images))
-        first, second = top[:, 0].view(-1, 2).unbind(1)
+        predicted = compute_logits(model.compute, batch.images).argmax(1).cpu()
+        first, second = predicted.view(-1, 2).unbind(1)
         return dict(first=first.int().numpy(), second=second.int().numpy())
 
     def metrics(self, records: Records, weights: Any, reference: Any = None) -> Metrics:
@@ -340,7 +326,7 @@ class ShiftTask(RobustnessTask):
 
 @dataclass(frozen=True, eq=False)
 class FlipTask(RobustnessTask):
-    """Flips and top-5 distances along sequences, of 31 frames like most of ImageNet-P's or others."""
+    """Flips along sequences, of 31 frames like most of ImageNet-P's or others."""
 
     group: ClassVar[str] = 'perturbation'
     section: ClassVar[str] = 'perturbations'
@@ -348,7 +334,7 @@ class FlipTask(RobustnessTask):
     extensions: ClassVar[Sequence[str]] = ('.mp4',)
     labelled: ClassVar[bool] = False
     packages: ClassVar[Tuple[str, ...]] = ('av',)
-    needs = ('frames', 'flips', 'pairs', 'top5_distance')
+    needs = ('frames', 'flips', 'pairs')
 
     @property
     def source(self) -> str:
@@ -358,15 +344,10 @@ class FlipTask(RobustnessTask):
         return [self.steps.resize_to_input(self.steps.resize_and_crop(frame, path)) for frame in read_frames(path)]
 
     def measure(self, model: Classifier, batch: Batch) -> Records:
-        rows, with_first = [], compares_with_first(self.name)
-        top = _top5(compute_logits(model.compute, batch.images))
-        for frames in top.split(list(batch.counts)):
-            rows.append((len(frames), count_flips(frames[:, 0].tolist(), with_first), len(frames) - 1,
-                         sum(top5_distances(frames.numpy(), with_first))))
-        columns = np.array(rows, dtype=np.int64).reshape(-1, 4)
-        return dict(zip(self.needs, columns.T), frame_top5=top.int().numpy())
+        predicted = compute_logits(model.compute, batch.images).argmax(1).cpu().split(list(batch.counts))
+        flips = [count_flips(frames.tolist(), compares_with_first(self.name)) for frames in predicted]
+        return dict(frames=np.array(batch.counts), flips=np.array(flips), pairs=np.array(batch.counts) - 1)
 
     def metrics(self, records: Records, weights: Any, reference: Any = None) -> Metrics:
-        flips, pairs, distance = (weights @ records[name] for name in self.needs[1:])
-        return dict(sequences=weights.sum(1), flips=flips, pairs=pairs, flip_rate=100 * flips / pairs,
-                    top5_distance=distance / pairs)
+        flips, pairs = weights @ records['flips'], weights @ records['pairs']
+        return dict(sequences=weights.sum(1), flips=flips, pairs=pairs, flip_rate=100 * flips / pairs)
