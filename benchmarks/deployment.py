@@ -10,6 +10,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import torch
@@ -131,11 +132,9 @@ def group_rows(
     seconds = measure({name: partial(call, x) for name, call in calls.items()}, warmup=1)
     with torch.no_grad():
         expected = torch.cat([forms.model(b) for b in held_out.split(batch_size)])
-    best: Dict[str, float] = {}
-    for name in calls:
-        if name.startswith('peer'):
-            speed = 1 / sorted(seconds[name])[len(seconds[name]) // 2]
-            best[dtype_of(name)] = max(best.get(dtype_of(name), 0), speed)
+    peers: Dict[str, str] = {}  # the fastest of each dtype
+    for name in sorted((name for name in calls if name.startswith('peer')), key=lambda name: -median(seconds[name])):
+        peers[dtype_of(name)] = name
     rows = []
     for name, call in calls.items():
         row = make_row(group, name, seconds, None if name == EAGER else EAGER, of='speed')
@@ -144,7 +143,8 @@ def group_rows(
             got = torch.cat([call(b.contiguous()) for b in held_out.split(batch_size)])
             row['details'] |= {'SQNR (dB)': f'{signal_to_noise(expected, got):.1f}', 'ready (s)': forms.ready[name]}
         if name.startswith('ours'):
-            row['details']['over the fastest peer'] = 1 / row['median_s'] / best[dtype_of(name)]
+            pairs = zip(seconds[peers[dtype_of(name)]], seconds[name])
+            row['details']['over the fastest peer'] = median(peer / own for peer, own in pairs)
         rows.append(row)
         print(f'{group}: {name}: {row["details"]}', flush=True)
     return rows

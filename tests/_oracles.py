@@ -279,25 +279,35 @@ def mcnemar(first, second):
     return min(1.0, 2 * tail)
 
 
-def neighbours(embeddings, query: int) -> list:
-    """Return the other images by cosine similarity, the most similar first, equally similar ones by their number."""
+def neighbours(query, gallery, own=None) -> list:
+    """Return the gallery's images but ``own`` by cosine similarity, the nearest first, equally near ones by number."""
     def cosine(a, b):
         dot = sum(float(x) * float(y) for x, y in zip(a, b))
         lengths = math.sqrt(sum(float(x) ** 2 for x in a) * sum(float(y) ** 2 for y in b))
         return dot / lengths if lengths else 0.0
-    others = [i for i in range(len(embeddings)) if i != query]
-    return sorted(others, key=lambda i: (-cosine(embeddings[query], embeddings[i]), i))
+    others = [i for i in range(len(gallery)) if i != own]
+    return sorted(others, key=lambda i: (-cosine(query, gallery[i]), i))
 
 
-def retrieval(embeddings, labels, recall_at) -> dict:
-    """Return recall@k and MAP@R in percent, over the queries that are not alone in their class."""
-    recalls, averages = {k: [] for k in recall_at}, []
-    for query, label in enumerate(labels):
-        right = [labels[i] == label for i in neighbours(embeddings, query)]
+def retrieval(queries, labels, gallery, gallery_labels, own, recall_at) -> dict:
+    """Return recall@k, mAP and MAP@R in percent, over the queries that have an image of their class to find.
+
+    ``own`` has the number of the gallery's image that is the query, None for none.
+    """
+    recalls, averages, averages_r = {k: [] for k in recall_at}, [], []
+    for query, label, itself in zip(queries, labels, own):
+        right = [gallery_labels[i] == label for i in neighbours(query, gallery, itself)]
         relevant = sum(right)
         if relevant:
             for k in recall_at:
                 recalls[k].append(any(right[:k]))
-            averages.append(sum(right[i] * sum(right[:i + 1]) / (i + 1) for i in range(relevant)) / relevant)
+            precision = [right[i] * sum(right[:i + 1]) / (i + 1) for i in range(len(right))]
+            averages.append(sum(precision) / relevant)
+            averages_r.append(sum(precision[:relevant]) / relevant)
     return {**{f'recall@{k}': 100 * sum(hits) / len(hits) for k, hits in recalls.items()},
-            'map@r': 100 * sum(averages) / len(averages)}
+            'map': 100 * sum(averages) / len(averages), 'map@r': 100 * sum(averages_r) / len(averages_r)}
+
+
+def all_among_others(embeddings, labels, recall_at) -> dict:
+    """Return :func:`retrieval` of every image among all others."""
+    return retrieval(embeddings, labels, embeddings, labels, range(len(labels)), recall_at)

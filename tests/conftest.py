@@ -25,8 +25,3 @@ def restore_logging():
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
-
-
-def pytest_collection_modifyitems(items):
-    """Run tests/deploy last: a process that has used OpenVINO's threads may end when a later test forks it."""
-    items.sort(key=lambda item: 'tests/deploy/' in item.nodeid)

@@ -57,7 +57,11 @@ HEADLINES: Dict[str, List[Headline]] = {
         Headline('float32, eager', 'assemble_resnet50', '`assemble_resnet50` against `resnet50d`, per GMAC'),
         Headline('bfloat16 autocast, eager', 'assemble_resnet50', 'the same, bfloat16 autocast'),
         Headline('float32, eager', 'assemble_resnet50, gradient checkpointing', 'gradient checkpointing against none')],
-    'deployment': [],  # no results of today's forms yet
+    'deployment': [
+        Headline('assemble_resnet50 at 256, batch size 4, threads 1', 'ours, float32, inductor',
+                 'assemble_resnet50, float32 with Winograd, against eager'),
+        Headline('assemble_resnet50 at 256, batch size 4, threads 1', 'ours, bfloat16, openvino', 'the same, bfloat16'),
+        Headline('assemble_resnet50 at 256, batch size 4, threads 1', 'ours, int8', 'the same, int8')],
     'kd_step': [
         Headline('', 'stored logits', 'stored logits against no distillation'),
         Headline('', "timm's, tf_efficientnet_b4 run in each step", 'teacher `tf_efficientnet_b4` in each step')],

@@ -163,7 +163,7 @@ def test_robustness_is_that_of_the_cpu(samples, tmp_path):
 def test_retrieval_is_that_of_the_cpu(samples, tmp_path):
     names = [f'{name}=test_assemble_resnet={samples / name}.safetensors' for name in 'ab']
     gpu, cpu = both_devices(tmp_path, [
-        'retrieval', *names, '--data-dir', samples / 'clean', '--workers', 0, '--input-size', 32, '--queries', 0])
+        'retrieval', *names, '--data-dir', samples / 'clean', '--workers', 0, '--input-size', 32, '--examples', 0])
     assert (gpu / 'results.csv').read_text() == (cpu / 'results.csv').read_text()
 
 

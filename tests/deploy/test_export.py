@@ -16,7 +16,7 @@ from torch import nn
 from timm_assemble.__main__ import main
 from timm_assemble.deploy import export as export_file
 from timm_assemble.deploy import read_metadata
-from timm_assemble.deploy.export import FORMATS, export_model, files_of, installed_runtimes, load_exported
+from timm_assemble.deploy.export import ENDINGS, FORMATS, export_model, files_of, installed_runtimes, load_exported
 from timm_assemble.deploy.fold import fold_for_inference
 from timm_assemble.deploy.graph import DeployedModel, trace
 
@@ -29,7 +29,7 @@ PREPROCESS, *LOADERS = re.findall(
     r'```python\n(import .*?)```',
     (Path(__file__).parents[2] / 'docs' / 'deployment.md').read_text().partition('### Load a file')[2], re.DOTALL)
 LOAD = dict(zip(FORMATS, LOADERS, strict=True))
-FILE = {'program': 'model.pt2', 'package': 'model.pt2', 'onnx': 'model.onnx', 'openvino': 'model.xml'}
+FILE = {kind: f'model{ending}' for ending, kinds in ENDINGS.items() for kind in kinds}
 RUN = """
 import os, sys
 from importlib.abc import MetaPathFinder
@@ -80,9 +80,9 @@ def model(folder):
 def files(folder, tmp_path_factory):
     """One file of each format: any batch size; ONNX with any size and uint8 images, the package with bfloat16."""
     options = {'program': [], 'package': ['--format', 'package', '--dtype', 'bfloat16'],
-               'onnx': ['--any-size', '--normalize-inside', '--opset', '18'], 'openvino': []}
+               'onnx': ['--any-size', '--normalize-inside', '--opset', '18'], 'openvino': [], 'executorch': []}
     paths = {}
-    for kind in FORMATS:
+    for kind in (kind for kind in FORMATS if installed_runtimes(kind)):
         paths[kind] = tmp_path_factory.mktemp(kind) / FILE[kind]
         assert export(folder, paths[kind], '--size', *SIZE[1:], *options[kind]) == 0
         assert {*paths[kind].parent.iterdir()} == {*files_of(paths[kind], kind)}
@@ -103,7 +103,7 @@ def test_documented_loaders_without_this_package_equal_the_model(folder, model, 
     x = timm.data.create_transform(**config)(image)[None]
     with torch.no_grad():
         expected = model(x)
-    assert done.stdout.splitlines() == [NAMES[expected.argmax()]] * 4
+    assert done.stdout.splitlines() == [NAMES[expected.argmax()]] * len(files)
     for kind, path in files.items():
         got = np.load(path.parent / 'got.npz')
         images = torch.from_numpy(got['images'])
@@ -193,7 +193,8 @@ def test_metadata_of_every_format(model, files):
         'program': dict(dtype='float32', **images), 'package': dict(dtype='bfloat16', **images),
         'onnx': dict(dtype='float32', input_shape=['batch', 'height', 'width', 3], input_dtype='uint8',
                      normalize_inside=True),
-        'openvino': dict(dtype='float32', **images)}
+        'openvino': dict(dtype='float32', **images),
+        'executorch': dict(dtype='float32', **{**images, 'input_shape': [1, *SIZE]})}
     for kind, path in files.items():
         metadata = read_metadata(path, kind)
         assert metadata.pop('source').startswith('local-dir:') and len(metadata.pop('weights_sha256')) == 64
@@ -202,13 +203,14 @@ def test_metadata_of_every_format(model, files):
 
 # every family, and timm's: global average pools of channels-last weights
 GRAPHS = {name: dict(width=8, num_classes=7) for name in NETWORKS}
-GRAPHS |= {name: dict(num_classes=7) for name in ('resnet50', 'efficientnet_b0', 'convnext_atto')}
+OTHERS = ['resnet50', 'efficientnet_b0', 'convnext_atto']
+GRAPHS |= {name: dict(num_classes=7) for name in OTHERS[:None if 'EVERY_NETWORK' in os.environ else 1]}
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize('name', ['test_assemble_resnet', 'assemble_mobilenet_se2', 'convnext_atto'])
+@pytest.mark.parametrize('name', [*GRAPHS] if 'EVERY_NETWORK' in os.environ else ['assemble_mobilenet_se2'])
 def test_onnx_and_openvino_files_equal_the_model_in_every_runtime(name, tmp_path):
-    """Of the blocks of timm's MobileNets, which have no ConvNormAct, and of other families."""
+    """Of the blocks of timm's MobileNets, which have no ConvNormAct; `files` has the others."""
     model = make(name, **{**GRAPHS[name], **({'drop_block_rate': 0.1} if 'mobilenet' in name else {})})
     for format in ('onnx', 'openvino'):
         path = tmp_path / FILE[format]
@@ -246,7 +248,7 @@ def test_fixed_batch_size(folder, tmp_path):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (['a.txt'], "OUTPUT must be a file *.onnx, *.pt2 or *.xml, got 'a.txt'"),
+    (['a.txt'], "OUTPUT must be a file *.pt2, *.onnx, *.xml, *.pte, got 'a.txt'"),
     (['a.onnx', '--format', 'package'], "--format must be onnx for a.onnx, got 'package'"),
     (['a.pt2', '--opset', '18'], "--opset must be None for 'program', got 18"),
     (['a.pt2', '--size', '1', '2', '3'],
@@ -259,6 +261,9 @@ def test_fixed_batch_size(folder, tmp_path):
      "--dtype must be float32 or float16 for 'onnx', got bfloat16: its runtime chooses that"),
     (['x.xml'], "--format 'openvino' needs openvino: pip install '.[openvino]' in a clone of timm_assemble"),
     (['x.xml', '--dtype', 'float16'], "--dtype must be float32 for 'openvino', got float16: its runtime chooses that"),
+    (['x.pte', '--dtype', 'float16'],
+     "--dtype must be float32 for 'executorch', got float16: its runtime chooses that"),
+    (['x.pte'], "--format 'executorch' needs executorch: pip install '.[executorch]' in a clone of timm_assemble"),
     (['exists.xml'], 'OUTPUT must not exist without --force, got exists.bin'),
     (['a.pt2', '--format', 'package', '--any-size'],
      '--any-size needs another format: a package is compiled for one size'),
@@ -319,3 +324,11 @@ def test_failed_export_keeps_the_old_file(tmp_path, monkeypatch):
         export_model(model, path, (1, 3, 64, 64), normalization=([0.5], [0.5]))
     with pytest.raises(ValueError, match="dtype must be float32 or float16 for 'onnx'"):
         export_model(model.bfloat16(), path, (1, 3, 64, 64), 'onnx')
+
+
+@pytest.mark.parametrize('free', ['any_batch', 'any_size'])
+def test_executorch_takes_one_size(free, tmp_path):
+    pytest.importorskip('executorch')
+    with pytest.raises(ValueError, match=f"^{free} must be False for 'executorch', got True"):
+        export_model(nn.Conv2d(3, 4, 3).eval(), tmp_path / 'a.pte', (1, 3, 8, 8), 'executorch', **{
+            'any_batch': False, free: True})

@@ -1,13 +1,21 @@
-"""The library entry: callables, the choice of head, and published data sets."""
+"""The library entry: callables, a query and a gallery, the choice of head, and published data sets."""
+import csv
+import shutil
+
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 
 from tests import _oracles
 from timm_assemble.data.images import list_images, read_image
+from timm_assemble.errors import UserError
 from timm_assemble.layers import GeMPool2d
 from timm_assemble.retrieval import evaluate
 from timm_assemble.retrieval.embedders import HEADS, load_embedder
+
+from ..robustness._samples import write_image
 
 CPU = torch.device('cpu')
 
@@ -17,14 +25,134 @@ def mean_colours(images):
     return torch.nn.functional.adaptive_avg_pool2d(images.float(), 2).flatten(1)
 
 
+def embedded(folder):
+    """Return paths, embeddings and class names of a folder, by a loop over its images."""
+    files = list_images(folder)
+    transform = timm.data.create_transform(16, interpolation='bilinear', crop_pct=1.0, use_prefetcher=True)
+    pixels = torch.stack([torch.as_tensor(transform(read_image(folder / name))) for name, _ in files.files])
+    return ([folder / name for name, _ in files.files], mean_colours(pixels).tolist(),
+            [files.classes[label] for _, label in files.files])
+
+
 def test_callable_gives_what_a_loop_over_the_images_gives(samples):
     results = evaluate(mean_colours, samples / 'images', input_size=16, crop_pct=1.0, recall_at=[1, 3])
-    files = list_images(samples / 'images')
-    transform = timm.data.create_transform(16, interpolation='bilinear', crop_pct=1.0, use_prefetcher=True)
-    pixels = torch.stack([torch.as_tensor(transform(read_image(files.folder / name))) for name, _ in files.files])
-    expected = _oracles.retrieval(mean_colours(pixels).tolist(), [label for _, label in files.files], [1, 3])
-    assert results.summary['mean_colours'] == pytest.approx(expected)
+    _, embeddings, labels = embedded(samples / 'images')
+    assert results.summary['mean_colours'] == pytest.approx(_oracles.all_among_others(embeddings, labels, [1, 3]))
     assert not results.unreadable and str(results) == results.tables()
+
+
+@pytest.fixture(scope='module')
+def searched(tmp_path_factory):
+    """Return queries of x, y and new, and a gallery of y, x and other; their files have the same names and sizes.
+
+    One query is a link to an image of the gallery.
+    """
+    root, rng = tmp_path_factory.mktemp('searched'), np.random.RandomState(0)
+    for role, classes in (('query', ('x', 'y', 'new')), ('gallery', ('other', 'y', 'x'))):
+        for number, name in enumerate(classes):
+            (root / role / name).mkdir(parents=True)
+            for i in range(4):
+                pixels = rng.randint(0, 256, (20, 20, 3)) // 2 + 20 * (number if role == 'query' else 2 - number)
+                write_image(root / role / name / f'{i}.bmp', Image.fromarray(pixels.astype(np.uint8)))
+    (root / 'query' / 'y' / '9.bmp').symlink_to(root / 'gallery' / 'y' / '0.bmp')
+    return root
+
+
+def as_split(root, path, *more):
+    """Write a CSV file of the images that has one distractor instead of the gallery's class ``other``."""
+    rows = [(file.relative_to(root), file.parent.name, role)
+            for role in ('query', 'gallery') for file in sorted((root / role).glob('*/*'))]
+    with path.open('w', newline='', encoding='utf-8-sig') as file:
+        writer = csv.writer(file)
+        writer.writerows([('split', 'path', 'more', 'label'), *(
+            ('distractor' if name == 'other' else role, image, '', '' if name == 'other' else name)
+            for image, name, role in rows), *more])
+    return path
+
+
+def test_queries_in_a_gallery_give_what_a_loop_over_the_images_gives(searched, tmp_path):
+    paths, embeddings, labels = embedded(searched / 'query')
+    places, gallery, gallery_labels = embedded(searched / 'gallery')
+    own = [places.index(path.resolve()) if path.is_symlink() else None for path in paths]
+    assert sum(number is not None for number in own) == 1
+    expected = _oracles.retrieval(embeddings, labels, gallery, gallery_labels, own, [1, 2, 11])
+    options = dict(input_size=16, crop_pct=1.0, recall_at=[1, 2, 11])
+    folders = evaluate(mean_colours, query=searched / 'query', gallery=searched / 'gallery', **options)
+    assert folders.summary['mean_colours'] == pytest.approx(expected) and expected['recall@1'] < 100
+    split = as_split(searched, searched / 'split.csv', ('train', 'missing.bmp', '', 'x'))
+    in_root = evaluate(mean_colours, split=split, **options)
+    elsewhere = evaluate(mean_colours, searched, split=shutil.copy(split, tmp_path), **options)
+    for results, name in ((folders, 'gallery'), (in_root, 'split'), (elsewhere, 'split')):
+        [report], values = results.to_dict()['models'], results.to_dict()
+        assert [report[key] for key in ('queries', 'gallery', 'distractors')] == [9, 12, 4]
+        assert report['metrics'] == folders.summary['mean_colours'] and values['protocol']['name'] == name
+        low, high = report['intervals']['recall@1']
+        assert low < report['metrics']['recall@1'] < high
+        assert values['notes'] == ['4 of 13 queries have no other image of their class to find, and are left out; '
+                                   'their classes are new']
+        assert {key: data['items'] for key, data in values['data'].items()} == dict(query=13, gallery=12)
+    assert '13 queries of 3 classes, searched among 12 images of 3 classes by cosine' in str(folders)
+    assert '13 queries of 3 classes, searched among 12 images of 2 classes by cosine' in str(in_root)
+
+
+def test_queries_with_the_names_and_sizes_of_the_gallerys_images_have_their_own_embeddings(searched, tmp_path):
+    for folder in ('query/x', 'query/y', 'gallery/x', 'gallery/y'):
+        shutil.copytree(searched / folder, tmp_path / folder, ignore=shutil.ignore_patterns('9.bmp'))
+    (paths, *query), (_, *gallery) = embedded(tmp_path / 'query'), embedded(tmp_path / 'gallery')
+    results = evaluate(
+        mean_colours, query=tmp_path / 'query', gallery=tmp_path / 'gallery', input_size=16, crop_pct=1.0)
+    data = results.to_dict()['data']
+    assert data['query']['fingerprint'] == data['gallery']['fingerprint']
+    assert results.summary['mean_colours'] == pytest.approx(
+        _oracles.retrieval(*query, *gallery, [None] * len(paths), [1, 2, 4, 8]))
+
+
+def test_queries_that_are_the_gallery_are_searched_among_all_others(searched):
+    one = evaluate(mean_colours, searched / 'query', input_size=16)
+    both = evaluate(mean_colours, query=searched / 'query', gallery=searched / 'query', input_size=16)
+    assert one.summary == both.summary and one.values.measurement == both.values.measurement
+
+
+def test_unreadable_query_leaves_out_no_image_of_the_gallery(searched, tmp_path):
+    """It has the name and the number of one."""
+    shutil.copytree(searched / 'query', tmp_path / 'query')
+    (tmp_path / 'query' / 'x' / '0.bmp').write_bytes(b'?')
+    results = evaluate(mean_colours, query=tmp_path / 'query', gallery=searched / 'gallery', input_size=16)
+    [report] = results.to_dict()['models']
+    assert (report['queries'], report['gallery']) == (8, 12) and len(results.unreadable) == 1
+
+
+@pytest.mark.parametrize('arguments, message', [
+    ({}, 'data_dir must be given, alone or with `dataset` or `split`, or `query` and `gallery` instead'),
+    (dict(data_dir='d', query='q', gallery='g'), 'data_dir must be given, alone'),
+    (dict(split='s', query='q', gallery='g'), 'data_dir must be given, alone'),
+    (dict(data_dir='d', split='s', dataset='cub'), 'data_dir must be given, alone'),
+    (dict(gallery='g'), 'data_dir must be given, .* or `query` and `gallery` instead'),
+    (dict(query='gallery/other', gallery='g'), 'gallery must be a folder with one folder per class, got g'),
+    (dict(query='new', gallery='gallery'), 'gallery must have two images of one class .*; got 12 of 12 images, of the '
+                                           'classes other, x, y, and queries of new'),
+    (dict(split='missing.csv'), "split 'missing.csv' cannot be used: No such file"),
+    (dict(split='query/x/0.bmp'), 'split must be a CSV file in UTF-8, query/x/0.bmp is not'),
+    (dict(split='a,b\n1,2'), "split must be a CSV file with the columns path, label and split, .* got ',,'"),
+    (dict(split='path,label,split\na,x,querry'), "split must be .* one of query, gallery, .* got 'a,x,querry'"),
+    (dict(split='path,label,split\na,,gallery'), "split must be .* got 'a,,gallery'"),
+    (dict(split='path,label,split\na,x,query\na,x,query'), "split must be .* once in the gallery, got 'a'"),
+    (dict(split='path,label,split\na,x,query'), "split must be a CSV file with images of .* gallery, got 's.csv'"),
+    (dict(split='path,label,split\na,x,query\nb,x,gallery'), 'data_dir must have the images .* lacks 1 of 1: a'),
+    (dict(split='path,label,split\nquery/x/0.bmp,x,query\nquery/x/0.bmp,,distractor'),
+     'split must give an image the class that it has as a query, query/x/0.bmp has another one'),
+])
+def test_bad_queries_and_galleries_are_named(searched, arguments, message, tmp_path, monkeypatch):
+    for folder in ('query', 'gallery'):
+        (tmp_path / folder).symlink_to(searched / folder)
+    (tmp_path / 'new' / 'new').mkdir(parents=True)
+    shutil.copy(searched / 'query' / 'new' / '0.bmp', tmp_path / 'new' / 'new')
+    monkeypatch.chdir(tmp_path)
+    if '\n' in arguments.get('split', ''):
+        (tmp_path / 's.csv').write_text(arguments['split'])
+        arguments = dict(split='s.csv')
+    with pytest.raises(UserError, match=message):
+        evaluate(mean_colours, input_size=16, **arguments)
 
 
 @pytest.mark.parametrize('arguments, message', [
@@ -144,7 +272,7 @@ def test_published_data_sets_are_searched_among_their_test_classes(samples, tmp_
     image = next((samples / 'images' / 'x').iterdir()).read_bytes()
     tests = write_published(tmp_path, dataset, image)
     values = evaluate(mean_colours, tmp_path, dataset=dataset, input_size=16).to_dict()
-    assert values['data'][dataset]['items'] == 4 == len(tests) and values['data'][dataset]['classes'] == 2
+    assert values['data']['gallery']['items'] == 4 == len(tests) and values['data']['gallery']['classes'] == 2
     assert values['protocol']['recall_at'] == recalls and values['protocol']['name'] == dataset
     assert f'{images} test images as published, 4 here' in values['notes'][0]
     (tmp_path / tests[0]).unlink()

@@ -7,7 +7,7 @@ from typing import Any, Optional, Sequence
 from ..errors import UserError, check
 from .arguments import positive
 
-HELP = 'export a trained model to a file that runs without its Python code: torch program or package, ONNX or OpenVINO'
+HELP = 'export a trained model to a file that runs without its Python code: of torch, ONNX, OpenVINO or ExecuTorch'
 
 GATE = ('agreement', 'sqnr', 'sure')
 
@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('model', metavar='MODEL',
                         help="timm's name of a pretrained model, hf-hub:USER/NAME, local-dir:FOLDER or NAME=CHECKPOINT")
     parser.add_argument('output', type=Path, metavar='OUTPUT',
-                        help='file to write: *.onnx, *.pt2, or *.xml of OpenVINO, with its weights in *.bin')
-    parser.add_argument('--format', choices=('program', 'package', 'onnx', 'openvino'),
+                        help='file to write: *.onnx, *.pt2, *.pte of ExecuTorch, *.xml of OpenVINO (weights in *.bin)')
+    parser.add_argument('--format', choices=('program', 'package', 'onnx', 'openvino', 'executorch'),
                         help="default: by OUTPUT's ending; package is *.pt2 compiled for this kind of processor")
     parser.add_argument('--opset', type=positive, help="of ONNX; default: the exporter's")
     parser.add_argument('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32',
@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--any-size', action='store_true', help='accept images of any size')
     parser.add_argument('--normalize-inside', action='store_true',
                         help='take uint8 images (B, H, W, 3): scaling, normalization and layout are part of the file')
-    parser.add_argument('--batch-size', type=positive, help='accept only this batch size; default: any')
+    parser.add_argument('--batch-size', type=positive,
+                        help='accept only this batch size; default: any, of ExecuTorch 1')
     parser.add_argument('--int8', action='store_true',
                         help='quantize ONNX or OpenVINO to int8; rejected if held-out predictions change too much')
     parser.add_argument('--calibrate', type=Path, metavar='FOLDER',
@@ -45,9 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _format(output: Path, format: Optional[str]) -> str:
-    endings = {'.pt2': ('program', 'package'), '.onnx': ('onnx',), '.xml': ('openvino',)}
-    check(output.suffix in endings, 'output', str(output), 'a file *.onnx, *.pt2 or *.xml')
-    allowed = endings[output.suffix]
+    from ..deploy.export import ENDINGS
+
+    check(output.suffix in ENDINGS, 'output', str(output), f'a file *{", *".join(ENDINGS)}')
+    allowed = ENDINGS[output.suffix]
     check(format in (None, *allowed), 'format', format, f'{" or ".join(allowed)} for {output}')
     return format or allowed[0]
 
@@ -87,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from ..data.preprocessing import size_of
-    from ..deploy.export import check_format, check_output, export_model
+    from ..deploy.export import check_format, check_output, export_model, files_of
     from ..deploy.metadata import source_metadata
     from ..models.loading import load_source
 
@@ -99,12 +101,13 @@ def run(args: argparse.Namespace) -> None:
     source = load_source(args.model)
     pre, inside, gate = source.preprocessing, args.normalize_inside, _gate(args)
     size = (pre.channels, *(sides or pre.size))
+    any_batch = not args.batch_size and kind != 'executorch'
     results = export_model(
-        source.model, args.output, (args.batch_size or 1, *size), kind, dtype, any_batch=not args.batch_size,
-        any_size=args.any_size, metadata=source_metadata(source, args.model),
-        normalization=(pre.mean, pre.std) if inside else None, opset=args.opset,
-        calibration=_calibration(args, source, size) if args.int8 else None, gate=gate, ignore_gate=args.ignore_gate)
-    free = [word for word, is_free in (('batch size', not args.batch_size), ('size', args.any_size)) if is_free]
+        source.model, args.output, (args.batch_size or 1, *size), kind, dtype, any_batch, args.any_size,
+        metadata=source_metadata(source, args.model), normalization=(pre.mean, pre.std) if inside else None,
+        opset=args.opset, calibration=_calibration(args, source, size) if args.int8 else None, gate=gate,
+        ignore_gate=args.ignore_gate)
+    free = [word for word, is_free in (('batch size', any_batch), ('size', args.any_size)) if is_free]
     print(f'{kind} of {source.architecture}, {"int8" if args.int8 else args.dtype}, images {" x ".join(map(str, size))}'
           f'{", any " + " and ".join(free) if free else ""}')
     for runtime, found in results.items():
@@ -114,5 +117,5 @@ def run(args: argparse.Namespace) -> None:
     else:
         print('preprocessing: float32 from 0 to 1, minus mean ({}), divided by std ({})'.format(
             *(', '.join(f'{v:.4g}' for v in values) for values in (pre.mean, pre.std))))
-    files = [args.output.with_suffix('.bin'), args.output] if kind == 'openvino' else [args.output]
+    files = files_of(args.output, kind)
     print(f'written: {args.output}, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB')

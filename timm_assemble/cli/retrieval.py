@@ -4,7 +4,7 @@ from pathlib import Path
 
 from .arguments import MODEL_HELP, add_options, run_evaluation
 
-HELP = 'recall@k and MAP@R of the embeddings of any models of timm'
+HELP = 'recall@k, mAP and MAP@R of the embeddings of any models of timm'
 PARAMETERS = {'model': 'MODEL'}  # what loading calls one of them
 
 
@@ -12,12 +12,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from ..retrieval.evaluation import RetrievalOptions
 
     parser.description = (
-        'Search every image among all others by the cosine similarity of embeddings; write results.json, results.csv '
-        'and a figure of queries with their neighbours. Embeddings are cached: the same command continues where it '
-        'stopped.')
+        'Search every image among all others, or queries in a gallery, by the cosine similarity of embeddings; '
+        'write results.json, results.csv and a figure of queries with their neighbours. Embeddings are cached: the '
+        'same command continues where it stopped.')
     parser.add_argument('models', nargs='+', metavar='MODEL', help=MODEL_HELP)
-    parser.add_argument('--data-dir', type=Path, required=True, metavar='DIR',
-                        help='images, one folder per class; with --dataset the root of its published files')
+    parser.add_argument('--data-dir', type=Path, metavar='DIR',
+                        help='images, one folder per class; with --dataset or --split the root of the files that these '
+                             'name')
     add_options(parser, RetrievalOptions, output='retrieval-output')
 
 

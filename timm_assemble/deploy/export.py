@@ -1,4 +1,4 @@
-"""Export a trained model to a file that runs without its Python code: torch program or package, ONNX or OpenVINO."""
+"""Export a trained model to a file that runs without its Python code: of torch, ONNX, OpenVINO or ExecuTorch."""
 import importlib.util
 import json
 import os
@@ -19,14 +19,17 @@ from .calibration import CalibrationImages, whole_batches
 from .fold import fold_for_inference
 from .gate import DEFAULT_GATE, Agreement, Gate, compare
 from .graph import AXES, DeployedModel, Normalization, check_images, trace
-from .metadata import METADATA_KEY
+from .metadata import METADATA_KEY, METADATA_METHOD, executorch_method
 from .quantize import BATCH_SIZE, check_nncf, quantize
 
 __all__ = ['FORMATS', 'check_format', 'check_output', 'export_model', 'installed_runtimes', 'load_exported', 'verify']
 
 # what runs a file, by format; each that is installed checks it, the first one must be
-FORMATS = {'program': ('torch',), 'package': ('torch',), 'onnx': ('onnxruntime', 'openvino'), 'openvino': ('openvino',)}
-NEEDS = {'onnx': ('export', ('onnx', 'onnxscript', 'onnxruntime')), 'openvino': ('openvino', ('openvino',))}
+FORMATS = {'program': ('torch',), 'package': ('torch',), 'onnx': ('onnxruntime', 'openvino'), 'openvino': ('openvino',),
+           'executorch': ('executorch',)}
+ENDINGS = {'.pt2': ('program', 'package'), '.onnx': ('onnx',), '.xml': ('openvino',), '.pte': ('executorch',)}
+NEEDS = {'onnx': ('export', ('onnx', 'onnxscript', 'onnxruntime')), 'openvino': ('openvino', ('openvino',)),
+         'executorch': ('executorch', ('executorch',))}
 # largest difference of logits by the weights' dtype, in their standard deviations
 TOLERANCES = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
 
@@ -88,36 +91,51 @@ def _save_openvino(model: Any, path: Path, metadata: str) -> None:
     ov.save(model, path)
 
 
+def _save_executorch(program: Any, path: Path, metadata: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # ExecuTorch calls what Python deprecates
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
+        lowered = to_edge_transform_and_lower(
+            program, partitioner=[XnnpackPartitioner()], constant_methods={METADATA_METHOD: metadata})
+        path.write_bytes(lowered.to_executorch().buffer)
+
+
 SAVERS: Dict[str, Callable[[Any, Path, str], None]] = {
-    'program': _save_program, 'package': _save_package, 'onnx': _save_onnx, 'openvino': _save_openvino}
+    'program': _save_program, 'package': _save_package, 'onnx': _save_onnx, 'openvino': _save_openvino,
+    'executorch': _save_executorch}
 
 
 def check_format(
         format: str, dtype: Optional[torch.dtype] = None, any_size: bool = False, opset: Optional[int] = None,
-        int8: bool = False,
+        int8: bool = False, any_batch: bool = False,
 ) -> None:
     """Check before long work that a format can hold a model, and that what writes it is installed.
 
     Raises:
-        UserError: ``format`` is unknown or does not support ``dtype``, ``any_size``, ``opset`` or int8, or something
-            is missing.
+        UserError: ``format`` is unknown or does not support ``dtype``, ``any_size``, ``any_batch``, ``opset`` or int8,
+            or something is missing.
     """
     check(format in FORMATS, 'format', format, f'one of {tuple(FORMATS)}')
     check(opset is None or format == 'onnx', 'opset', opset, f'None for {format!r}')
     extra, libraries = NEEDS.get(format, ('', ()))
     if libraries and dtype == torch.bfloat16:
         raise UserError(f'dtype must be float32 or float16 for {format!r}, got bfloat16: its runtime chooses that')
-    if format == 'openvino' and dtype == torch.float16:
-        raise UserError("dtype must be float32 for 'openvino', got float16: its runtime chooses that")
+    if format in ('openvino', 'executorch') and dtype == torch.float16:
+        raise UserError(f'dtype must be float32 for {format!r}, got float16: its runtime chooses that')
     for name in libraries:
         if importlib.util.find_spec(name) is None:
             raise UserError(f'format {format!r} needs {name}: {install_extra(extra)}')
     if int8:
-        check(bool(libraries), 'format', format, "'onnx' or 'openvino' for int8")
+        check(format in ('onnx', 'openvino'), 'format', format, "'onnx' or 'openvino' for int8")
         check(dtype in (None, torch.float32), 'dtype', dtype, 'float32 for int8')
         # compiled for any size, OpenVINO computes some int8 networks wrongly
         check(not any_size, 'any_size', any_size, 'False for int8')
         check_nncf('int8')
+    if format == 'executorch':  # it plans its memory when it is written
+        check(not any_batch, 'any_batch', any_batch, "False for 'executorch'")
+        check(not any_size, 'any_size', any_size, "False for 'executorch'")
     if format == 'package':
         if any_size:
             # symbolic sizes take inductor minutes for the smallest network, and no check would reject too small ones
@@ -235,11 +253,12 @@ def export_model(
         output: File to write or to replace; OpenVINO's ``*.xml`` has its weights beside it, in ``*.bin``.
         example_size: ``(B, C, H, W)``; the file is fixed to it but for what ``any_batch`` and ``any_size`` free.
         format: ``'program'``, a torch.export program for any machine with torch; ``'package'``, compiled by AOTInductor
-            for this kind of processor, which needs no compiler where it runs; ``'onnx'``; or ``'openvino'``, its IR.
-            Every format rejects images of other sizes, numbers of channels or dtypes when it is called.
+            for this kind of processor, which needs no compiler where it runs; ``'onnx'``; ``'openvino'``, its IR; or
+            ``'executorch'``, for phones, delegated to XNNPACK. Every format rejects images of other sizes, numbers of
+            channels or dtypes when it is called.
         dtype: Of the weights, as in ``optimize_for_inference``; logits are float32.
-        any_batch: Whether the file accepts any batch size.
-        any_size: Whether the file accepts any height and width; not for a package or int8.
+        any_batch: Whether the file accepts any batch size; not for ExecuTorch.
+        any_size: Whether the file accepts any height and width; not for a package, ExecuTorch or int8.
         metadata: JSON values by name, stored in the file beside the description of its input.
         normalization: Mean and standard deviation of each channel, for a file that takes uint8 images ``(B, H, W, C)``
             and normalizes them; without, it takes normalized float32 images ``(B, C, H, W)``.
@@ -259,8 +278,10 @@ def export_model(
     """
     weights = next(model.parameters())
     dtype = dtype or weights.dtype
-    check_format(format, dtype, any_size, opset, calibration is not None)
+    check_format(format, dtype, any_size, opset, calibration is not None, any_batch)
     folded = fold_for_inference(model, example_size, dtype)
+    if format == 'executorch':  # XNNPACK lays out weights itself, and copies what is channels-last
+        folded = folded.contiguous()
     batch, *size = [1, *example_size][-4:]
     if normalization is not None and {len(values) for values in normalization} != {size[0]}:
         raise UserError(f'normalization must have {size[0]} means and standard deviations, got {normalization!r}.')
@@ -329,6 +350,9 @@ def load_exported(path: Path, format: str, runtime: Optional[str] = None) -> Cal
             warnings.simplefilter('ignore')
             check_images(torch.zeros(1, 1), (1,), torch.float32)
         return torch._inductor.aoti_load_package(str(path))
+    if format == 'executorch':
+        forward = executorch_method(path, 'forward')
+        return lambda x: forward([x.contiguous()])[0].clone()
     if (runtime or FORMATS[format][0]) == 'openvino':
         compiled = ov.compile_openvino(path)
         return lambda x: torch.from_numpy(compiled(x.cpu().contiguous().numpy())[0].copy())

@@ -92,6 +92,12 @@ class FoldedModel(nn.Module):
             raise UserError('mode must be False: an optimized model has no batch norms left to train.')
         return self
 
+    def contiguous(self) -> 'FoldedModel':
+        """Return this model with weights and images in torch's default layout."""
+        self.model.to(memory_format=torch.contiguous_format)
+        self.memory_format = torch.contiguous_format
+        return self
+
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         """Reject another dtype or device, which compiled calls would not follow."""
         raise UserError('model must be optimized again, from the original, for another dtype or device')
@@ -111,7 +117,7 @@ class FoldedModel(nn.Module):
 
     def forward(self, x: torch.Tensor) -> Any:
         dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
-        y = self.model(x.to(dtype, memory_format=torch.channels_last))
+        y = self.model(x.to(dtype, memory_format=self.memory_format))
         return tree_map_only(torch.Tensor, lambda output: output.to(x.dtype), y)
 
 

@@ -1,15 +1,17 @@
 """Metadata of exported files: classes, preprocessing and input, one JSON document in every format."""
 import json
+import warnings
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Callable, Dict, Sequence
 
 import torch
 
 from ..models.loading import ModelSource
 
-__all__ = ['METADATA_KEY', 'read_metadata', 'source_metadata']
+__all__ = ['METADATA_KEY', 'METADATA_METHOD', 'executorch_method', 'read_metadata', 'source_metadata']
 
 METADATA_KEY = 'metadata.json'  # extra file of a program, key of the other formats' metadata
+METADATA_METHOD = 'metadata'  # of ExecuTorch, whose files have only methods
 
 
 def source_metadata(source: ModelSource, name: str) -> Dict[str, Any]:
@@ -26,6 +28,15 @@ def source_metadata(source: ModelSource, name: str) -> Dict[str, Any]:
         label_names=classes.names and [*classes.names], label_descriptions=classes.descriptions, **preprocessing)
 
 
+def executorch_method(path: Path, name: str) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """Load a method of a file of ExecuTorch."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # its API is called experimental
+        from executorch.runtime import Runtime
+
+        return Runtime.get().load_program(path).load_method(name).execute
+
+
 def read_metadata(path: Path, format: str) -> Dict[str, Any]:
     """Read the metadata of an exported file, with the lines of docs/deployment.md."""
     if format == 'program':
@@ -38,6 +49,8 @@ def read_metadata(path: Path, format: str) -> Dict[str, Any]:
         import openvino
 
         return json.loads(openvino.Core().read_model(path).get_rt_info(['framework', METADATA_KEY]).astype(str))
+    if format == 'executorch':
+        return json.loads(executorch_method(path, METADATA_METHOD)([])[0])
     import onnx
 
     properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}

@@ -1,8 +1,10 @@
 """OpenVINO: conversion, files, and models that it runs in the process."""
+import functools
 import importlib.util
 import os
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -57,6 +59,24 @@ def convert(program: Any, shape: Optional[Sequence[int]] = None) -> Any:
     return model
 
 
+@functools.cache
+def _core(process: int) -> Any:
+    """Return the only Core of a process, which outlives every model.
+
+    The plugin of CPUs gives the thread that loads it another stack for signals, and frees that stack with the last
+    model of the Core, in any thread: the next signal that Python handles, as a DataLoader's workers send, then ends the
+    process. So the plugin is loaded in a thread of its own.
+    """
+    import openvino
+
+    def load() -> Any:
+        core = openvino.Core()
+        core.get_property('CPU', 'FULL_DEVICE_NAME')  # loads the plugin
+        return core
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(load).result()
+
+
 def compile_openvino(model: Any, threads: int = 0, precision: str = 'f32', streams: int = 1) -> Any:
     """Compile a model or file for the CPU.
 
@@ -66,9 +86,7 @@ def compile_openvino(model: Any, threads: int = 0, precision: str = 'f32', strea
         precision: In which float layers are computed; OpenVINO's default depends on the processor.
         streams: Calls that run at a time.
     """
-    import openvino
-
-    return openvino.Core().compile_model(model, 'CPU', {
+    return _core(os.getpid()).compile_model(model, 'CPU', {
         'INFERENCE_PRECISION_HINT': precision, 'NUM_STREAMS': streams,
         'INFERENCE_NUM_THREADS': streams * (threads or torch.get_num_threads())})
 
@@ -131,11 +149,9 @@ class OpenVINOModel(FoldedModel):
         return state
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
-        import openvino
-
         super().__setstate__(state)
         xml, weights = state['ir']
-        self.ir = openvino.Core().read_model(xml, weights)
+        self.ir = _core(os.getpid()).read_model(xml, weights)
         self._forget()
 
     def _compile(self, size: Optional[Tuple[int, ...]], threads: int) -> Any:

@@ -3,6 +3,7 @@ import contextlib
 import importlib.util
 import io
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Iterable
 
 import torch
@@ -31,7 +32,7 @@ def quantize(model: Any, batches: Iterable[Any]) -> Any:
         model: Of OpenVINO or ONNX.
         batches: What the model takes: arrays, or dictionaries of arrays by input.
     """
-    with contextlib.redirect_stdout(io.StringIO()):  # progress bars
+    with contextlib.redirect_stdout(io.StringIO()), ThreadPoolExecutor(1) as thread:  # without progress bars
         import nncf
         from nncf.quantization import advanced_parameters as parameters
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
@@ -39,8 +40,10 @@ def quantize(model: Any, batches: Iterable[Any]) -> Any:
         nncf.set_log_level(logging.ERROR)
         calls = list(batches)
         fix = 'DISABLE' if torch.cpu._is_vnni_supported() else 'ENABLE'
-        return nncf.quantize(model, nncf.Dataset(calls), subset_size=len(calls), advanced_parameters=(
-            parameters.AdvancedQuantizationParameters(
-                overflow_fix=parameters.OverflowFix[fix],
-                activations_quantization_params=parameters.QuantizationParameters(per_channel=False),
-                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX)))
+        advanced = parameters.AdvancedQuantizationParameters(
+            overflow_fix=parameters.OverflowFix[fix],
+            activations_quantization_params=parameters.QuantizationParameters(per_channel=False),
+            activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX)
+        # NNCF loads OpenVINO's plugin, which changes its thread's stack for signals: see openvino._core
+        return thread.submit(nncf.quantize, model, nncf.Dataset(calls), subset_size=len(calls),
+                             advanced_parameters=advanced).result()

@@ -118,7 +118,7 @@ def with_options(options: Type[Options]) -> Callable[[Callable[..., Any]], Calla
         @functools.wraps(function)
         def call(*args: Any, **given: Any) -> Any:
             arguments = signature.bind(*args, **given).arguments
-            positional = {p.name: arguments.pop(p.name) for p in own}
+            positional = {p.name: arguments.pop(p.name, p.default) for p in own}
             arguments.setdefault('command', f'{function.__module__.rpartition(".")[0]}.{function.__name__}')
             return function(**positional, options=options(**arguments))
         lines = [textwrap.fill(f'{o.name}: {o.about.help.replace("`", "``")}', 116, initial_indent=' ' * 8,

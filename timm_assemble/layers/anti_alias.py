@@ -1,5 +1,5 @@
 """Anti-aliasing: timm's BlurPool2d, padded for even filters and tiny inputs."""
-from typing import List, Optional
+from typing import Any, List, Optional
 
 import torch
 import torch.nn.functional as F
@@ -53,8 +53,8 @@ class AntiAlias2d(BlurPool2d, ConstantBuffers):
             filt_size: int = 3,
             stride: int = 2,
             dilation: int = 1,
-            device=None,
-            dtype=None,
+            device: Any = None,
+            dtype: Any = None,
     ) -> None:
         check(filt_size in range(2, 8), 'filt_size', filt_size, 'an integer from 2 to 7')
         super().__init__(channels, filt_size=filt_size, stride=stride, pad_mode='reflect', device=device, dtype=dtype)

@@ -68,8 +68,8 @@ class Bottleneck(nn.Module):
             act_layer: LayerType = nn.ReLU,
             drop_layer: Optional[Callable[[], nn.Module]] = None,
             drop_path: Optional[nn.Module] = None,
-            device=None,
-            dtype=None,
+            device: Any = None,
+            dtype: Any = None,
     ) -> None:
         super().__init__()
         check(attn in ATTENTIONS, 'attn', attn, f'one of {ATTENTIONS}')

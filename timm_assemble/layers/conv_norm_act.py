@@ -87,8 +87,8 @@ class NormAct(nn.Module):
             norm_layer: LayerType = nn.BatchNorm2d,
             act_layer: Optional[LayerType] = nn.ReLU,
             drop_layer: Optional[Callable[[], nn.Module]] = None,
-            device=None,
-            dtype=None,
+            device: Any = None,
+            dtype: Any = None,
     ) -> None:
         super().__init__()
         self.norm, self.drop, self.act = _norm_drop_act(
@@ -127,8 +127,8 @@ class ConvNormAct(nn.Module):
             norm_layer: LayerType = nn.BatchNorm2d,
             act_layer: Optional[LayerType] = nn.ReLU,
             drop_layer: Optional[Callable[[], nn.Module]] = None,
-            device=None,
-            dtype=None,
+            device: Any = None,
+            dtype: Any = None,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(

@@ -1,5 +1,5 @@
 """DropBlock of the official code: a mask per channel, shared by the batch."""
-from typing import Optional, Union
+from typing import Any, List, Optional, Union
 
 import torch
 import torch.nn.functional as F
@@ -121,7 +121,7 @@ class DropBlock2d(ConstantBuffers):
 
     rate: torch.Tensor
 
-    def __init__(self, rate: float = 0.1, block_size: int = 7, gamma_scale: float = 1.0, device=None) -> None:
+    def __init__(self, rate: float = 0.1, block_size: int = 7, gamma_scale: float = 1.0, device: Any = None) -> None:
         super().__init__()
         check(block_size >= 1, 'block_size', block_size, '1 or more')
         check(gamma_scale > 0, 'gamma_scale', gamma_scale, 'positive')
@@ -154,5 +154,5 @@ class DropBlock2d(ConstantBuffers):
 def set_drop_block_rate(model: nn.Module, rate: float) -> bool:
     """Set the rate of every :class:`DropBlock2d` in a model, scripted or not; return whether the model has any."""
     kinds = (DropBlock2d, torch.jit.ScriptModule)  # scripted layers keep their methods
-    layers: list = [m for m in model.modules() if isinstance(m, kinds) and hasattr(m, 'set_rate')]
+    layers: List[Any] = [m for m in model.modules() if isinstance(m, kinds) and hasattr(m, 'set_rate')]
     return bool([layer.set_rate(rate) for layer in layers])

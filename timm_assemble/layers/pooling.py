@@ -16,7 +16,8 @@ class MaxPool2dSame(nn.Module):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.pad(x, [x.shape[-1] % 2, 1, x.shape[-2] % 2, 1], value=float('-inf'))
+        odd = [n - n // 2 * 2 for n in (x.shape[-1], x.shape[-2])]  # OpenVINO has no remainder of free sizes
+        x = F.pad(x, [odd[0], 1, odd[1], 1], value=float('-inf'))
         return F.max_pool2d(x, kernel_size=3, stride=2)
 
 

@@ -71,8 +71,8 @@ class SelectiveKernelC3(nn.Module):
             dilation: int = 1,
             norm_layer: LayerType = nn.BatchNorm2d,
             act_layer: LayerType = nn.ReLU,
-            device=None,
-            dtype=None,
+            device: Any = None,
+            dtype: Any = None,
     ) -> None:
         super().__init__()
         out_chs = in_chs if out_chs is None else out_chs

@@ -1,5 +1,5 @@
 """The projection shortcut of a residual block: pooling and a 1x1 convolution."""
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import torch
 import torch.nn.functional as F
@@ -97,8 +97,8 @@ class ProjectionShortcut(nn.Module):
             aa_size: int = 0,
             norm_layer: LayerType = nn.BatchNorm2d,
             drop_layer: Optional[Callable[[], nn.Module]] = None,
-            device=None,
-            dtype=None,
+            device: Any = None,
+            dtype: Any = None,
     ) -> None:
         super().__init__()
         pools = shortcut_pool(kind, stride, dilation, first_dilation)

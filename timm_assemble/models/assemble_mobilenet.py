@@ -83,8 +83,8 @@ class AssembleMobileNet(DropBlockRate, EfficientNet):
             norm_layer: LayerType = 'batchnorm2d',
             bn_momentum: float = 0.1,
             bn_eps: float = 1e-5,
-            device=None,
-            dtype=None,
+            device: Any = None,
+            dtype: Any = None,
     ) -> None:
         check_network(num_classes, global_pool, in_chans, width, output_stride, bn_eps, bn_momentum,
                       drop_rate=drop_rate, drop_block_rate=drop_block_rate, drop_path_rate=drop_path_rate)
@@ -123,7 +123,7 @@ class AssembleMobileNet(DropBlockRate, EfficientNet):
         fill_constant_buffers(self)
 
 
-def _create(variant: str, pretrained: bool, overrides: Dict[str, Any], **model_args) -> AssembleMobileNet:
+def _create(variant: str, pretrained: bool, overrides: Dict[str, Any], **model_args: Any) -> AssembleMobileNet:
     return build_model_with_cfg(
         AssembleMobileNet, variant, pretrained, feature_cfg=dict(flatten_sequential=True),
         **{**model_args, **overrides})
@@ -138,18 +138,18 @@ default_cfgs = generate_default_cfgs({
 
 
 @register_model
-def assemble_mobilenet(pretrained: bool = False, **kwargs) -> AssembleMobileNet:
+def assemble_mobilenet(pretrained: bool = False, **kwargs: Any) -> AssembleMobileNet:
     """MobileNet-V1. Rows M0, M2, M3, M4 and M5 of the paper."""
     return _create('assemble_mobilenet', pretrained, kwargs)
 
 
 @register_model
-def assemble_mobilenet_se16(pretrained: bool = False, **kwargs) -> AssembleMobileNet:
+def assemble_mobilenet_se16(pretrained: bool = False, **kwargs: Any) -> AssembleMobileNet:
     """MobileNet-V1 with squeeze-excitation of reduction 16. Rows M1 and M6 of the paper."""
     return _create('assemble_mobilenet_se16', pretrained, kwargs, se_reduction=16)
 
 
 @register_model
-def assemble_mobilenet_se2(pretrained: bool = False, **kwargs) -> AssembleMobileNet:
+def assemble_mobilenet_se2(pretrained: bool = False, **kwargs: Any) -> AssembleMobileNet:
     """Assemble-MobileNet: MobileNet-V1 with squeeze-excitation of reduction 2. Rows M7 and M8 of the paper."""
     return _create('assemble_mobilenet_se2', pretrained, kwargs, se_reduction=2)

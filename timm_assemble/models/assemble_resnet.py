@@ -98,8 +98,8 @@ class AssembleResNet(DropBlockRate, nn.Module):
             norm_layer: LayerType = 'batchnorm2d',
             bn_momentum: float = 0.1,
             bn_eps: float = 1e-5,
-            device=None,
-            dtype=None,
+            device: Any = None,
+            dtype: Any = None,
     ) -> None:
         super().__init__()
         check(len(layers) == 4 and min(layers) > 0, 'layers', layers, 'four positive numbers')
@@ -257,12 +257,12 @@ class AssembleResNet(DropBlockRate, nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def _create(variant: str, pretrained: bool, overrides: Dict[str, Any], **model_args) -> AssembleResNet:
+def _create(variant: str, pretrained: bool, overrides: Dict[str, Any], **model_args: Any) -> AssembleResNet:
     return build_model_with_cfg(
         AssembleResNet, variant, pretrained, feature_cfg=dict(flatten_sequential=True), **{**model_args, **overrides})
 
 
-def _cfg(**kwargs) -> Dict[str, Any]:
+def _cfg(**kwargs: Any) -> Dict[str, Any]:
     return base_cfg(
         first_conv='stem.0.conv', classifier='fc', origin_url='https://github.com/clovaai/assembled-cnn', **kwargs)
 
@@ -283,40 +283,40 @@ default_cfgs = generate_default_cfgs({
 
 
 @register_model
-def assemble_resnet50_base(pretrained: bool = False, **kwargs) -> AssembleResNet:
+def assemble_resnet50_base(pretrained: bool = False, **kwargs: Any) -> AssembleResNet:
     """Plain ResNet-50 as the official code builds it. Row E0 of the paper's ablation."""
     return _create('assemble_resnet50_base', pretrained, kwargs, layers=(3, 4, 6, 3))
 
 
 @register_model
-def assemble_resnet50_d(pretrained: bool = False, **kwargs) -> AssembleResNet:
+def assemble_resnet50_d(pretrained: bool = False, **kwargs: Any) -> AssembleResNet:
     """ResNet-50-D. Rows E1, E2 and E3 of the paper's ablation."""
     return _create('assemble_resnet50_d', pretrained, kwargs, layers=(3, 4, 6, 3), deep_stem=True, shortcut='d')
 
 
 @register_model
-def assemble_resnet50_d_se(pretrained: bool = False, **kwargs) -> AssembleResNet:
+def assemble_resnet50_d_se(pretrained: bool = False, **kwargs: Any) -> AssembleResNet:
     """ResNet-50-D with squeeze-excitation. Rows E4 and E5 of the paper's ablation."""
     return _create(
         'assemble_resnet50_d_se', pretrained, kwargs, layers=(3, 4, 6, 3), deep_stem=True, shortcut='d', attn='se')
 
 
 @register_model
-def assemble_resnet50_d_sk(pretrained: bool = False, **kwargs) -> AssembleResNet:
+def assemble_resnet50_d_sk(pretrained: bool = False, **kwargs: Any) -> AssembleResNet:
     """ResNet-50-D with selective kernels. Rows E6, E7 and E8 of the paper's ablation."""
     return _create(
         'assemble_resnet50_d_sk', pretrained, kwargs, layers=(3, 4, 6, 3), deep_stem=True, shortcut='d', attn='sk')
 
 
 @register_model
-def assemble_resnet50_bl(pretrained: bool = False, **kwargs) -> AssembleResNet:
+def assemble_resnet50_bl(pretrained: bool = False, **kwargs: Any) -> AssembleResNet:
     """ResNet-50 with Big-Little. No row of the paper's ablation."""
     return _create(
         'assemble_resnet50_bl', pretrained, kwargs, layers=(3, 4, 6, 3), shortcut='big_little', big_little=(2, 4))
 
 
 @register_model
-def assemble_resnet50_bl_sk(pretrained: bool = False, **kwargs) -> AssembleResNet:
+def assemble_resnet50_bl_sk(pretrained: bool = False, **kwargs: Any) -> AssembleResNet:
     """ResNet-50 with Big-Little and SK-C3. Row E9 of the paper's ablation."""
     return _create(
         'assemble_resnet50_bl_sk', pretrained, kwargs,
@@ -324,7 +324,7 @@ def assemble_resnet50_bl_sk(pretrained: bool = False, **kwargs) -> AssembleResNe
 
 
 @register_model
-def assemble_resnet50(pretrained: bool = False, **kwargs) -> AssembleResNet:
+def assemble_resnet50(pretrained: bool = False, **kwargs: Any) -> AssembleResNet:
     """Assemble-ResNet-50. Rows E10 and E11 of the paper's ablation."""
     return _create(
         'assemble_resnet50', pretrained, kwargs,
@@ -332,7 +332,7 @@ def assemble_resnet50(pretrained: bool = False, **kwargs) -> AssembleResNet:
 
 
 @register_model
-def assemble_resnet101(pretrained: bool = False, **kwargs) -> AssembleResNet:
+def assemble_resnet101(pretrained: bool = False, **kwargs: Any) -> AssembleResNet:
     """Assemble-ResNet-101. No row of the paper's ablation."""
     return _create(
         'assemble_resnet101', pretrained, kwargs,
@@ -340,7 +340,7 @@ def assemble_resnet101(pretrained: bool = False, **kwargs) -> AssembleResNet:
 
 
 @register_model
-def assemble_resnet152(pretrained: bool = False, **kwargs) -> AssembleResNet:
+def assemble_resnet152(pretrained: bool = False, **kwargs: Any) -> AssembleResNet:
     """Assemble-ResNet-152, alpha 1, beta 2. Row E12 of the paper's ablation."""
     return _create(
         'assemble_resnet152', pretrained, kwargs,
@@ -348,7 +348,7 @@ def assemble_resnet152(pretrained: bool = False, **kwargs) -> AssembleResNet:
 
 
 @register_model
-def test_assemble_resnet(pretrained: bool = False, **kwargs) -> AssembleResNet:
+def test_assemble_resnet(pretrained: bool = False, **kwargs: Any) -> AssembleResNet:
     """Assemble-ResNet of width 8 and few blocks, for tests."""
     return _create(
         'test_assemble_resnet', pretrained, kwargs,

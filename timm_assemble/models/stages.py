@@ -105,8 +105,8 @@ def make_blocks(
         norm_layer: LayerType = nn.BatchNorm2d,
         act_layer: LayerType = nn.ReLU,
         drop_layer: Optional[Callable[[], nn.Module]] = None,
-        device=None,
-        dtype=None,
+        device: Any = None,
+        dtype: Any = None,
 ) -> nn.Sequential:
     """Build a bottleneck for each drop path rate; the first has the stride and a projection shortcut."""
     out_chs = Bottleneck.expansion * width

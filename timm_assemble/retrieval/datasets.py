@@ -1,12 +1,15 @@
-"""Images to search: a folder per class, or the published test split of CUB-200-2011, Cars196 or SOP."""
+"""Queries and the gallery to search: folders of classes, a CSV file, or the test split of a published data set."""
+import csv
 import os
 from pathlib import Path
-from typing import Dict, NamedTuple, Optional, Tuple
+from typing import Dict, NamedTuple, Optional, Sequence, Tuple
 
-from ..data.images import FileList, list_images, make_file_list, printable
-from ..errors import UserError, error_line
+import numpy as np
 
-__all__ = ['DATASETS', 'Published', 'find_images']
+from ..data.images import FileList, list_images, make_file_list, natural_order, printable, some
+from ..errors import UserError, check, error_line, reading
+
+__all__ = ['DATASETS', 'Published', 'SearchSet', 'find_images']
 
 
 class Published(NamedTuple):
@@ -23,9 +26,63 @@ DATASETS: Dict[str, Published] = {
     'cars196': Published('Cars196', 'Cars196', 8131, (1, 2, 4, 8)),
     'sop': Published('Stanford Online Products', 'StanfordOnlineProducts', 60502, (1, 10, 100, 1000)),
 }
+SPLITS = ('query', 'gallery', 'distractor', 'train')
 
 
-def _published_split(root: Path, dataset: str, download: bool) -> FileList:
+class SearchSet:
+    """Queries, and the gallery that they are searched in; of equal lists each image is searched among all others.
+
+    Attributes:
+        lists: ``gallery``, and ``query`` unless the gallery's images are the queries.
+        classes: Names of the classes of both.
+        query_labels: (Q,) numbers of the queries' classes.
+        gallery_labels: (N,) numbers of the classes of the gallery's images; -1 for distractors of no class.
+        own: (Q,) number of the gallery's image that is the same file as the query; -1 for none.
+    """
+
+    def __init__(self, parameter: str, gallery: FileList, query: Optional[FileList] = None) -> None:
+        query = gallery if query is None else query
+        self.parameter, self.query, self.gallery = parameter, query, gallery
+        self.lists = dict(gallery=gallery) if query == gallery else dict(query=query, gallery=gallery)
+        self.classes = sorted({*query.classes, *gallery.classes}, key=natural_order)
+        number = {name: i for i, name in enumerate(self.classes)}
+        self.query_labels, self.gallery_labels = (
+            np.array([-1 if i < 0 else number[files.classes[i]] for _, i in files.files]) for files in (query, gallery))
+        if query == gallery:
+            self.own = np.arange(len(query.files))
+            return
+        places = {os.path.realpath(gallery.folder / name): i for i, (name, _) in enumerate(gallery.files)}
+        self.own = np.array([places.get(os.path.realpath(query.folder / name), -1) for name, _ in query.files])
+        other = np.flatnonzero((self.own >= 0) & (self.query_labels != self.gallery_labels[self.own]))
+        if len(other):
+            raise UserError(f'{parameter} must give an image the class that it has as a query, '
+                            f'{printable(query.files[other[0]][0])} has another one')
+
+    def relevant(self, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+        """Return how many images each of these queries has to find in these of the gallery; if none any, UserError."""
+        counts = np.bincount(self.gallery_labels[gallery] + 1, minlength=len(self.classes) + 1)[1:]
+        found = counts[self.query_labels[queries]] - np.isin(self.own[queries], gallery)
+        if not found.any():
+            have, asked = (some([*map(printable, files.classes)]) for files in (self.gallery, self.query))
+            raise UserError(f'{self.parameter} must have two images of one class that can be read, a query and another '
+                            f'image; got {len(gallery)} of {len(self.gallery.files)} images, of the classes {have}, '
+                            f'and queries of {asked}')
+        return found
+
+
+def _listed(root: Path, files: Sequence[Tuple[str, Optional[str]]], notes: Sequence[str] = ()) -> FileList:
+    """Return the list of files that are given by path and class, None for no class."""
+    names = [Path(os.path.relpath(root / path, root)).as_posix() for path, _ in files]
+    missing = [name for name in names if not (root / name).is_file()]
+    if missing or not files:
+        raise UserError(f'data_dir must have the images that its lists name, {printable(root)} lacks {len(missing)} of '
+                        f'{len(files)}{f": {missing[0]}" if missing else ""}')
+    classes = sorted({label for _, label in files if label is not None}, key=natural_order)
+    number: Dict[Optional[str], int] = {None: -1, **{label: i for i, label in enumerate(classes)}}
+    return make_file_list(root, classes, [(name, number[label]) for name, (_, label) in zip(names, files)], notes)
+
+
+def _published_split(root: Path, dataset: str, download: bool) -> SearchSet:
     from pytorch_metric_learning import datasets
 
     published = DATASETS[dataset]
@@ -35,23 +92,50 @@ def _published_split(root: Path, dataset: str, download: bool) -> FileList:
         hint = '' if download else '; `download` fetches it into a new or empty folder'
         raise UserError(f'data_dir must hold {published.title} as published, {printable(root)} does not: '
                         f'{error_line(e)}{hint}') from e
-    classes = sorted({*data.labels})
-    number = {label: i for i, label in enumerate(classes)}
-    files = [(Path(os.path.relpath(path, root)).as_posix(), number[label])
-             for path, label in zip(data.paths, data.labels)]
-    missing = [name for name, _ in files if not (root / name).is_file()]
-    if missing or not files:
-        raise UserError(f'data_dir must have the images that its lists name, {printable(root)} lacks {len(missing)} of '
-                         f'{len(files)}{f": {missing[0]}" if missing else ""}')
+    files = [(os.path.abspath(path), str(label)) for path, label in zip(data.paths, data.labels)]
     notes = [] if len(files) == published.images else [
         f'{root}: {published.title} has {published.images} test images as published, {len(files)} here']
-    return make_file_list(root, tuple(map(str, classes)), files, notes)
+    return SearchSet('data_dir', _listed(root, files, notes))
 
 
-def find_images(data_dir: Path, dataset: Optional[str] = None, download: bool = False) -> FileList:
-    """List the images to search, each with its class; a published data set's are those of its test classes."""
-    if dataset is None:
-        if download:
-            raise UserError('download needs `dataset`: a folder of classes is not fetched')
-        return list_images(data_dir, 'data_dir')
-    return _published_split(data_dir, dataset, download)
+def _read_split(path: Path, root: Path) -> SearchSet:
+    """Read a CSV file with the columns path, label and split."""
+    with reading('split', path), path.open(encoding='utf-8-sig', newline='') as file:
+        try:
+            rows = [[(row.get(key) or '').strip() for key in ('path', 'label', 'split')]
+                    for row in csv.DictReader(file)]
+        except (UnicodeDecodeError, csv.Error) as e:
+            raise UserError(f'split must be a CSV file in UTF-8, {printable(path)} is not: {error_line(e)}') from e
+    found: Dict[str, Dict[str, Optional[str]]] = dict(query={}, gallery={})
+    for name, label, split in rows:
+        if split == 'train':
+            continue
+        distracts = split == 'distractor'
+        check(split in SPLITS and bool(name) and bool(label or distracts), 'split', f'{name},{label},{split}',
+              f'a CSV file with the columns path, label and split, which is one of {", ".join(SPLITS)}')
+        role = found['gallery' if distracts else split]
+        check(name not in role, 'split', name, 'a CSV file that has an image once as query and once in the gallery')
+        role[name] = None if distracts else label
+    check(all(found.values()), 'split', str(path), 'a CSV file with images of query and gallery')
+    query, gallery = (_listed(root, [*files.items()]) for files in found.values())
+    return SearchSet('split', gallery, query)
+
+
+def find_images(
+        data_dir: Optional[Path], *, query: Optional[Path] = None, gallery: Optional[Path] = None,
+        split: Optional[Path] = None, dataset: Optional[str] = None, download: bool = False,
+) -> SearchSet:
+    """List the queries and the gallery; a published data set's are the images of its test classes."""
+    pair = query or gallery
+    if sum(map(bool, (dataset, split, pair))) > 1 or bool(data_dir or split) == bool(pair) or (
+            bool(query) != bool(gallery)):
+        raise UserError('data_dir must be given, alone or with `dataset` or `split`, or `query` and `gallery` instead')
+    if download and not dataset:
+        raise UserError('download needs `dataset`: a folder of classes is not fetched')
+    if query and gallery:
+        return SearchSet('gallery', list_images(gallery, 'gallery'), list_images(query, 'query'))
+    if split:
+        return _read_split(split, data_dir or split.parent)
+    assert data_dir is not None
+    return _published_split(data_dir, dataset, download) if dataset else SearchSet(
+        'data_dir', list_images(data_dir, 'data_dir'))

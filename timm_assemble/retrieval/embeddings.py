@@ -1,7 +1,7 @@
 """Embeddings of files as tasks of the engine: chunks of a file list, cached as soon as they are complete."""
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Dict, List, NamedTuple, Sequence, Set, Tuple
+from typing import Any, ClassVar, Dict, List, NamedTuple, Sequence, Set
 
 import numpy as np
 from PIL import Image
@@ -17,16 +17,18 @@ CHUNK = 256  # images
 
 
 class Embedded(NamedTuple):
-    """(M, D) embeddings of the files that can be read, and their (M,) numbers in the file list."""
+    """(M, D) embeddings of the files that can be read, their (M,) numbers in the file list, and their seconds."""
 
     embeddings: np.ndarray
     items: np.ndarray
+    seconds: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class EmbeddingTask(Task):
     """Embeddings of a chunk of the files, of all models that take the same pixels."""
 
+    role: str  # a query may have the name and size of another image in the gallery
     files: FileList
     start: int
     chunk: int
@@ -37,19 +39,8 @@ class EmbeddingTask(Task):
     needs = ('embeddings',)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, 'transform', self.pixels.transform(normalized=False))
-
-    @property
-    def folder(self) -> Path:  # type: ignore[override]
-        return self.files.folder
-
-    @property
-    def names(self) -> str:  # type: ignore[override]
-        return self.files.names
-
-    @property
-    def items(self) -> int:  # type: ignore[override]
-        return len(self.numbers)
+        self.transform = self.pixels.transform(normalized=False)
+        self.folder, self.names, self.items = self.files.folder, self.files.names, len(self.numbers)
 
     @property
     def numbers(self) -> range:
@@ -59,7 +50,8 @@ class EmbeddingTask(Task):
         return model.pixels == self.pixels
 
     def identity(self, model: Embedder) -> Dict[str, Any]:
-        return dict(kind='embeddings', data=self.files.fingerprint, start=self.start, chunk=self.chunk)
+        return dict(kind='embeddings', role=self.role, data=self.files.fingerprint, start=self.start,
+                    chunk=self.chunk)
 
     def list_files(self) -> FileList:
         return self.files
@@ -68,21 +60,20 @@ class EmbeddingTask(Task):
         return read_image(path)
 
     def finish(self, loaded: Image.Image, name: str) -> List[np.ndarray]:
-        return [np.asarray(self.transform(loaded)).transpose(1, 2, 0)]  # type: ignore[attr-defined]
+        return [np.asarray(self.transform(loaded)).transpose(1, 2, 0)]
 
     def measure(self, model: Embedder, batch: Batch) -> Records:
         return dict(embeddings=compute_embeddings(model.compute, batch.images).cpu().numpy())
 
 
-def embedding_tasks(files: FileList, embedders: Sequence[Embedder]) -> List[EmbeddingTask]:
+def embedding_tasks(role: str, files: FileList, embedders: Sequence[Embedder]) -> List[EmbeddingTask]:
     """Return a task for each chunk of the files and each way in which models take pixels."""
-    return [EmbeddingTask(files, start, CHUNK, pixels) for pixels in dict.fromkeys(e.pixels for e in embedders)
+    return [EmbeddingTask(role, files, start, CHUNK, pixels) for pixels in dict.fromkeys(e.pixels for e in embedders)
             for start in range(0, len(files.files), CHUNK)]
 
 
-def collect(embedder: Embedder, tasks: Sequence[EmbeddingTask], cache: TaskCache, left_out: Set[int]) -> Tuple[
-        Embedded, float]:
-    """Return all embeddings but those of files that are left out, and their seconds; they are in memory only once."""
+def collect(embedder: Embedder, tasks: Sequence[EmbeddingTask], cache: TaskCache, left_out: Set[int]) -> Embedded:
+    """Return all embeddings but those of files that are left out; they are in memory only once."""
     own = [task for task in tasks if task.measures(embedder)]
     whole = np.empty((len(own[0].files.files), embedder.details['dimensions']), np.float32)
     items = np.empty(len(whole), np.int32)
@@ -95,4 +86,4 @@ def collect(embedder: Embedder, tasks: Sequence[EmbeddingTask], cache: TaskCache
             stop = done + int(keep.sum())
             whole[done:stop], items[done:stop] = result.records['embeddings'][keep], result.records['item'][keep]
             done = stop
-    return Embedded(whole[:done], items[:done]), seconds
+    return Embedded(whole[:done], items[:done], seconds)

@@ -5,13 +5,14 @@ import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 
-from ..data.images import FileList, printable
+from ..data.images import FileList, printable, some
 from ..errors import UserError, check
 from ..evaluation.engine import Loading, TaskCache, collect_unreadable, image_bar, run_tasks
 from ..evaluation.models import Model, check_identities, label_models
@@ -19,13 +20,13 @@ from ..evaluation.options import Option, Options, PathLike, check_packages, with
 from ..evaluation.results import check_output, make_run, package_versions, unreadable_line
 from ..runtime.device import amp_dtype, find_device
 from ..runtime.ranks import Ranks
-from .datasets import DATASETS, find_images
+from .datasets import DATASETS, SearchSet, find_images
 from .embedders import HEADS, load_embedder
 from .embeddings import Embedded, collect, embedding_tasks
 from .figure import SHOWN, Example, choose_queries
-from .metrics import Scores, retrieval_metrics, score_neighbours
+from .metrics import Scores, retrieval_metrics, score_queries
 from .results import SCHEMA_VERSION, Results
-from .search import block_rows, nearest_neighbours, normalize
+from .search import block_rows, normalize, rank_gallery
 
 __all__ = ['RetrievalOptions', 'evaluate']
 
@@ -36,6 +37,14 @@ RECALL_AT = (1, 2, 4, 8)
 class RetrievalOptions(Options):
     """What :func:`timm_assemble.retrieval.evaluate` takes."""
 
+    query: Annotated[Optional[Path], Option(
+        'Images to search in `gallery`, one folder per class, instead of `data_dir`.', metavar='DIR')] = None
+    gallery: Annotated[Optional[Path], Option(
+        'Images that are searched, one folder per class; those of a class that no query has are distractors.',
+        metavar='DIR')] = None
+    split: Annotated[Optional[Path], Option(
+        'CSV file with the columns path, in `data_dir` or else in its own folder, label and split: query, gallery, '
+        'distractor, whose label is not read, or train, which is not searched.', metavar='FILE')] = None
     dataset: Annotated[Optional[str], Option(
         'CUB-200-2011, Cars196 or Stanford Online Products: search the test classes of the published split.',
         choices=(*DATASETS,))] = None
@@ -52,7 +61,7 @@ class RetrievalOptions(Options):
         'need it.', metavar='N')] = None
     crop_pct: Annotated[Optional[float], Option(
         "Fraction of the short side that is cropped; the models' own if not given.", metavar='F')] = None
-    queries: Annotated[int, Option('Queries in the figure of each model; 0 for none.', metavar='N', minimum=0)] = 8
+    examples: Annotated[int, Option('Queries in the figure of each model; 0 for none.', metavar='N', minimum=0)] = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,7 +69,7 @@ class RetrievalOptions(Options):
 
 
 class Found(NamedTuple):
-    """Scores of all images as queries, their nearest neighbours, and how many others each class has."""
+    """Of all queries that can be read the scores, the nearest neighbours, and how many right images there are."""
 
     scores: Scores
     neighbours: np.ndarray
@@ -68,58 +77,67 @@ class Found(NamedTuple):
     relevant: np.ndarray
 
 
-def _search(embedded: Embedded, classes: np.ndarray, most: int, device: torch.device, ranks: Ranks, bar: Any) -> Found:
-    """Search every image among the others, and score it; ``most`` neighbours for recall."""
-    embeddings = normalize(torch.from_numpy(embedded.embeddings).to(device))
-    labels = torch.from_numpy(classes[embedded.items]).to(device)
-    relevant = torch.bincount(labels)[labels] - 1
-    k = min(len(embeddings) - 1, max(most, SHOWN, int(relevant.max())))
+def _search(data: SearchSet, query: Embedded, gallery: Embedded, device: torch.device, ranks: Ranks, bar: Any) -> Found:
+    """Rank the gallery for every query, and score it."""
+    relevant = data.relevant(query.items, gallery.items)
+    searched = normalize(torch.from_numpy(gallery.embeddings).to(device))
+    queries = searched if query is gallery else normalize(torch.from_numpy(query.embeddings).to(device))
+    place = np.full(len(data.gallery.files) + 1, -1)  # the last is of -1
+    place[gallery.items] = np.arange(len(gallery.items))
+    own, labels, names = (torch.from_numpy(numbers).to(device) for numbers in (
+        place[data.own[query.items]], data.query_labels[query.items], data.gallery_labels[gallery.items]))
     parts: List[Tuple[int, Tuple[np.ndarray, ...]]] = []
-    for start in ranks.own(range(0, len(embeddings), block_rows(len(embeddings)))):
-        _, indices, similarities = nearest_neighbours(embeddings, k, start)
-        queries = slice(start, start + len(indices))
-        scores = score_neighbours(labels[indices] == labels[queries, None], relevant[queries])
-        parts.append((start, (*scores, indices[:, :SHOWN].cpu().numpy(), similarities[:, :SHOWN].cpu().numpy())))
-        bar.update(len(indices))
+    for block in ranks.own(torch.arange(len(queries)).split(block_rows(len(searched)))):
+        indices, similarities = rank_gallery(queries[block], searched, own[block])
+        right = (labels[block, None] == names).gather(1, indices) & similarities.isfinite()
+        nearest = (values[:, :SHOWN].cpu().numpy() for values in (indices, similarities))
+        parts.append((int(block[0]), (*score_queries(right.cpu().numpy()), *nearest)))
+        bar.update(len(block))
     blocks = [arrays for _, arrays in sorted(ranks.gather(parts), key=lambda part: part[0])]
-    first, average, neighbours, similarity = (np.concatenate(arrays) for arrays in zip(*blocks))
-    return Found(Scores(first, average), neighbours, similarity, relevant.cpu().numpy())
+    *scores, neighbours, similarity = (np.concatenate(arrays) for arrays in zip(*blocks))
+    return Found(Scores(*scores), neighbours, similarity, relevant)
 
 
-def _examples(found: Found, items: np.ndarray, files: FileList, count: int) -> List[Example]:
-    def path(i: int) -> Path:
-        return files.folder / files.files[items[i]][0]
+def _examples(data: SearchSet, query: Embedded, gallery: Embedded, found: Found, count: int) -> List[Example]:
+    def about(files: FileList, item: int) -> Tuple[Path, str]:
+        name, label = files.files[item]
+        return files.folder / name, files.classes[label] if label >= 0 else ''
+    return [Example(*about(data.query, query.items[i]), [
+        (*about(data.gallery, gallery.items[j]), float(similarity))
+        for j, similarity in zip(found.neighbours[i], found.similarities[i]) if np.isfinite(similarity)])
+        for i in choose_queries(found.scores.first, found.relevant > 0, count)]
 
-    def name(i: int) -> str:
-        return files.classes[files.files[items[i]][1]]
-    return [Example(path(i), name(i), [(path(j), name(j), float(similarity))
-                                       for j, similarity in zip(found.neighbours[i], found.similarities[i])])
-            for i in choose_queries(found.scores.first, found.relevant > 0, count)]
+
+def _count_classes(files: FileList) -> int:
+    return len({label for _, label in files.files if label >= 0})
 
 
-def _protocol(files: FileList, dataset: Optional[str], head: str, last_stride: Optional[int]) -> str:
+def _protocol(data: SearchSet, dataset: Optional[str], head: str, last_stride: Optional[int]) -> str:
     what = f'test classes of {DATASETS[dataset].title}, ' if dataset else ''
-    return (f'{what}{len(files.files)} images of {len({label for _, label in files.files})} classes, each searched '
-            f'among all others by cosine similarity; head {head}'
-            f'{f", last stride {last_stride}" if last_stride else ""}')
+    images = f'{len(data.gallery.files)} images of {_count_classes(data.gallery)} classes'
+    how = f'{images}, each searched among all others' if len(data.lists) == 1 else (
+        f'{len(data.query.files)} queries of {_count_classes(data.query)} classes, searched among {images}')
+    return f'{what}{how} by cosine similarity; head {head}{f", last stride {last_stride}" if last_stride else ""}'
 
 
-def _recall_at(recall_at: Optional[Sequence[int]], dataset: Optional[str], images: int) -> List[int]:
-    """Return the numbers of neighbours, sorted; those of the data set below the number of images, if None."""
+def _recall_at(recall_at: Optional[Sequence[int]], dataset: Optional[str], data: SearchSet) -> List[int]:
+    """Return the numbers of neighbours, sorted; those of the data set that the gallery has, if None."""
+    others = len(data.gallery.files) - bool((data.own >= 0).any())
     if recall_at is None:
-        return [k for k in (DATASETS[dataset].recall_at if dataset else RECALL_AT) if k < images]
-    wrong = [k for k in recall_at if not 1 <= k < images]
-    if wrong or not recall_at:
-        raise UserError(f'recall_at must be from 1 to {images - 1}, the number of other images, got '
-                         f'{wrong[0] if wrong else "none"}')
+        return [k for k in (DATASETS[dataset].recall_at if dataset else RECALL_AT) if k <= others]
+    check(bool(recall_at) and all(1 <= k <= others for k in recall_at), 'recall_at', [*recall_at],
+          f'from 1 to {others}, the number of other images')
     return sorted({*recall_at})
 
 
 @with_options(RetrievalOptions)
 def evaluate(
-        models: Union[Model, Sequence[Model], Mapping[str, Model]], data_dir: PathLike, options: RetrievalOptions,
+        models: Union[Model, Sequence[Model], Mapping[str, Model]], data_dir: Optional[PathLike] = None, *,
+        options: RetrievalOptions,
 ) -> Results:
-    """Measure recall@k and MAP@R of models: every image is searched among all others by its embedding.
+    """Measure recall@k, mAP and MAP@R of models: queries are searched in a gallery by their embeddings.
+
+    Without a gallery every image of ``data_dir`` is searched among all others.
 
     Images are preprocessed as timm does it for each model's tests. Under torchrun the ranks share the work and all
     return the results; on several machines ``output`` must be a shared folder.
@@ -128,7 +146,7 @@ def evaluate(
         models: One or several, or a mapping from labels. A model is a name that timm has weights for,
             ``hf-hub:USER/NAME``, ``local-dir:FOLDER``, ``NAME=CHECKPOINT``, or a callable from (N, 3, H, W) uint8 RGB
             images on the device to (N, D) embeddings, which normalizes them itself.
-        data_dir: Folder ``class/*`` of images; with ``dataset`` the root of the published files.
+        data_dir: Folder ``class/*`` of images; with ``dataset`` or ``split`` the root of the files that these name.
         {options}
 
     Raises:
@@ -136,7 +154,7 @@ def evaluate(
             missing.
     """
     o = options
-    check_packages('retrieval', *(['pytorch_metric_learning'] if o.dataset else []),
+    check_packages('retrieval', 'scipy', *(['pytorch_metric_learning'] if o.dataset else []),
                    *(['matplotlib'] if o.output else []))
     labelled, _ = label_models(models)
     identities = o.identities or {}
@@ -146,57 +164,66 @@ def evaluate(
     reports, seconds, examples = [], {}, {}
     with ExitStack() as stack:
         ranks = stack.enter_context(Ranks())
-        files = ranks.from_first(lambda: find_images(Path(data_dir), o.dataset, o.download))
-        recalls = _recall_at(o.recall_at, o.dataset, len(files.files))
+        data = ranks.from_first(lambda: find_images(
+            None if data_dir is None else Path(data_dir), query=o.query, gallery=o.gallery, split=o.split,
+            dataset=o.dataset, download=o.download))
+        data.relevant(*(np.arange(len(files.files)) for files in (data.query, data.gallery)))
+        recalls = _recall_at(o.recall_at, o.dataset, data)
         embedders = [load_embedder(
             label, model, device, head=o.head, last_stride=o.last_stride, input_size=o.input_size, crop_pct=o.crop_pct,
             amp=o.amp, identity=identities.get(label)) for label, model in labelled.items()]
         folder = Path(o.output or ranks.from_first(lambda: stack.enter_context(tempfile.TemporaryDirectory())))
         versions = package_versions('torchvision', *(['pytorch-metric-learning'] if o.dataset else []))
         store = TaskCache(Path(o.cache or folder / 'cache'), precision, versions)
-        tasks, classes = embedding_tasks(files, embedders), np.array([label for _, label in files.files])
+        tasks = {role: embedding_tasks(role, files, embedders) for role, files in data.lists.items()}
         measurement = hashlib.sha256(json.dumps(
-            [[(e.label, store.identity(task, e)) for e in embedders for task in tasks[:1]], recalls, classes.tolist()],
+            [[(e.label, store.identity(of[0], e)) for e in embedders for of in tasks.values()], recalls,
+             *(numbers.tolist() for numbers in (data.query_labels, data.gallery_labels, data.own))],
             sort_keys=True).encode()).hexdigest()
         ranks.from_first(lambda: check_output(folder, measurement))
         bar = stack.enter_context(image_bar(disable=not o.progress or ranks.rank > 0))
-        run_tasks(tasks, embedders, store, Loading(o.batch_size, o.workers, device), ranks, bar)
+        run_tasks([*chain(*tasks.values())], embedders, store, Loading(o.batch_size, o.workers, device), ranks, bar)
         ranks.barrier()
-        left_out, unreadable = collect_unreadable(
-            [store.expect(task, e)._replace(records={}) for e in embedders for task in tasks if task.measures(e)])
+        unreadable, left_out = [], {}
+        for role, files in data.lists.items():  # each by itself: their files may have the same names
+            items, unread = collect_unreadable([store.expect(task, e)._replace(records={}) for e in embedders
+                                                for task in tasks[role] if task.measures(e)])
+            left_out[role] = items.get(files.names, set())
+            unreadable += unread
         for e in embedders:
-            embedded, seconds[e.label] = collect(e, tasks, store, left_out.get(files.names, set()))
+            embedded = {role: collect(e, tasks[role], store, left_out[role]) for role in data.lists}
+            gallery, query = embedded['gallery'], embedded.get('query', embedded['gallery'])
             began = time.perf_counter()
-            if np.bincount(classes[embedded.items]).max(initial=0) < 2:
-                raise UserError(f'data_dir must have two images of one class that can be read, '
-                                f'{printable(files.folder)} has {len(embedded.items)} of {len(files.files)} images, '
-                                f'none of them of one class')
-            bar.reset(total=len(embedded.items) // ranks.world_size)
+            bar.reset(total=len(query.items) // ranks.world_size)
             bar.set_postfix_str(f'searched, {e.label}', refresh=False)
             try:
-                found = _search(embedded, classes, max(recalls, default=1), device, ranks, bar)
+                found = _search(data, query, gallery, device, ranks, bar)
             except torch.cuda.OutOfMemoryError as error:
-                raise UserError(f'device must hold all embeddings, {e.label} has {len(embedded.items)} of '
+                raise UserError(f'device must hold all embeddings, {e.label} has {len(gallery.items)} of '
                                 f'{e.details["dimensions"]} numbers, {device} has too little memory') from error
+            asked, queries = found.relevant > 0, data.query_labels[query.items]
             reports.append(dict(
-                label=e.label, **e.details, images=len(embedded.items), queries=int((found.relevant > 0).sum()),
-                metrics=retrieval_metrics(found.scores, found.relevant, recalls)))
-            if o.queries:
-                examples[e.label] = _examples(found, embedded.items, files, o.queries)
-            seconds[e.label] += time.perf_counter() - began
-        notes = [*files.notes]
-        alone = reports[0]['images'] - reports[0]['queries']
-        if alone:
-            notes.append(f'{alone} images have no other of their class: they are searched, and are no queries')
+                label=e.label, **e.details, queries=int(asked.sum()), gallery=len(gallery.items),
+                distractors=int((~np.isin(data.gallery_labels[gallery.items], queries[asked])).sum()),
+                **retrieval_metrics(found.scores, asked, recalls)))
+            if o.examples:
+                examples[e.label] = _examples(data, query, gallery, found, o.examples)
+            seconds[e.label] = sum(part.seconds for part in embedded.values()) + time.perf_counter() - began
+        notes = [note for files in data.lists.values() for note in files.notes]
+        if not asked.all():
+            alone = some([printable(data.classes[i]) for i in np.unique(queries[~asked])])
+            notes.append(f'{int((~asked).sum())} of {len(asked)} queries have no other image of their class to find, '
+                         f'and are left out; their classes are {alone}')
         if unreadable:
             notes.append(f'{unreadable_line(unreadable)}; they are left out')
         values: Dict[str, Any] = dict(
             schema_version=SCHEMA_VERSION, versions=versions,
-            protocol=dict(name=o.dataset or 'folder', text=_protocol(files, o.dataset, o.head, o.last_stride),
+            protocol=dict(name=o.dataset or data.parameter.replace('data_dir', 'folder'),
+                          text=_protocol(data, o.dataset, o.head, o.last_stride),
                           head=o.head, last_stride=o.last_stride, recall_at=recalls, precision=precision),
-            data={o.dataset or 'images': dict(
+            data={role: dict(
                 folder=printable(files.folder), fingerprint=files.fingerprint, items=len(files.files),
-                classes=len({*classes.tolist()}))},
+                classes=_count_classes(files)) for role, files in data.lists.items()},
             measurement=measurement, unreadable=unreadable, models=reports, notes=notes,
             run=make_run(o, device, ranks.world_size, seconds))
 

@@ -1,48 +1,56 @@
-"""Recall@k and MAP@R, from the ranks of images of the query's class.
-
-Each image is a query against all others (leave-one-out). Images without another one of their class are no queries.
-"""
-from typing import Dict, NamedTuple, Sequence
+"""Recall@k, mAP and MAP@R of queries, from the ranks of gallery images of the query's class; with 95 % intervals."""
+from typing import Any, Dict, NamedTuple, Sequence
 
 import numpy as np
-import torch
 
-from ..errors import UserError
+from ..evaluation.intervals import student, wilson
 
-__all__ = ['Scores', 'retrieval_metrics', 'score_neighbours']
+__all__ = ['Scores', 'retrieval_metrics', 'score_queries']
 
 
 class Scores(NamedTuple):
-    """Of each query the rank of its first right neighbour, 0 for none among the K nearest, and its AP@R."""
+    """Of each query the rank of its first right image, 0 for none, and its AP and AP@R."""
 
     first: np.ndarray
-    average_precision: np.ndarray
+    average: np.ndarray
+    average_r: np.ndarray
 
 
-def score_neighbours(right: torch.Tensor, relevant: torch.Tensor) -> Scores:
-    r"""Score queries by their neighbours.
+def score_queries(right: np.ndarray) -> Scores:
+    r"""Score queries by the whole gallery.
 
-    .. math:: AP@R = \frac{1}{R} \sum_{i=1}^{R} \text{right}_i \cdot \text{precision@}i
+    .. math::
+        AP = \frac{1}{R} \sum_{i=1}^{N} \text{right}_i \cdot \text{precision@}i \qquad
+        AP@R = \frac{1}{R} \sum_{i=1}^{R} \text{right}_i \cdot \text{precision@}i
+
+    R is the number of right images; a query without any scores 0.
 
     Args:
-        right: (Q, K) bools, whether each of the K nearest images is of the query's class, the nearest first.
-        relevant: (Q,) numbers R of other images of the query's class, at most K; 0 scores 0.
+        right: (Q, N) bools, whether each gallery image is of the query's class, the nearest first.
 
     Source: arXiv 2003.08505 section 3.2.
     """
-    ranks = torch.arange(1, right.shape[1] + 1, device=right.device)
-    first = torch.where(right.any(1), right.int().argmax(1) + 1, 0)
-    within = right & (ranks <= relevant[:, None])
-    precision = within.cumsum(1) / ranks.double()
-    average = (precision * within).sum(1) / relevant.clamp(min=1)
-    return Scores(first.cpu().numpy(), average.cpu().numpy())
+    queries, ranks = right.nonzero()
+    ranks += 1
+    relevant = right.sum(1)
+    before = relevant.cumsum() - relevant  # right images of earlier queries
+    precision = (np.arange(1, len(ranks) + 1) - before[queries]) / ranks
+    first = np.zeros(len(right), np.int64)
+    first[relevant > 0] = ranks[before[relevant > 0]]
+    average, average_r = (np.bincount(queries, precision * weight, len(right)) / np.maximum(relevant, 1)
+                          for weight in (1, ranks <= relevant[queries]))
+    return Scores(first, average, average_r)
 
 
-def retrieval_metrics(scores: Scores, relevant: np.ndarray, recall_at: Sequence[int]) -> Dict[str, float]:
-    """Return ``recall@k`` for each k and ``map@r`` in percent, over the queries that have something to find."""
-    asked = relevant > 0
-    if not asked.any():
-        raise UserError('classes must have two images or more, at least one of them; got one image of each class')
-    first, average = scores.first[asked], scores.average_precision[asked]
-    return {**{f'recall@{k}': 100 * float(((first > 0) & (first <= k)).mean()) for k in recall_at},
-            'map@r': 100 * float(average.mean())}
+def retrieval_metrics(scores: Scores, asked: np.ndarray, recall_at: Sequence[int]) -> Dict[str, Dict[str, Any]]:
+    """Return ``recall@k`` for each k, ``map`` and ``map@r`` in percent of the queries that have something to find.
+
+    Returns:
+        ``metrics`` by name, and ``intervals``: the low and high end of each one, or None of a mean of one query.
+    """
+    first, *averages = (values[asked] for values in scores)
+    rates = {f'recall@{k}': 100 * float(((first > 0) & (first <= k)).mean()) for k in recall_at}
+    means = {name: 100 * values for name, values in zip(('map', 'map@r'), averages)}
+    return dict(metrics=rates | {name: float(values.mean()) for name, values in means.items()},
+                intervals={name: wilson(rate, len(first)) for name, rate in rates.items()}
+                | {name: student(values) for name, values in means.items()})

@@ -1,22 +1,14 @@
-"""Exact nearest neighbours by cosine similarity, in blocks of queries, so that memory does not grow with their number.
+"""Exact ranking of a gallery by cosine similarity, in blocks, so that memory does not grow with the queries.
 
 Of equally similar images the one earlier in the list comes first.
 """
-from typing import NamedTuple, Tuple
+from typing import Tuple
 
 import torch
 
-__all__ = ['Neighbours', 'block_rows', 'nearest_neighbours', 'normalize']
+__all__ = ['block_rows', 'normalize', 'rank_gallery']
 
-SIMILARITIES = 2 ** 25  # of a block: 128 MiB
-
-
-class Neighbours(NamedTuple):
-    """Of the queries from ``start`` the (Q, K) numbers of the nearest images and their similarities."""
-
-    start: int
-    indices: torch.Tensor
-    similarities: torch.Tensor
+SIMILARITIES = 2 ** 23  # of a block, which take 200 MiB with what is made of them
 
 
 def normalize(embeddings: torch.Tensor) -> torch.Tensor:
@@ -27,36 +19,23 @@ def normalize(embeddings: torch.Tensor) -> torch.Tensor:
 
 
 def block_rows(images: int) -> int:
-    """Return how many queries are searched at a time."""
-    return max(1, min(1024, SIMILARITIES // images))
-
-
-def _largest(values: torch.Tensor, k: int) -> Tuple[torch.Tensor, torch.Tensor]:
-    """Return the k largest of each row, largest first, and of equal ones the first: ``topk`` leaves that open."""
-    top, indices = values.topk(k)
-    last = top[:, -1:]
-    for row in ((values >= last).sum(1) > k).nonzero()[:, 0].tolist():  # equal ones are left out: take the first
-        above = indices[row][top[row] > last[row]]
-        equal = (values[row] == last[row]).nonzero()[:k - len(above), 0]
-        indices[row] = torch.cat([above, equal])
-        top[row] = values[row, indices[row]]
-    indices, order = indices.sort(1)
-    top, by_value = top.gather(1, order).sort(dim=1, descending=True, stable=True)
-    return top, indices.gather(1, by_value)
+    """Return how many queries are searched at a time in a gallery of so many images."""
+    return max(1, min(1024, SIMILARITIES // max(1, images)))
 
 
 @torch.inference_mode()
-def nearest_neighbours(embeddings: torch.Tensor, k: int, start: int) -> Neighbours:
-    """Search one block.
+def rank_gallery(queries: torch.Tensor, gallery: torch.Tensor, own: torch.Tensor) -> Tuple[
+        torch.Tensor, torch.Tensor]:
+    """Return (Q, N) numbers of all gallery images, the nearest first, and their similarities.
 
     Args:
-        embeddings: (N, D) of length 1.
-        k: Number of neighbours, below N. A query is not its own neighbour.
-        start: Number of the first query, a multiple of :func:`block_rows`.
+        queries: (Q, D) of length 1.
+        gallery: (N, D) of length 1.
+        own: (Q,) number of the gallery image that is the query itself, which comes last, with the similarity ``-inf``;
+            -1 for none.
     """
-    queries = embeddings[start:start + block_rows(len(embeddings))]
-    similarities = queries @ embeddings.T
-    rows = torch.arange(len(queries), device=embeddings.device)
-    similarities[rows, start + rows] = -torch.inf
-    values, indices = _largest(similarities, k)
-    return Neighbours(start, indices, values)
+    similarities = queries @ gallery.T
+    inside = (own >= 0).nonzero()[:, 0]
+    similarities[inside, own[inside]] = -torch.inf
+    similarities, indices = similarities.sort(dim=1, descending=True, stable=True)
+    return indices, similarities

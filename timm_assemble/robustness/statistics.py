@@ -14,6 +14,7 @@ import torch
 from msgspec import Struct
 
 from ..evaluation.engine import CachedResult, Records
+from ..evaluation.intervals import LEVEL, wilson
 from ..evaluation.results import Count, Percent, Ratio
 
 __all__ = [
@@ -26,7 +27,6 @@ BELOW_1 = 1 - 2 ** -24  # the next float32
 LOG_RANGE = (-4.0, 4.0)  # temperatures from 0.018 to 55
 RESAMPLES = 1000
 BATCH = 100
-LEVEL = 0.95
 LEAST_IMAGES = 200  # of a bootstrap whose intervals cover what they say, about: docs/robustness.md
 COVERAGES = np.array([0.8, 0.9])  # of the images, the most confident ones
 # Hendrycks and Gimpel, ICLR 2017: maximum softmax probability; Liu et al., NeurIPS 2020: energy. Larger is inside.
@@ -324,14 +324,6 @@ def percentiles(values: np.ndarray) -> Interval:
         return None
     low, high = np.percentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return float(low), float(high)
-
-
-def wilson(rate: float, count: int) -> Tuple[float, float]:
-    """Return Wilson's 95 % score interval of a rate in percent of so many independent images."""
-    from scipy.stats import binomtest
-
-    found = binomtest(round(rate * count / 100), count).proportion_ci(LEVEL, method='wilson')
-    return 100 * float(found.low), 100 * float(found.high)
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> Dict[str, Any]:
