@@ -209,14 +209,38 @@ def calibration_error(confidences, hits, bins: int) -> float:
     return total
 
 
-def top5_distance(first, second):
-    """Return the top-5 distance of two rankings of all classes, counted as the paper's double sum."""
-    total = 0
-    for i in range(1, 6):
-        rank = list(second).index(first[i - 1]) + 1
-        for j in range(min(i, rank) + 1, max(i, rank) + 1):
-            total += 1 <= j - 1 <= 5
+def scores(probabilities, right):
+    """NLL and Brier score of an image: its right classes are one class, whose probability is their sum."""
+    merged = sum(probabilities[c] for c in right)
+    brier = (1 - merged) ** 2
+    for c, p in enumerate(probabilities):
+        if c not in right:
+            brier += p ** 2
+    return -math.log(merged), brier
+
+
+def _wrong_of_most(count, confidences, wrong) -> float:
+    """Sum of ``wrong`` over the most confident images; an image on the edge counts in part, equal ones alike."""
+    total, left = 0.0, count
+    for level in sorted({*confidences}, reverse=True):
+        tied = [w for c, w in zip(confidences, wrong) if c == level]
+        part = min(left, len(tied))
+        total, left = total + part * sum(tied) / len(tied), left - part
     return total
+
+
+def selection(confidences, hits) -> dict:
+    """AURC, the mean over k of the error of the k most confident images; accuracy at coverages; adaptive ECE.
+
+    Adaptive ECE has 15 bins of equally many images, in percent as the others.
+    """
+    n, wrong = len(hits), [1 - float(h) for h in hits]
+    gaps = [float(h) - c for h, c in zip(hits, confidences)]
+    aurc = sum(_wrong_of_most(k, confidences, wrong) / k for k in range(1, n + 1)) / n
+    inner = [_wrong_of_most(n * b / 15, confidences, gaps) for b in range(16)]
+    found = {f'accuracy_at_{c}': 100 - 100 * _wrong_of_most(n * c / 100, confidences, wrong) / (n * c / 100)
+             for c in (80, 90)}
+    return dict(found, aurc=100 * aurc, adaptive_ece=100 * sum(abs(inner[b + 1] - inner[b]) for b in range(15)) / n)
 
 
 def detection(inside, outside):

@@ -26,7 +26,7 @@ from ._samples import arguments, error_of, read_results
     (('--imagenet-p', '.'), '--imagenet-p must be a folder with the 10 perturbations'),
     (('--clean', 'clean/x'), '--clean must be a folder with one folder per class, with files that end in .jpeg'),
     (('--clean', 'nowhere'), '--clean must be a folder with one folder per class, got '),
-    (('--imagenet-p', '.', '--shift', 3), '--shift needs images: --clean, --generate or --imagenet-c'),
+    (('--imagenet-p', '.', '--shift', 3), '--shift needs --clean or --generate'),
     (('--clean', 'clean', '--shift', 32), "--shift must be below the input's sides, 32 x 32, got 32"),
     (('--generate', 'clean', '--imagenet-p', '.'), '--generate has images of 256 and --imagenet-p sequences of 224'),
     (('--clean', 'clean', '--corruptions', 'fog'), '--corruptions need --imagenet-c or --generate'),
@@ -105,8 +105,6 @@ def test_unreadable_image_is_left_out_of_every_condition(samples, capsys, tmp_pa
     path = tree / 'frost' / '2' / 'y' / '0.JPEG'
     content = path.read_bytes()
     path.write_bytes(b'x' * len(content))  # of the same size: the fingerprint is the same
-    assert f'1 of the files cannot be read: {path} (' in error_of(capsys, *a, '--strict')
-    assert not [*tmp_path.rglob('*.npz')] and not (tmp_path / 'o' / 'results.json').exists()
     line = error_of(capsys, *a, printed=True)
     assert f'1 of the files cannot be read, and are left out of every condition: {path} (' in line
     results = read_results(tmp_path / 'o')

@@ -86,7 +86,7 @@ def test_mask_leaves_the_other_classes_out():
 def test_images_drawn_twice_count_twice(values):
     confidence = np.array([c for c, _ in values], np.float32)
     hits = np.array([h for _, h in values])
-    records = dict(confidence=confidence, hit1=hits, hit5=np.ones_like(hits))
+    records = dict(confidence=confidence, hit1=hits, hit5=np.ones_like(hits), nll=1 - confidence, brier=confidence)
     weights = np.random.RandomState(len(values)).randint(0, 3, len(values)) + (np.arange(len(values)) == 0)
     repeated = {name: np.repeat(array, weights) for name, array in records.items()}
     assert metrics(records, weights[None].astype(float)) == pytest.approx(metrics(repeated), abs=1e-9)

@@ -79,7 +79,7 @@ def test_generated_corruptions_have_ce_shifts_and_a_plot(whole):
     assert first['mce'] is None and 'no mCE: not the 19 corruptions of assemble' in results['notes']
     assert first['checksum'] != second['checksum'] and first['clean']['images'] == 6
     assert all(first['corruptions'][name]['ce'] == pytest.approx(100) for name in CORRUPTIONS)
-    assert first['shift']['pixels'] == 4 and first['shift']['clean']['images'] == 6
+    assert first['shift']['pixels'] == 4 and first['shift']['images'] == 6
     with Image.open(whole / 'robustness.png') as image:
         assert image.size[0] > 1000
 
@@ -106,7 +106,8 @@ def test_imagenet_c_is_what_a_loop_over_the_files_gives(samples, capsys, tmp_pat
             entry = own['corruptions'][name]['severities'][str(severity)]
             assert entry['top1_error'] == pytest.approx(100 * wrong / 3)
     assert own['mce'] == pytest.approx(np.mean([
-        100 * own['corruptions'][name]['mean_error'] / other['corruptions'][name]['mean_error'] for name in COMMON]))
+        100 * own['corruptions'][name]['means']['top1_error'] / other['corruptions'][name]['means']['top1_error']
+        for name in COMMON]))
     printed = capsys.readouterr().out
     assert printed.startswith('protocol imagenet-c: ') and f'{own["mce"]:.2f}' in printed
     assert len([line for line in printed.splitlines() if line.startswith('elastic_transform')]) == 2
@@ -141,8 +142,8 @@ def test_options_without_effect_warn_in_one_line(samples, tmp_path, capsys):
                           model_names(samples)[0], models='a')) == 0
     out, err = capsys.readouterr()
     assert err.startswith(
-        'timm-assemble: warning: --seed has no effect: without --generate, --shift and --keep-predictions nothing is '
-        'random\n'
+        'timm-assemble: warning: --seed has no effect: without --generate, --shift, --adapt and '
+        '--keep-predictions nothing is random\n'
         'timm-assemble: warning: --baseline has no effect but being measured too: without --imagenet-c, --imagenet-p '
         'and --generate nothing is relative to it\n')
     assert out.splitlines()[-1].endswith(': cache, results.csv, results.json, results.md, results.tex')

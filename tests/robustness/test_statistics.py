@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings, strategies as st
 
 from timm_assemble.robustness import evaluate, metrics
@@ -31,13 +32,6 @@ def test_detection_is_what_counting_pairs_and_thresholds_gives(inside, outside, 
         assert {name: value[1] for name, value in drawn.items()} == pytest.approx(got)
 
 
-@given(st.lists(st.permutations(range(8)), min_size=2, max_size=6), st.booleans())
-def test_top5_distances_are_the_double_sum_of_the_paper(frames, with_first):
-    pairs = [(frames[0 if with_first else i - 1], frames[i]) for i in range(1, len(frames))]
-    got = metrics.top5_distances(np.array(frames)[:, :5], with_first)
-    assert got == [oracles.top5_distance(*pair) for pair in pairs]
-
-
 @settings(deadline=None)  # the first call imports scipy
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_mcnemar_is_the_tail_of_a_fair_coin(hits):
@@ -62,17 +56,29 @@ def test_temperature_has_the_least_loss_of_a_grid_and_is_fitted_on_half():
         return total
     half = fit_temperature(overconfident[::2], classes[::2])
     assert half == pytest.approx(3, rel=0.1) and all(loss(half) <= loss(half * f) for f in (0.99, 1.01, 0.7, 1.4))
-    records = calibrate(dict(item=np.arange(3000), logits=overconfident, column=classes,
-                             hit1=logits.argmax(1) == classes, confidence=_confidence(overconfident, 1.0)))
+    records = calibrate(_records(overconfident, classes))
     assert records['temperature'] == pytest.approx(half) and 'logits' not in records
-    np.testing.assert_allclose(records['calibrated'], _confidence(overconfident, half), rtol=1e-5)
-    got, diagram = statistics.temperature_scaling(records)
-    assert sum(entry['images'] for entry in diagram) == 1500
+    np.testing.assert_allclose(records['calibrated_confidence'], _confidence(overconfident, half), rtol=1e-5)
+    got = statistics.temperature_scaling(records, np.ones((1, 3000)))
     odd = np.arange(1, 3000, 2)
-    for key, values in (('ece_before', records['confidence']), ('ece_after', records['calibrated'])):
-        assert got[key] == pytest.approx(100 * oracles.calibration_error(
-            values[odd].tolist(), records['hit1'][odd].tolist(), 15), abs=1e-3)
-    assert got['ece_after'] < got['ece_before'] / 3 and (got['images'], got['fitted_images']) == (1500, 1500)
+    for when, temperature in (('before', 1), ('after', half)):
+        rows = [oracles.softened(row.astype(float), temperature) for row in overconfident[odd]]
+        scores = [oracles.scores(row, [c]) for row, c in zip(rows, classes[odd])]
+        expected = dict(
+            nll=np.mean([nll for nll, _ in scores]), brier=100 * np.mean([brier for _, brier in scores]), images=1500,
+            ece=100 * oracles.calibration_error([max(row) for row in rows], records['hit1'][odd].tolist(), 15))
+        found = {name: got[when][name].item() for name in expected}
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    assert got['after']['ece'] < got['before']['ece'] / 3 and got['after']['nll'] < got['before']['nll']
+    assert (got['temperature'], got['fitted_images']) == (pytest.approx(half), 1500)
+
+
+def _records(logits, classes):
+    """Return the records of logits, before the temperature is fitted."""
+    scores = statistics.image_scores(torch.from_numpy(logits), torch.from_numpy(classes[:, None]))
+    hits = logits.argmax(1) == classes
+    return dict({name: value.numpy() for name, value in scores.items()}, item=np.arange(len(logits)), logits=logits,
+                column=classes, hit1=hits, hit5=hits)
 
 
 def _confidence(logits, temperature):
@@ -125,7 +131,7 @@ def test_predictions_recompute_every_error_and_calibration(kept, tree):
     assert red['test_sets']['mine']['top1_diff'] == pytest.approx(25)  # two of four wrong, and three of the clean ones
     by_severity = [np.mean([red['corruptions'][name]['severities'][str(s)]['ece'] for name in metrics.COMMON])
                    for s in metrics.SEVERITIES]
-    assert [*red['ece_by_severity'].values()] == pytest.approx(by_severity)
+    assert [mean['ece'] for mean in red['means_by_severity'].values()] == pytest.approx(by_severity)
     assert red['statistics']['per_class'] == dict(
         clean=dict(a=dict(images=2, top1=0.0), b=dict(images=2, top1=50.0)),
         mine=dict(a=dict(images=2, top1=0.0), b=dict(images=2, top1=100.0)))
@@ -186,15 +192,13 @@ def test_temperature_on_the_bound_of_its_search_is_not_fitted():
     logits = np.array([[5.0, 0.0], [0.0, 5.0]] * 4, np.float32)
     right = logits.argmax(1)
     assert np.isnan(fit_temperature(logits, right)) and np.isnan(fit_temperature(logits, 1 - right))
-    records = calibrate(dict(item=np.arange(8), logits=logits, column=right, hit1=np.ones(8, bool),
-                             confidence=_confidence(logits, 1.0)))
-    got, diagram = statistics.temperature_scaling(records)
-    assert got['temperature'] is None and got['ece_after'] is None and got['ece_before'] > 0 and diagram is None
+    got = statistics.temperature_scaling(calibrate(_records(logits, right)), np.ones((1, 8)))
+    assert np.isnan(got['temperature']) and got['after'] is None and got['before']['ece'] > 0
 
 
 def test_statistics_are_printed_plotted_and_loaded_again(kept):
     results, output = kept
-    assert {'results.json', 'comparison.png', 'reliability.png', 'robustness.png'} <= {f.name for f in output.iterdir()}
+    assert {'results.json', 'reliability.png', 'robustness.png'} <= {f.name for f in output.iterdir()}
     text = results.tables()
     assert "McNemar's exact test" in text and 'AUROC' in text and '25.00 [' in text and '-0.00' not in text
     again = Results.load(output)

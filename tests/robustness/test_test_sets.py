@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data import RealLabelsImagenet
 
 from timm_assemble.robustness import evaluate
 from timm_assemble.data.classes import ClassMap
@@ -69,7 +70,7 @@ def test_variants_of_200_classes_are_measured_among_these(tmp_path, name, classe
     results, report = measured(test_sets={name: root}, clean=clean)
     entry = report['test_sets'][name]
     assert (entry['images'], entry['top1_error'], entry['predicted_among']) == (2, 50, f'200 classes of {name}')
-    assert entry['reference'] == f'{name}-clean' and report['references'][f'{name}-clean']['images'] == 3
+    assert entry['reference'] == f'{name}-clean' and report['test_sets'][f'{name}-clean']['images'] == 3
     assert entry['top1_diff'] == pytest.approx(50 - 200 / 3) and report['clean']['top1_error'] == 50
     assert any(f'{name}: 197 of 200 classes have no folder: ' in note for note in results['notes'])
     assert any(f'1 of 3 class folders have no images: {three}' in note for note in results['notes'])
@@ -132,7 +133,7 @@ def test_other_trees_of_corruptions_have_their_own_names(tmp_path, name):
             path.parent.mkdir(parents=True)
             path.write_bytes(content)
     _, report = measured(dict(m=says(1000), n=says(1000)), imagenet_c=tmp_path / name, protocol=name)
-    assert [*report['corruptions']] == [*corruptions] and report['mean_error'] == 0 and report['mce'] is None
+    assert [*report['corruptions']] == [*corruptions] and report['means']['top1_error'] == 0 and report['mce'] is None
     assert len(corruptions) == dict([('imagenet-c-bar', 10), ('imagenet-3dcc', 12)])[name]
     with pytest.raises(ValueError, match='imagenet_c must have 15 corruptions'):
         measured(imagenet_c=tmp_path / name)
@@ -216,3 +217,38 @@ def test_masks_of_models_with_a_background_class():
     space = known_test_set('imagenet-a', Path()).space
     got = space.label_map(ClassMap.of_count(1001), (A[0],), 'm')
     assert got.targets == ((NUMBER[A[0]] + 1,),) and got.mask == tuple(NUMBER[name] + 1 for name in A)
+
+
+def test_real_labels_decide_for_each_image_as_in_timm(tmp_path):
+    """A model says one class; two labels, none, another class than the folder's."""
+    labels, names = [[] for _ in range(50000)], [f'ILSVRC2012_val_{i + 1:08d}.JPEG' for i in range(4)]
+    for i, (said, right) in enumerate(((20, [20, 90]), (90, [20, 90]), (20, [5]), (20, []))):
+        coloured(tmp_path / 'val' / IMAGENET[20] / names[i], said)
+        labels[i] = right
+    (tmp_path / 'real.json').write_text(json.dumps(labels))
+    options = dict(clean=tmp_path / 'val', test_sets={'imagenet-real': tmp_path / 'real.json'})
+    results, report = measured(keep_predictions=True, **options)
+    entry, reader = report['test_sets']['imagenet-real'], RealLabelsImagenet(
+        [names[i // 2] if i < 8 else '' for i in range(50000)], tmp_path / 'real.json')
+    reader.filenames = names
+    reader.add_result(says(1000)(torch.tensor([20, 90, 20, 20], dtype=torch.uint8)[:, None, None, None] * torch.tensor(
+        [1, 0, 0], dtype=torch.uint8)[None, :, None, None]))
+    assert entry['images'] == 3 and 100 - entry['top1_error'] == pytest.approx(reader.get_accuracy(1))
+    assert entry['reference'] == 'clean' and entry['top1_diff'] == pytest.approx(200 / 3 - 75)
+    probabilities = np.exp([3.0] + [0.0] * 999) / (np.exp(3) + 999)
+    nll = [-np.log(probabilities[0] + probabilities[1])] * 2 + [-np.log(probabilities[1])]
+    assert entry['nll'] == pytest.approx(np.mean(nll), rel=1e-4)
+    assert [*report['statistics']['per_class']] == ['clean'] and 'imagenet-real' in report['statistics']['reliability']
+    labels[2] = [20]
+    (tmp_path / 'real.json').write_text(json.dumps(labels))
+    again, report = measured(**options)
+    assert report['test_sets']['imagenet-real']['top1_error'] == 0 and again['measurement'] != results['measurement']
+    with pytest.raises(ValueError, match='test_sets imagenet-real needs `clean`'):
+        measured(test_sets=options['test_sets'])
+    (tmp_path / 'real.json').write_text('[[1]]')
+    with pytest.raises(ValueError, match='test_sets imagenet-real must be a JSON file of 50,000 lists'):
+        measured(**options)
+    coloured(tmp_path / 'val' / IMAGENET[20] / 'x.png', 20)
+    (tmp_path / 'real.json').write_text(json.dumps(labels))
+    with pytest.raises(ValueError, match=r"clean must have ImageNet's validation images .*'x.png'"):
+        measured(**options)

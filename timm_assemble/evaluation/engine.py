@@ -26,7 +26,7 @@ from .models import EvaluatedModel
 from .results import UnreadableFile
 
 __all__ = [
-    'Batch', 'CachedResult', 'Loading', 'Records', 'Task', 'TaskCache', 'Unreadable', 'check_files',
+    'Batch', 'CachedResult', 'Loading', 'Records', 'Task', 'TaskCache', 'Unreadable',
     'collect_unreadable', 'image_bar', 'keep_items', 'run_tasks']
 
 Records = Dict[str, np.ndarray]  # one row for each file: 'item' is its number in the file list
@@ -75,8 +75,8 @@ class Task(ABC):
         """List the files of the folder; lists of many tasks would fill the memory."""
 
     @property
-    def numbers(self) -> range:
-        """Numbers of the task's files in their list."""
+    def numbers(self) -> Sequence[int]:
+        """Numbers of the task's files in their list, in the order of measuring; records are in that of the list."""
         return range(self.items)
 
     def measures(self, model: Any) -> bool:
@@ -193,10 +193,9 @@ class _Read(NamedTuple):
 
 @dataclass
 class _Files(Dataset):
-    """The images of files of all tasks, or only whether they can be read."""
+    """The images of files of all tasks."""
 
     tasks: Sequence[Task]
-    only_check: bool = False
 
     def __getitem__(self, file: _File) -> Union[_Read, Unreadable]:
         task = self.tasks[file.task]
@@ -204,8 +203,6 @@ class _Files(Dataset):
             loaded = task.load(file.path)
         except UnreadableError as e:
             return Unreadable(file.path, file.item, e.reason)
-        if self.only_check:
-            return _Read(file.task, file.item, file.label, torch.empty(0, 3, 1, 1, dtype=torch.uint8))
         pixels = np.stack([np.asarray(image) for image in task.finish(loaded, file.name)])
         return _Read(file.task, file.item, file.label, torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()))
 
@@ -213,10 +210,10 @@ class _Files(Dataset):
 def _file_batches(tasks: Sequence[Task], batch_size: int) -> Iterator[List[_File]]:
     """Yield the files of one task after the other; no batch has files of two."""
     for number, task in enumerate(tasks):
-        listed, size = task.list_files(), max(1, batch_size // task.images_per_item)
-        for start in task.numbers[::size]:
+        listed, numbers, size = task.list_files(), task.numbers, max(1, batch_size // task.images_per_item)
+        for start in range(0, len(numbers), size):
             yield [_File(number, item, listed.folder / listed.files[item][0], *listed.files[item])
-                   for item in task.numbers[start - task.numbers.start:][:size]]
+                   for item in numbers[start:start + size]]
 
 
 def _collate(items: Sequence[Any]) -> Tuple[Batch, List[Unreadable]]:
@@ -227,13 +224,11 @@ def _collate(items: Sequence[Any]) -> Tuple[Batch, List[Unreadable]]:
     return batch, [item for item in items if isinstance(item, Unreadable)]
 
 
-def _load(
-        tasks: Sequence[Task], loading: Loading, only_check: bool = False,
-) -> Iterator[Tuple[Batch, List[Unreadable]]]:
+def _load(tasks: Sequence[Task], loading: Loading) -> Iterator[Tuple[Batch, List[Unreadable]]]:
     for task in tasks:
         task.prepare()
     return iter(DataLoader(
-        _Files(tasks, only_check), batch_sampler=_file_batches(tasks, loading.batch_size),
+        _Files(tasks), batch_sampler=_file_batches(tasks, loading.batch_size),
         num_workers=loading.workers, collate_fn=_collate, pin_memory=loading.device.type == 'cuda'))
 
 
@@ -332,17 +327,9 @@ def run_tasks(
         run.store(cache)
 
 
-def check_files(tasks: Sequence[Any], loading: Loading, ranks: Ranks) -> List[Unreadable]:
-    """Read all files once and return those that cannot be read, of all ranks."""
-    once = {(task.folder, type(task), task.only): task for task in tasks}
-    return ranks.gather([file for _, unreadable in _load(ranks.own([*once.values()]), loading, only_check=True)
-                         for file in unreadable])
-
-
 def keep_items(records: Records, keep: np.ndarray) -> Records:
     """Return the records of some files; ``keep`` says of each row whether."""
-    return {name: values[np.repeat(keep, records['frames'])] if name == 'frame_top5' else values[keep]
-            for name, values in records.items()}
+    return {name: values[keep] for name, values in records.items()}
 
 
 def collect_unreadable(results: Sequence[CachedResult]) -> Tuple[Dict[str, Set[int]], List[UnreadableFile]]:

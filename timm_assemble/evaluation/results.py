@@ -169,13 +169,13 @@ class BaseResults(ABC):
         """Return results.csv."""
 
     @classmethod
-    def load(cls: Type[R], folder: Any) -> R:
-        """Return the results that a run wrote into a folder; UserError if there are none."""
+    def load(cls: Type[R], folder: Any, parameter: str = 'folder') -> R:
+        """Return the results that a run wrote into a folder; UserError on the parameter if there are none."""
         path = Path(folder) / 'results.json'
         try:
             return cls(json.loads(path.read_text(encoding='utf-8')))
         except (OSError, ValueError) as e:  # of msgspec too
-            raise UserError(f'folder must have results.json of a finished run, got {folder}: {e}') from e
+            raise UserError(f'{parameter} must have results.json of a finished run, got {folder}: {e}') from e
 
     @property
     def unreadable(self) -> List[UnreadableFile]:

@@ -14,9 +14,9 @@ import torch
 
 from ..data.classes import BY_ORDER, ClassMap
 from ..data.preprocessing import size_text
-from ..errors import UserError, error_line
+from ..errors import UserError, check, error_line
 from ..evaluation.engine import (
-    CachedResult, Loading, TaskCache, Unreadable, check_files, collect_unreadable, image_bar, keep_items, run_tasks,
+    CachedResult, Loading, TaskCache, collect_unreadable, image_bar, keep_items, run_tasks,
 )
 from ..evaluation.models import (
     Model, OutputError, callable_details, check_identities, from_pixels, label_models, load_rgb_source, model_details,
@@ -26,6 +26,7 @@ from ..evaluation.options import check_packages, with_options
 from ..evaluation.results import check_output, make_run, package_versions, unreadable_line
 from ..runtime.device import amp_dtype, find_device
 from ..runtime.ranks import Ranks
+from .adaptation import adapt_batch_norms
 from .metrics import SEVERITIES
 from .plan import Plan, RobustnessOptions, make_plan
 from .report import ALEXNET, Measured, Relative, add_statistics, make_reports
@@ -36,12 +37,15 @@ from .test_sets import LabelMap, LabelSpace, synsets
 __all__ = ['evaluate', 'load_classifier']
 
 
-def _from_name(label: str, name: str, size: Tuple[int, int], device: torch.device, amp: bool) -> Tuple[Any, ClassMap]:
-    source = load_rgb_source(name)
+def _from_name(label: str, name: str, plan: Plan, device: torch.device, amp: bool) -> Tuple[Any, ClassMap]:
+    source, adapted = load_rgb_source(name), plan.adaptation
     if source.num_classes < 1:
         raise UserError(f'models must have a classifier, {name} returns features')
-    compute = from_pixels(source.model, source.preprocessing.with_size(size), device, amp)
-    return Classifier(label=label, compute=compute, identity=model_identity(source), is_callable=False,
+    identity = dict(model_identity(source), adaptation=adapted and [adapted.prior, adapted.batch_size])
+    compute = from_pixels(source.model, source.preprocessing.with_size(plan.size), device, amp)
+    if adapted:
+        adapt_batch_norms(source.model, adapted.prior, label)
+    return Classifier(label=label, compute=compute, identity=identity, is_callable=False,
                       details=model_details(name, source)), source.class_map
 
 
@@ -55,8 +59,9 @@ def load_classifier(
     size, identity, classes = plan.size, identity or label, None
     try:
         if isinstance(model, str):
-            classifier, classes = _from_name(label, model, size, device, amp)
+            classifier, classes = _from_name(label, model, plan, device, amp)
         else:
+            check(not plan.adaptation, 'adapt', label, 'given for models by name')
             classifier = Classifier(label=label, compute=model, identity=dict(callable=identity),
                                     details=callable_details(identity))
         logits = compute_logits(classifier.compute, torch.zeros(1, 3, *size, dtype=torch.uint8, device=device))
@@ -129,8 +134,6 @@ def _notes(plan: Plan, models: Sequence[Classifier], relative: Relative) -> List
                      'baseline')
     elif corrupted and relative.constant and not {*plan.corruptions} <= {*relative.constant.errors}:
         notes.append(f"no mCE: AlexNet's errors on {plan.protocol.name} are not published; give another baseline")
-    if plan.of(FlipTask) and relative.constant:
-        notes.append("no mT5D: AlexNet's top-5 distances are not published; give another baseline")
     return notes
 
 
@@ -147,7 +150,7 @@ def _assemble(plan: Plan, measured: Measured, unreadable: List[Any], relative: R
     o, models = plan.options, [model for model, _ in measured]
     reports, missing = make_reports(measured, relative)
     for model, report in zip(models, reports):
-        for group in ('test_sets', 'references', 'ood'):
+        for group in ('test_sets', 'ood'):
             for name, entry in report[group].items():
                 entry['predicted_among'] = _predicted_among(plan, model, (group, name))
     notes = [*_notes(plan, models, relative), *missing]
@@ -165,7 +168,8 @@ def _assemble(plan: Plan, measured: Measured, unreadable: List[Any], relative: R
             images='generated' if plan.libraries else 'published' if corrupted else 'none',
             corruptions=[*plan.corruptions] if corrupted else [], severities=[*SEVERITIES],
             perturbations=[task.name for task in plan.of(FlipTask)], input_size=[*plan.size], seed=o.seed or 0,
-            precision=precision, baseline=relative.label or (relative.constant and relative.constant.name)),
+            precision=precision, adaptation=plan.adaptation,
+            baseline=relative.label or (relative.constant and relative.constant.name)),
         models=[dict(report, label=model.label, **model.details, statistics=None)
                 for model, report in zip(models, reports)], notes=[*dict.fromkeys(notes)])
     if o.keep_predictions:
@@ -193,9 +197,9 @@ def evaluate(models: Union[Model, Sequence[Model], Mapping[str, Model]], options
     o = options
     check_packages('robustness', *(['imagecorruptions'] if o.generate else []), *(['av'] if o.imagenet_p else []),
                    *(['scipy'] if o.keep_predictions else []), *(['matplotlib'] if o.output else []))
-    if o.seed is not None and not (o.generate or o.shift or o.keep_predictions):
-        warnings.warn('seed has no effect: without `generate`, `shift` and `keep_predictions` nothing is random',
-                      stacklevel=3)
+    if o.seed is not None and not (o.generate or o.shift or o.keep_predictions or o.adapt):
+        warnings.warn('seed has no effect: without `generate`, `shift`, `adapt` and `keep_predictions` nothing is '
+                      'random', stacklevel=3)
     if o.baseline and not (o.imagenet_c or o.imagenet_p or o.generate):
         warnings.warn('baseline has no effect but being measured too: without `imagenet_c`, `imagenet_p` and '
                       '`generate` nothing is relative to it', stacklevel=3)
@@ -216,10 +220,6 @@ def evaluate(models: Union[Model, Sequence[Model], Mapping[str, Model]], options
         measurement = _measurement(plan, classifiers, baseline, store)
         ranks.from_first(lambda: check_output(folder, measurement))
         loading = Loading(o.batch_size, o.workers, device)
-        if o.strict:
-            bad: List[Unreadable] = check_files(plan.tasks, loading, ranks)
-            if bad:
-                raise UserError(unreadable_line([*dict.fromkeys(bad)]))
         bar = stack.enter_context(image_bar(disable=not o.progress or ranks.rank > 0))
         run_tasks(plan.tasks, classifiers, store, loading, ranks, bar)
         ranks.barrier()

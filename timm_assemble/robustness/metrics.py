@@ -5,7 +5,7 @@ All functions take numbers, or arrays with one value for each resample. Errors a
 Sources: Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations"
 (ICLR 2019), section 4; Kar et al., "3D Common Corruptions and Data Augmentation" (CVPR 2022).
 """
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, Mapping, Sequence, Tuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ..errors import UserError
 __all__ = [
     'ALEXNET_3DCC_ERROR', 'ALEXNET_CLEAN_ERROR', 'ALEXNET_ERROR', 'ALEXNET_FLIP_RATE', 'COMMON', 'EXTRA', 'SEVERITIES',
     'compares_with_first', 'corruption_error', 'count_flips', 'mean_corruption_error', 'mean_ratio', 'ratio',
-    'relative_corruption_error', 'relative_mean_corruption_error', 'top5_distances']
+    'relative_corruption_error', 'relative_mean_corruption_error']
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -60,25 +60,15 @@ def _over_severities(errors: Any) -> Any:
     return np.mean(np.atleast_1d(np.asarray(errors, dtype=float)), axis=0)
 
 
-def corruption_error(errors: Sequence[Any], baseline: Any) -> Any:
-    """Return CE of one corruption: ``100 * mean_s(E_s) / mean_s(B_s)``.
-
-    Args:
-        errors: Top-1 errors, one per severity.
-        baseline: The baseline's errors: one per severity, or their mean.
-
-    Returns:
-        Percent of the baseline's error: 100 is as good as the baseline, 0 is no error; NaN if it has none.
-    """
-    return ratio(_over_severities(errors), _over_severities(baseline))
-
-
-def relative_corruption_error(errors: Sequence[Any], clean: Any, baseline: Any, baseline_clean: Any) -> Any:
+def relative_corruption_error(
+        errors: Sequence[Any], clean: Any, baseline: Any, baseline_clean: Any = 0.0,
+) -> Any:
     """Return relative CE: ``100 * mean_s(E_s - E_clean) / mean_s(B_s - B_clean)``.
 
     Args:
-        errors, baseline: As for :func:`corruption_error`.
+        errors: Top-1 errors, one per severity.
         clean: Top-1 error on the clean images.
+        baseline: The baseline's errors: one per severity, or their mean.
         baseline_clean: The baseline's error on the clean images.
 
     Returns:
@@ -88,6 +78,11 @@ def relative_corruption_error(errors: Sequence[Any], clean: Any, baseline: Any, 
     return ratio(_over_severities(errors) - clean, _over_severities(baseline) - baseline_clean)
 
 
+def corruption_error(errors: Sequence[Any], baseline: Any) -> Any:
+    """Return CE of one corruption, ``100 * mean_s(E_s) / mean_s(B_s)``: 100 is as good as the baseline."""
+    return relative_corruption_error(errors, 0.0, baseline)
+
+
 def _mean(values: Sequence[Any], names: Mapping[str, Any], baseline: Mapping[str, Any]) -> Any:
     missing = [name for name in names if name not in baseline]
     if missing or not names:
@@ -95,42 +90,38 @@ def _mean(values: Sequence[Any], names: Mapping[str, Any], baseline: Mapping[str
     return np.mean(values, axis=0)
 
 
-def mean_corruption_error(errors: Mapping[str, Sequence[Any]], baseline: Mapping[str, Any] = ALEXNET_ERROR) -> Any:
-    """Return mCE: the mean of :func:`corruption_error` over corruptions.
+def relative_mean_corruption_error(
+        errors: Mapping[str, Sequence[Any]], clean: Any, baseline: Mapping[str, Any] = ALEXNET_ERROR,
+        baseline_clean: Any = ALEXNET_CLEAN_ERROR,
+) -> Any:
+    """Return relative mCE: the mean of :func:`relative_corruption_error` over corruptions.
 
     Args:
         errors: Corruption to top-1 errors, one per severity. The protocol says which corruptions: ``COMMON`` for
             ImageNet-C.
+        clean, baseline_clean: As for one corruption.
         baseline: Corruption to the baseline's errors.
 
     Raises:
         UserError: ``errors`` is empty, or has a corruption that the baseline lacks.
     """
-    return _mean([corruption_error(values, baseline[name]) for name, values in errors.items() if name in baseline],
-                 errors, baseline)
-
-
-def relative_mean_corruption_error(
-        errors: Mapping[str, Sequence[Any]], clean: Any, baseline: Mapping[str, Any] = ALEXNET_ERROR,
-        baseline_clean: Any = ALEXNET_CLEAN_ERROR,
-) -> Any:
-    """Return relative mCE: the mean of :func:`relative_corruption_error`."""
     return _mean([relative_corruption_error(values, clean, baseline[name], baseline_clean)
                   for name, values in errors.items() if name in baseline], errors, baseline)
 
 
+def mean_corruption_error(errors: Mapping[str, Sequence[Any]], baseline: Mapping[str, Any] = ALEXNET_ERROR) -> Any:
+    """Return mCE: the mean of :func:`corruption_error` over corruptions."""
+    return relative_mean_corruption_error(errors, 0.0, baseline, 0.0)
+
+
 def mean_ratio(rates: Mapping[str, Any], baseline: Mapping[str, Any] = ALEXNET_FLIP_RATE) -> Any:
-    """Return mFR, or mT5D of top-5 distances: the mean over perturbations of the rates in percent of the baseline's."""
+    """Return mFR: the mean over perturbations of the flip rates in percent of the baseline's."""
     return _mean([ratio(rate, baseline[name]) for name, rate in rates.items() if name in baseline], rates, baseline)
 
 
 def compares_with_first(perturbation: str) -> bool:
     """Return whether frames are compared with the first one, as noise's are."""
     return perturbation.endswith('_noise')
-
-
-def _earlier(frames: np.ndarray, with_first: bool) -> np.ndarray:
-    return np.broadcast_to(frames[:1], frames[1:].shape) if with_first else frames[:-1]
 
 
 def count_flips(predictions: Sequence[int], with_first: bool) -> int:
@@ -141,21 +132,4 @@ def count_flips(predictions: Sequence[int], with_first: bool) -> int:
         with_first: Compare each frame with the first one, else with the one before it.
     """
     classes = np.asarray(predictions)
-    return int((classes[1:] != _earlier(classes, with_first)).sum())
-
-
-def top5_distances(ranked: Any, with_first: bool) -> List[int]:
-    """Return the top-5 distance of each pair of frames of a sequence.
-
-    The distance of two frames is ``sum_i |min(i, 6) - min(r(i), 6)|`` over the ranks i from 1 to 5 of the earlier
-    frame, where r(i) is the rank in the later frame of the class that has rank i in the earlier one: 0 for equal five
-    in equal order, at most 15.
-
-    Args:
-        ranked: (frames, 5) classes, the most probable first; fewer columns for fewer classes.
-        with_first: Compare each frame with the first one, else with the one before it.
-    """
-    classes = np.asarray(ranked)
-    same = _earlier(classes, with_first)[:, :, None] == classes[1:, None, :]  # earlier rank, later rank
-    ranks = np.where(same.any(2), same.argmax(2), 5)
-    return np.abs(ranks - np.arange(classes.shape[1])).sum(1).tolist()
+    return int((classes[1:] != (classes[:1] if with_first else classes[:-1])).sum())

@@ -3,28 +3,30 @@
 Trees are ``corruption/severity/class/*.JPEG``, as in ImageNet-C, and ``perturbation/class/*.mp4``, as in ImageNet-P.
 """
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type
+
+from msgspec import Struct
 
 from ..data.images import FileList, list_images, printable, some
 from ..data.preprocessing import size_text
 from ..errors import UserError, check
 from ..evaluation.options import Option, Options
-from ..evaluation.results import file_names
+from ..evaluation.results import Count, Natural, Text, file_names
 from .corruptions import library_versions
 from .metrics import ALEXNET_ERROR, ALEXNET_FLIP_RATE, SEVERITIES
 from .protocols import PROTOCOLS, Protocol, Steps
 from .tasks import (
-    CleanTask, Corruption, CorruptionTask, FlipTask, ForeignTask, OtherSetTask, ReferenceTask, RobustnessTask,
-    ShiftTask,
+    CleanTask, Corruption, CorruptionTask, FlipTask, ForeignTask, OtherSetTask, RobustnessTask, ShiftTask,
 )
-from .test_sets import NO_CLASS, TEST_SETS, LabelSpace, known_test_set, synsets
+from .test_sets import NO_CLASS, REAL, TEST_SETS, LabelSpace, known_test_set, real_labels, synsets
 
-__all__ = ['Plan', 'RobustnessOptions', 'make_plan']
+__all__ = ['Adaptation', 'Plan', 'RobustnessOptions', 'make_plan']
 
 IMAGES = 'images, one or more'
+PRIOR = 16
 RESERVED = ('clean', 'corruption', 'perturbation', 'imagenet')  # names of other images in results
 
 
@@ -42,8 +44,9 @@ class RobustnessOptions(Options):
     clean: Annotated[Optional[Path], Option(
         'Folder class/* of the clean images of `imagenet_c`.', metavar='DIR', group=IMAGES)] = None
     test_sets: Annotated[Mapping[str, Path], Option(
-        f'Name to folder of other images of the classes. {", ".join(TEST_SETS)} are measured as published; any '
-        f'other name is a folder of the classes.', group=IMAGES)] = field(default_factory=dict)
+        f'Name to folder of other images of the classes. {", ".join(TEST_SETS)} are measured as published, and {REAL} '
+        f'is a JSON file, the labels of `clean`; any other name is a folder of the classes.',
+        group=IMAGES)] = field(default_factory=dict)
     ood: Annotated[Mapping[str, Path], Option(
         'Name to folder any/* of images of none of the classes, to tell from the clean ones; imagenet-o is '
         'measured as published.', group=IMAGES)] = field(default_factory=dict)
@@ -64,9 +67,12 @@ class RobustnessOptions(Options):
     keep_predictions: Annotated[bool, Option(
         'Write the predictions of every image, and compute intervals of every metric, comparisons of models, '
         'temperature scaling and accuracy by class.')] = False
-    strict: Annotated[bool, Option(
-        'Read every file first, and end if one cannot be read; otherwise it is left out of every condition '
-        'alike, and the results name it.')] = False
+    adapt: Annotated[Optional[str], Option(
+        'Adapt the batch norms (bn) of models by name to each batch, which mixes classes and decides the results.',
+        choices=('bn',))] = None
+    prior: Annotated[Optional[int], Option(
+        f'Images that the trained statistics count as in `adapt`, N of arXiv 2006.16971; {PRIOR} if not given.',
+        metavar='N', minimum=0)] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,6 +88,15 @@ class RobustnessOptions(Options):
         file_names([*self.test_sets, *self.ood], 'ood', exact=True)
 
 
+class Adaptation(Struct, forbid_unknown_fields=True):
+    """How batch norms are adapted to each batch, and how batches are made."""
+
+    layers: Text
+    prior: Natural
+    batch_size: Count
+    order: Text
+
+
 @dataclass(frozen=True)
 class Plan:
     """Tasks in the order of measuring, and what decides them."""
@@ -94,6 +109,7 @@ class Plan:
     tasks: List[Any]
     libraries: Dict[str, str]  # versions of what generates corruptions
     notes: List[str] = field(default_factory=list)  # on files and folders
+    adaptation: Optional[Adaptation] = None
 
     @property
     def complete(self) -> bool:
@@ -143,8 +159,12 @@ def _protocol(o: RobustnessOptions) -> Protocol:
         raise UserError(f'protocol {protocol.name} needs `imagenet_c`: its corruptions are read and not generated')
     if o.corruptions and not (o.imagenet_c or o.generate):
         raise UserError('corruptions need `imagenet_c` or `generate`')
-    if o.shift and not (o.imagenet_c or o.generate or o.clean):
-        raise UserError('shift needs images: `clean`, `generate` or `imagenet_c`')
+    if o.shift and not (o.generate or o.clean):
+        raise UserError('shift needs `clean` or `generate`')
+    if o.adapt and (o.imagenet_p or o.shift):
+        raise UserError('adapt is for independent images, and takes neither `imagenet_p` nor `shift`')
+    if o.prior is not None and not o.adapt:
+        raise UserError('prior needs `adapt`')
     if o.ood and not (o.clean or o.generate):
         raise UserError('ood needs `clean` or `generate`: images of the models\' classes to tell the others from')
     return protocol
@@ -199,14 +219,14 @@ def _sequences(root: Path, steps: Steps) -> List[FlipTask]:
     return tasks
 
 
-def _reference(name: str, clean: Optional[FileList], mask: Sequence[str], steps: Steps) -> List[ReferenceTask]:
+def _reference(name: str, clean: Optional[FileList], mask: Sequence[str], steps: Steps) -> List[OtherSetTask]:
     """Return the task of the clean images of a few classes, among which models predict; none without such images."""
     only = tuple(sorted({*mask} & {*(clean.classes if clean else ())}))
     if clean is None or not only or not {*mask} <= {*synsets()}:
         return []
     space = LabelSpace(tuple((name, (name,)) for name in only), tuple(sorted(mask)))
-    return [ReferenceTask.of_files(f'{name}-clean', list_images(clean.folder, 'clean', only=only), steps, only=only,
-                                   parameter='clean', label_space=space)]
+    return [OtherSetTask.of_files(f'{name}-clean', list_images(clean.folder, 'clean', only=only), steps, only=only,
+                                  parameter='clean', label_space=space)]
 
 
 def _other_sets(
@@ -221,6 +241,12 @@ def _other_sets(
     notes: List[str] = []
     for name, root in o.test_sets.items():
         parameter = f'test_sets {name}'
+        if name == REAL:
+            if clean is None:
+                raise UserError(f'test_sets {REAL} needs `clean`, the images of its labels')
+            files, space = real_labels(root, clean)
+            tasks.append(OtherSetTask.of_files(name, files, steps, parameter=parameter, label_space=space, labels=root))
+            continue
         check(root.is_dir(), parameter, printable(root), 'a folder')
         known = known_test_set(name, root)
         files = list_images(known.folder, parameter, only=known.expected if known.ignores else None)
@@ -284,9 +310,8 @@ def make_plan(o: RobustnessOptions) -> Plan:
         tasks += _sequences(o.imagenet_p, published)
         texts.append(f'sequences as published: {published.describe()}, noise against the first frame, others against '
                      'the frame before')
-    if o.shift:  # of images that are files
-        tasks += [ShiftTask.of_task(task, o.shift, seed) for task in tasks
-                  if isinstance(task, CleanTask) or (isinstance(task, CorruptionTask) and task.corruption is None)]
+    if o.shift and files:
+        tasks.append(ShiftTask.of_files('clean', files, steps, o.shift, seed, parameter=parameter))
         texts.append(f'shift: two random crops of {size_text(size)} at most {o.shift} pixels apart (seed {seed}), '
                      'of images resized in proportion and padded by reflection where they are too small')
     if o.test_sets or o.ood:
@@ -294,5 +319,12 @@ def make_plan(o: RobustnessOptions) -> Plan:
         tasks += others
         notes += more
         texts.append(f'test sets {", ".join([*o.test_sets, *o.ood])}: {steps.describe()}')
+    adaptation = None
+    if o.adapt:
+        tasks = [replace(task, shuffle=seed) for task in tasks]  # type: ignore[call-arg]
+        prior = PRIOR if o.prior is None else o.prior
+        adaptation = Adaptation(o.adapt, prior, o.batch_size, f'shuffled by seed {seed}')
+        texts.append(f'batch norms adapted to each batch of {o.batch_size}, prior {prior}, images '
+                     f'{adaptation.order}')
     return Plan(o, protocol, corruptions, size, '; '.join(texts), tasks, library_versions() if o.generate else {},
-                [*dict.fromkeys(notes)])
+                [*dict.fromkeys(notes)], adaptation)

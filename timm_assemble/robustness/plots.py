@@ -1,32 +1,30 @@
-"""Figures of results: bars by corruption and model, grids of errors, reliability diagrams, differences of models."""
+"""Figures of results: bars by corruption and model, reliability diagrams."""
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 
 from ..evaluation.figures import drawable, pyplot, save
-from .report import HEADLINES
+from .report import lookup
 
 __all__ = ['draw_all']
-
-PER_ROW = 4
 
 
 def _legend(model: Dict[str, Any]) -> str:
     metrics = [f'{title} {model[key]:.1f}' for title, key in (('mCE', 'mce'), ('mFR', 'mfr')) if model[key] is not None]
-    if model['mce'] is None and model['mean_error'] is not None:
-        metrics.insert(0, f'mean error {model["mean_error"]:.1f} %')
+    if model['mce'] is None and model['means'] is not None:
+        metrics.insert(0, f'mean error {model["means"]["top1_error"]:.1f} %')
     return f'{drawable(model["label"])}{": " if metrics else ""}{", ".join(metrics)}'
 
 
-def _bars(axes: Any, models: Sequence[Dict[str, Any]], group: str, keys: Sequence[str], titles: Sequence[str]) -> None:
+def _bars(axes: Any, models: Sequence[Dict[str, Any]], group: str, keys: Dict[str, str]) -> None:
     """Draw bars of the first key that all models have."""
     names = [*models[0][group]]
-    key, title = next((k, t) for k, t in zip(keys, titles) if k == keys[-1] or all(
-        m[group][name][k] is not None for m in models for name in names))
+    key, title = next((k, t) for k, t in keys.items() if k == [*keys][-1] or all(
+        lookup(m[group][name], k) is not None for m in models for name in names))
     width = 0.8 / len(models)
     for i, model in enumerate(models):
-        values = [model[group][name][key] for name in names]
+        values = [lookup(model[group][name], key) for name in names]
         axes.bar(np.arange(len(names)) + (i - (len(models) - 1) / 2) * width, values, width, label=_legend(model),
                  yerr=_spread(model, [f'{group}.{name}.{key}' for name in names], values), ecolor='black', capsize=1.5,
                  error_kw=dict(linewidth=0.7))
@@ -48,12 +46,12 @@ def _spread(model: Dict[str, Any], paths: Sequence[str], values: Sequence[float]
 
 def _means(axes: Any, models: Sequence[Dict[str, Any]], keys: Dict[str, str]) -> None:
     """Draw a bar for each model: the first of the metrics that all models have."""
-    key, title = next(((k, t) for k, t in keys.items() if all(model[k] is not None for model in models)), ('', ''))
+    key, title = next(((k, t) for k, t in keys.items() if all(lookup(m, k) is not None for m in models)), ('', ''))
     if not key:
         axes.set_axis_off()
         return
     for i, model in enumerate(models):
-        value = model[key]
+        value = lookup(model, key)
         axes.bar(i, value, 0.7, yerr=_spread(model, [key], [value]), ecolor='black', capsize=4)
         axes.text(i, value / 2, f'{value:.1f}', ha='center', va='center', color='white', fontsize=8)
     axes.set_xticks(range(len(models)), [drawable(model['label'], 24) for model in models], fontsize=7, rotation=20,
@@ -62,59 +60,25 @@ def _means(axes: Any, models: Sequence[Dict[str, Any]], keys: Dict[str, str]) ->
     axes.grid(axis='y', alpha=0.3)
 
 
-def _error_grids(figure: Any, models: Sequence[Dict[str, Any]]) -> None:
-    columns = min(PER_ROW, len(models))
-    grid = figure.subplots(-(-len(models) // columns), columns, squeeze=False, sharey=True)
-    names = [*models[0]['corruptions']]
-    for axes, model in zip(grid.flat, models):
-        errors = np.array([[entry['top1_error'] for entry in model['corruptions'][name]['severities'].values()]
-                           for name in names])
-        image = axes.imshow(errors, vmin=0, vmax=100, cmap='viridis', aspect='auto')
-        axes.set_xticks(range(errors.shape[1]), [*model['corruptions'][names[0]]['severities']])
-        axes.set_yticks(range(len(names)), names, fontsize=8)
-        axes.set_title(drawable(model['label'], 40), fontsize=9)
-        axes.set_xlabel('severity', fontsize=8)
-        for (row, column), error in np.ndenumerate(errors):
-            axes.text(column, row, f'{error:.0f}', ha='center', va='center', fontsize=7,
-                      color='black' if error > 60 else 'white')
-    for axes in [*grid.flat][len(models):]:
-        axes.set_axis_off()
-    figure.colorbar(image, ax=grid, label='top-1 error, %')
-
-
 def _draw_errors(results: Dict[str, Any]) -> Any:
     """Draw corruptions and perturbations; None without both."""
     models, protocol = results['models'], results['protocol']
     over = f', % of {drawable(protocol["baseline"], 30)}' if protocol['baseline'] else ''
-    grids = 0.9 + 0.24 * len(models[0]['corruptions']) * -(-len(models) // PER_ROW)
-    heights = [4.2, grids] * bool(models[0]['corruptions']) + [4.2] * bool(models[0]['perturbations'])
-    if not heights:
+    groups = dict(
+        corruptions=({'ce': f'CE{over}', 'means.top1_error': 'top-1 error, % (mean over severities)'},
+                     {'mce': 'mCE', 'means.top1_error': 'mean error'}),
+        perturbations=({'flip_ratio': f'flip rate{over}', 'flip_rate': 'flip rate, %'},
+                       {'mfr': 'mFR', 'mean_flip_rate': 'flip rate'}))
+    shown = {group: keys for group, keys in groups.items() if models[0][group]}
+    if not shown:
         return None
-    figure = pyplot().figure(figsize=(14, sum(heights)), layout='constrained')
+    figure, grid = pyplot().subplots(len(shown), 2, figsize=(14, 4.8 * len(shown)), width_ratios=(6, 1),
+                                     layout='constrained', squeeze=False)
     figure.suptitle(f'protocol {protocol["name"]}: {protocol["text"]}'.replace('; ', '\n'), fontsize=8)
-    rows = iter(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
-    if models[0]['corruptions']:
-        each, mean = next(rows).subplots(1, 2, width_ratios=(6, 1))
-        _bars(each, models, 'corruptions', ('ce', 'mean_error'),
-              (f'CE{over}', 'top-1 error, % (mean over severities)'))
-        _means(mean, models, dict(mce='mCE', mean_error='mean error'))
-        _error_grids(next(rows), models)
-    if models[0]['perturbations']:
-        each, mean = next(rows).subplots(1, 2, width_ratios=(6, 1))
-        _bars(each, models, 'perturbations', ('flip_ratio', 'flip_rate'), (f'flip rate{over}', 'flip rate, %'))
-        _means(mean, models, dict(mfr='mFR', mean_flip_rate='flip rate'))
+    for (each, mean), (group, (keys, mean_keys)) in zip(grid, shown.items()):
+        _bars(each, models, group, keys)
+        _means(mean, models, mean_keys)
     return figure
-
-
-def _axes_grid(count: int, side: float, columns: int = PER_ROW) -> Any:
-    """Return a figure and ``count`` axes of ``side`` inches."""
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    figure, axes = pyplot().subplots(rows, columns, figsize=(side * columns, side * rows), layout='constrained',
-                                     squeeze=False)
-    for unused in axes.flat[count:]:
-        unused.set_axis_off()
-    return figure, [*axes.flat[:count]]
 
 
 def _reliability(axes: Any, bins: List[Mapping[str, Any]], title: str) -> None:
@@ -140,49 +104,22 @@ def _draw_reliability(results: Mapping[str, Any]) -> Any:
                 for name, bins in ((model['statistics'] or {}).get('reliability') or {}).items()]
     if not diagrams:
         return None
-    figure, grid = _axes_grid(len(diagrams), 3.0, -(-len(diagrams) // len(results['models'])))
+    rows = len(results['models'])
+    columns = -(-len(diagrams) // rows)
+    figure, grid = pyplot().subplots(
+        rows, columns, figsize=(3 * columns, 3 * rows), layout='constrained', squeeze=False)
+    for unused in grid.flat[len(diagrams):]:
+        unused.set_axis_off()
     figure.suptitle('blue: accuracy; red: gap to the mean confidence; above: % of the predictions', fontsize=9)
-    for axes, (title, bins) in zip(grid, diagrams):
+    for axes, (title, bins) in zip(grid.flat, diagrams):
         _reliability(axes, bins, title)
-    return figure
-
-
-def _differences(axes: Any, entry: Mapping[str, Any]) -> None:
-    """Draw each metric's difference with its interval."""
-    rows: Dict[str, Any] = entry['differences']
-    heights = np.arange(len(rows))[::-1]
-    for height, value in zip(heights, rows.values()):
-        if value['interval']:
-            low, high = value['interval']['low'], value['interval']['high']
-            significant = low > 0 or high < 0
-            axes.plot([low, high], [height, height], color='tab:blue' if significant else 'tab:gray', linewidth=2)
-        axes.plot(value['difference'], height, 'o', color='black', markersize=4)
-    axes.axvline(0, color='black', linewidth=0.8, linestyle='--')
-    axes.set_yticks(heights, [HEADLINES[key][0] if key in HEADLINES else drawable(key, 30) for key in rows], fontsize=8)
-    axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.grid(axis='x', alpha=0.3)
-    axes.set_xlabel('difference, points')
-    first, second = (drawable(label, 40) for label in entry['models'])
-    axes.set_title(f'{first}\nminus {second}', fontsize=8)
-
-
-def _draw_comparisons(results: Mapping[str, Any]) -> Any:
-    """Draw the differences of all pairs of models; None without any."""
-    comparisons = results['comparisons']
-    if not comparisons:
-        return None
-    figure, grid = _axes_grid(len(comparisons), 4.2)
-    figure.suptitle('95 % intervals of the same images; blue: without 0', fontsize=9)
-    for axes, entry in zip(grid, comparisons):
-        _differences(axes, entry)
     return figure
 
 
 def draw_all(folder: Path, results: Dict[str, Any]) -> List[Path]:
     """Write the figures that apply and remove earlier ones that do not; return the paths."""
     written = []
-    for name, draw in (('robustness.png', _draw_errors), ('reliability.png', _draw_reliability),
-                       ('comparison.png', _draw_comparisons)):
+    for name, draw in (('robustness.png', _draw_errors), ('reliability.png', _draw_reliability)):
         figure = draw(results)
         if figure is None:
             (folder / name).unlink(missing_ok=True)

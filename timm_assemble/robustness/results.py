@@ -10,27 +10,19 @@ from ..evaluation.cache import write_arrays
 from ..evaluation.engine import CachedResult
 from ..evaluation.results import BaseResults, Count, Natural, Percent, Ratio, Report, Size, Text, Values, file_names
 from ..evaluation.tables import Cell, Table, number, to_csv
+from .plan import Adaptation
 from .plots import draw_all
-from .report import HEADLINES, Measured, headlines
+from .report import HEADLINES, Headline, Measured, headlines, title_of
+from .statistics import METRICS, Errors, ImageMetrics
 
 __all__ = ['SCHEMA_VERSION', 'Results', 'RobustnessReport', 'RobustnessValues']
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 Maybe = Optional[Ratio]
 
 
-class Errors(Struct, forbid_unknown_fields=True):
-    images: Count
-    top1_error: Percent
-    top5_error: Percent
-    ece: Percent
-
-
-class Reference(Errors):
+class OtherSet(Errors):
     predicted_among: Text
-
-
-class OtherSet(Reference):
     reference: Optional[Text]
     top1_diff: Optional[float]
     top5_diff: Optional[float]
@@ -38,7 +30,7 @@ class OtherSet(Reference):
 
 class Corruption(Struct, forbid_unknown_fields=True):
     severities: Dict[str, Errors]
-    mean_error: Percent
+    means: ImageMetrics
     ce: Maybe
     relative_ce: Optional[float]
 
@@ -49,19 +41,12 @@ class Perturbation(Struct, forbid_unknown_fields=True):
     pairs: Count
     flip_rate: Percent
     flip_ratio: Maybe
-    top5_distance: Ratio
-    top5_ratio: Maybe
-
-
-class Consistency(Struct, forbid_unknown_fields=True):
-    images: Count
-    consistency: Percent
 
 
 class Shift(Struct, forbid_unknown_fields=True):
     pixels: Count
-    clean: Optional[Consistency]
-    corruptions: Dict[str, Dict[str, Consistency]]
+    images: Count
+    consistency: Percent
 
 
 class Detection(Struct, forbid_unknown_fields=True):
@@ -89,9 +74,8 @@ class Interval(Struct, forbid_unknown_fields=True):
 class Temperature(Struct, forbid_unknown_fields=True):
     temperature: Maybe
     fitted_images: Count
-    images: Count
-    ece_before: Percent
-    ece_after: Optional[Percent]
+    before: Errors
+    after: Optional[Errors]
 
 
 class Bin(Struct, forbid_unknown_fields=True):
@@ -110,7 +94,6 @@ class Statistics(Struct, forbid_unknown_fields=True):
 
     resamples: Count
     intervals: Dict[str, Optional[Interval]]
-    temperature: Optional[Temperature]
     reliability: Dict[str, List[Bin]]
     per_class: Dict[str, Dict[str, ClassAccuracy]]
 
@@ -139,21 +122,18 @@ class RobustnessReport(Report, kw_only=True):
     num_classes: Count
     classes_by: Text
     clean: Optional[Errors]
+    temperature: Optional[Temperature]
     corruptions: Dict[str, Corruption]
     perturbations: Dict[str, Perturbation]
     shift: Optional[Shift]
-    references: Dict[str, Reference]
     test_sets: Dict[str, OtherSet]
     ood: Dict[str, Foreign]
-    mean_error: Optional[Percent]
-    mean_ece: Optional[Percent]
-    ece_by_severity: Dict[str, Percent]
+    means: Optional[ImageMetrics]
+    means_by_severity: Dict[str, ImageMetrics]
     mce: Maybe
     relative_mce: Optional[float]
     mean_flip_rate: Optional[Percent]
     mfr: Maybe
-    mean_top5_distance: Maybe
-    mt5d: Maybe
     statistics: Optional[Statistics]
 
 
@@ -168,6 +148,7 @@ class ProtocolValues(Struct, forbid_unknown_fields=True):
     seed: int
     precision: Text
     baseline: Optional[Text]
+    adaptation: Optional[Adaptation]
 
 
 class RobustnessValues(Values, kw_only=True):
@@ -185,37 +166,52 @@ def _ends(interval: Mapping[str, Any], reverse: bool = False) -> str:
     return f'[{number(low)}, {number(high)}]{"*" if interval["small"] else ""}'
 
 
-def _with_interval(model: Mapping[str, Any], path: str, value: Optional[float], reverse: bool = False) -> Cell:
+def _cell(model: Mapping[str, Any], headline: Headline) -> Cell:
     """Return a value with its interval, if it has one."""
-    interval = ((model['statistics'] or {}).get('intervals') or {}).get(path)
-    return value if value is None or interval is None else f'{number(value)} {_ends(interval, reverse)}'
+    value, interval = headline.of(model), ((model['statistics'] or {}).get('intervals') or {}).get(headline.path)
+    return value if value is None or interval is None else f'{number(value)} {_ends(interval, headline.accuracy)}'
 
 
 def _headlines(models: Sequence[Dict[str, Any]], baseline: Optional[str]) -> Table:
-    values = {model['label']: headlines(model) for model in models}
-    shown = [key for key in HEADLINES if any(row[key] is not None for row in values.values())]
+    shown = [h for h in HEADLINES.values() if h.main and any(h.of(model) is not None for model in models)]
     over = f'; mCE and mFR in percent of {baseline}' if baseline else ''
     intervals = '; 95 % intervals' if any(model['statistics'] for model in models) else ''
     return Table(f'percent: top-1, top-5 and ECE on clean images, the rest by the protocol{over}{intervals}',
-                 ['model', *(HEADLINES[key][0] for key in shown)],
-                 [[model['label'], *(_with_interval(model, HEADLINES[key][1], values[model['label']][key],
-                                                    key in ('top1', 'top5')) for key in shown)] for model in models])
+                 ['model', *(h.title for h in shown)],
+                 [[model['label'], *(_cell(model, h) for h in shown)] for model in models])
+
+
+def _scores(models: Sequence[Dict[str, Any]]) -> Table:
+    """Return the scores of all images but single corruptions, which results.csv has."""
+    rows: List[List[Cell]] = []
+    for model in models:
+        scaled = model['temperature'] or dict(before=None, after=None)
+        places = dict(
+            **{'clean': 'clean'} if model['clean'] else {},
+            **{'clean, held out': 'temperature.before'} if scaled['before'] else {},
+            **{f'clean, held out, temperature {number(scaled["temperature"])}': 'temperature.after'
+               } if scaled['after'] else {},
+            **{f'severity {s}': f'means_by_severity.{s}' for s in model['means_by_severity']},
+            **{'all corruptions': 'means'} if model['means'] else {},
+            **{name: f'test_sets.{name}' for name in model['test_sets']})
+        rows += [[f'{model["label"]}: {title}', *(_cell(model, Headline('', f'{place}.{key}')) for key in SHOWN)]
+                 for title, place in places.items()]
+    return Table('calibration, proper scores, and selection by confidence: NLL in nats, others in percent',
+                 ['model: images', *(METRICS[key].title for key in SHOWN)], rows)
 
 
 def _test_sets(models: Sequence[Dict[str, Any]]) -> Table:
-    rows = [[f'{model["label"]}: {name}',
-             _with_interval(model, f'test_sets.{name}.top1_error', 100 - entry['top1_error'], True),
-             _with_interval(model, f'test_sets.{name}.top1_diff', entry['top1_diff']), 100 - entry['top5_error'],
-             entry['ece'], str(entry['images']), entry['predicted_among'], entry['reference'] or '-']
+    rows = [[f'{model["label"]}: {name}', _cell(model, HEADLINES['top1'].on(name)),
+             _cell(model, Headline('', f'test_sets.{name}.top1_diff')), 100 - entry['top5_error'],
+             str(entry['images']), entry['predicted_among'], entry['reference'] or '-']
             for model in models for name, entry in model['test_sets'].items()]
     return Table('test sets: accuracy in percent, and its difference to clean images',
-                 ['model: test set', 'top-1', 'difference', 'top-5', 'ECE', 'images', 'predicted among',
-                  'clean images'], rows)
+                 ['model: test set', 'top-1', 'difference', 'top-5', 'images', 'predicted among', 'clean images'], rows)
 
 
 def _ood(models: Sequence[Dict[str, Any]]) -> Table:
     rows = [[f'{model["label"]}: {name}', score, *(
-        _with_interval(model, f'ood.{name}.{score}.{key}', entry[score][key]) for key in ('auroc', 'aupr', 'fpr95')),
+        _cell(model, Headline('', f'ood.{name}.{score}.{key}')) for key in ('auroc', 'aupr', 'fpr95')),
         str(entry['images']), entry['predicted_among']]
         for model in models for name, entry in model['ood'].items() for score in ('msp', 'energy')]
     return Table('images of no class told from clean ones, in percent',
@@ -224,40 +220,22 @@ def _ood(models: Sequence[Dict[str, Any]]) -> Table:
 
 def _corruptions(model: Dict[str, Any]) -> Table:
     rows = [[name, *(errors['top1_error'] for errors in entry['severities'].values()),
-             entry['mean_error'], entry['ce'], entry['relative_ce']] for name, entry in model['corruptions'].items()]
-    severities = [*next(iter(model['corruptions'].values()))['severities']]
-    rows.append(['mean', *(sum(entry['severities'][s]['top1_error'] for entry in model['corruptions'].values())
-                           / len(model['corruptions']) for s in severities),
-                 model['mean_error'], model['mce'], model['relative_mce']])
-    rows.append(['mean ECE', *model['ece_by_severity'].values(), model['mean_ece'], None, None])
+             entry['means']['top1_error'], entry['ce'], entry['relative_ce']]
+            for name, entry in model['corruptions'].items()]
+    by_severity = model['means_by_severity']
+    rows.append(['mean', *(mean['top1_error'] for mean in by_severity.values()), model['means']['top1_error'],
+                 model['mce'], model['relative_mce']])
     return Table(f'{model["label"]}: top-1 error in percent by severity',
-                 ['corruption', *severities, 'mean', 'CE', 'relative CE'], rows)
+                 ['corruption', *by_severity, 'mean', 'CE', 'relative CE'], rows)
 
 
 def _perturbations(models: Sequence[Dict[str, Any]]) -> Table:
-    keys = ('flip_rate', 'flip_ratio', 'top5_distance', 'top5_ratio')
-    head = [part for model in models for part in (model['label'], 'ratio', 'top-5 distance', 'ratio')]
-    return Table('flip rate in percent of pairs of frames, top-5 distance, and their ratios to the baseline',
+    keys = ('flip_rate', 'flip_ratio')
+    head = [part for model in models for part in (model['label'], 'ratio')]
+    return Table('flip rate in percent of pairs of frames, and its ratio to the baseline',
                  ['perturbation', *head],
                  [[name, *(model['perturbations'][name][key] for model in models for key in keys)]
                   for name in models[0]['perturbations']])
-
-
-def _shift(models: Sequence[Dict[str, Any]]) -> Table:
-    shifts = [model['shift'] or dict(pixels=0, corruptions={}) for model in models]
-    rows: List[List[Cell]] = [[name, *(sum(entry['consistency'] for entry in shift['corruptions'][name].values())
-                                       / len(shift['corruptions'][name]) for shift in shifts)]
-                              for name in shifts[0]['corruptions']]
-    return Table(f'consistency in percent between two crops at most {shifts[0]["pixels"]} pixels apart, '
-                 'mean over severities', ['corruption', *(model['label'] for model in models)], rows)
-
-
-def _temperatures(models: Sequence[Dict[str, Any]]) -> Table:
-    fits = {model['label']: (model['statistics'] or {}).get('temperature') for model in models}
-    return Table('temperature fitted on every second clean image; ECE of the others in percent',
-                 ['model', 'temperature', 'ECE before', 'ECE after'],
-                 [[label, 'not fitted' if fit['temperature'] is None else fit['temperature'], fit['ece_before'],
-                   fit['ece_after']] for label, fit in fits.items() if fit])
 
 
 def _comparisons(comparisons: Sequence[Dict[str, Any]]) -> Table:
@@ -265,38 +243,38 @@ def _comparisons(comparisons: Sequence[Dict[str, Any]]) -> Table:
     for entry in comparisons:
         for key, value in entry['differences'].items():
             test = entry['mcnemar'].get(dict(top1='clean').get(key, key.removeprefix('top1 of ')))
-            rows.append([' - '.join(entry['models']), HEADLINES[key][0] if key in HEADLINES else key,
+            rows.append([' - '.join(entry['models']), title_of(key),
                          value['difference'], _ends(value['interval']) if value['interval'] else None,
                          f'{test["p_value"]:.2g}' if test else None])
     return Table('differences of models on the same images, 95 % intervals, and McNemar\'s exact test',
                  ['models', 'metric', 'difference', 'interval', 'p'], rows)
 
 
-COLUMNS = ('model', 'group', 'name', 'severity', 'items', 'top1_error', 'top5_error', 'ece', 'ce', 'relative_ce',
-           'flip_rate', 'flip_ratio', 'top5_distance', 'top5_ratio', 'consistency', 'auroc', 'aupr', 'fpr95')
+SHOWN = [*METRICS][2:]
+SCALED = ('before', 'after')
+COLUMNS = ('model', 'group', 'name', 'severity', 'items', *METRICS, 'ce', 'relative_ce', 'flip_rate', 'flip_ratio',
+           'consistency', 'auroc', 'aupr', 'fpr95')
 
 
 def _csv_lines(model: Mapping[str, Any]) -> Iterator[Dict[str, Any]]:
     """Yield a line for each task of a model, and one for each mean, whose severity or name is ``mean``.
 
-    The mean of corruptions has mCE as CE, the mean of perturbations mFR and mT5D as ratios. Images of no class have a
+    The mean of corruptions has mCE as CE, the mean of perturbations mFR as ratio. Images of no class have a
     line for each score, as their severity.
     """
-    shift = model['shift'] or dict(clean=None, corruptions={})
-    corruptions = {name: {**entry['severities'], 'mean': dict(entry, top1_error=entry['mean_error'])}
+    corruptions = {name: {**entry['severities'], 'mean': dict(entry, **entry['means'])}
                    for name, entry in model['corruptions'].items()}
     if corruptions:
-        corruptions['mean'] = {'mean': dict(top1_error=model['mean_error'], ece=model['mean_ece'], ce=model['mce'],
-                                            relative_ce=model['relative_mce'])}
+        corruptions['mean'] = {'mean': dict(model['means'], ce=model['mce'], relative_ce=model['relative_mce'])}
     perturbations = {name: {'': entry} for name, entry in model['perturbations'].items()}
     if perturbations:
-        perturbations['mean'] = {'': dict(
-            flip_rate=model['mean_flip_rate'], flip_ratio=model['mfr'], top5_distance=model['mean_top5_distance'],
-            top5_ratio=model['mt5d'])}
+        perturbations['mean'] = {'': dict(flip_rate=model['mean_flip_rate'], flip_ratio=model['mfr'])}
     groups = dict(
-        clean=dict(clean={'': model['clean']}), corruption=corruptions, perturbation=perturbations,
-        shift=dict(clean={'': shift['clean']}, **shift['corruptions']),
-        test_set={name: {'': entry} for name, entry in {**model['test_sets'], **model['references']}.items()},
+        clean=dict(clean={'': model['clean']}),
+        temperature={name: {'': entry} for name, entry in (model['temperature'] or {}).items() if name in SCALED},
+        corruption=corruptions, perturbation=perturbations,
+        shift=dict(clean={'': model['shift']}),
+        test_set={name: {'': entry} for name, entry in model['test_sets'].items()},
         ood={name: {score: dict(entry[score], images=entry['images']) for score in ('msp', 'energy')}
              for name, entry in model['ood'].items()})
     for group, names in groups.items():
@@ -344,13 +322,13 @@ class Results(BaseResults):
         values = self.to_dict()
         models = values['models']
         corrupted = [_corruptions(model) for model in models if model['corruptions']]
-        optional = [_test_sets(models), _ood(models), *corrupted,
-                    _perturbations(models), _shift(models), _temperatures(models), _comparisons(values['comparisons'])]
+        optional = [_scores(models), _test_sets(models), _ood(models), *corrupted, _perturbations(models),
+                    _comparisons(values['comparisons'])]
         return [_headlines(models, values['protocol']['baseline']), *(table for table in optional if table.rows)]
 
     @property
     def summary(self) -> Dict[str, Dict[str, Optional[float]]]:
-        """Headline metrics in percent by label; None for what was not measured."""
+        """Headline metrics by label; None for what was not measured."""
         return {model['label']: headlines(model) for model in self.to_dict()['models']}
 
     def csv(self) -> str:

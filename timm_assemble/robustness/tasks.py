@@ -4,7 +4,7 @@ A task knows where its metrics are in a model's report: nothing else asks what k
 """
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Callable, ClassVar, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -14,25 +14,17 @@ from ..data.images import EXTENSIONS, FileList, list_images, read_image
 from ..errors import UserError
 from ..evaluation.engine import Batch, Records, Task
 from ..evaluation.models import FromPixels, EvaluatedModel, compute_outputs
-from .corruptions import corrupt, image_seed, warm_up
-from .metrics import compares_with_first, count_flips, top5_distances
+from .corruptions import Corruption, corrupt, image_seed, warm_up
+from .metrics import compares_with_first, count_flips
 from .protocols import Steps, read_frames, resize_short_side, two_crops
-from .statistics import CALIBRATION_BINS, calibrate, calibration_bins, detect
-from .test_sets import ANY, LabelMap, LabelSpace
+from .statistics import Drawn, calibrate, detect, image_scores
+from .test_sets import ANY, LabelMap, LabelSpace, real_labels
 
 __all__ = [
     'Classifier', 'CleanTask', 'Corruption', 'CorruptionTask', 'ErrorTask', 'FlipTask', 'ForeignTask', 'Metrics',
-    'ReferenceTask', 'RobustnessTask', 'ShiftTask', 'OtherSetTask', 'compute_logits', 'error_records']
+    'RobustnessTask', 'ShiftTask', 'OtherSetTask', 'compute_logits', 'error_records']
 
 Metrics = Dict[str, Any]  # numbers, or arrays with one for each resample
-
-
-class Corruption(NamedTuple):
-    """A corruption to generate; ``seed`` is the run's."""
-
-    name: str
-    severity: int
-    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +37,6 @@ class Classifier(EvaluatedModel):
 def compute_logits(classify: FromPixels, images: torch.Tensor) -> torch.Tensor:
     """Return the logits of images as float32; OutputError if they are not (N, C) or not finite."""
     return compute_outputs(classify, images, 'logits', 'classes')
-
-
-def _top5(logits: torch.Tensor) -> torch.Tensor:
-    """Return (N, 5) classes of the largest logits, the largest first, on the CPU; fewer for fewer classes."""
-    return logits.topk(min(5, logits.shape[1])).indices.cpu()
 
 
 def _lookup(label_map: LabelMap) -> torch.Tensor:
@@ -73,13 +60,13 @@ def error_records(
     Returns:
         Of each image ``label`` (its class, the first if there are more, -1 for none), ``top5`` (the predicted classes),
         ``confidence`` (the largest probability), ``energy`` (log-sum-exp of the logits), ``hit1`` and ``hit5``
-        (whether a right class is predicted first, or among five).
+        (whether a right class is predicted first, or among five), and with right classes ``nll`` and ``brier``.
     """
     logits = compute_logits(classify, images)
     mask = label_map.mask if label_map else None
     if mask is not None:
         logits = logits[:, torch.tensor(mask, device=logits.device)]
-    top = _top5(logits)
+    top = logits.topk(min(5, logits.shape[1])).indices.cpu()  # fewer for fewer classes
     result = dict(confidence=logits.softmax(1).amax(1), energy=logits.logsumexp(1))
     if mask is not None:
         top = torch.tensor(mask)[top]
@@ -93,8 +80,14 @@ def error_records(
         targets = torch.full((len(top), 1), -1)
     hits = (top[:, :, None] == targets[:, None, :]).any(2)
     result.update(label=targets[:, 0].int(), top5=top.int(), hit1=hits[:, 0], hit5=hits.any(1))
+    if label_map is None or label_map.targets:
+        columns = targets
+        if mask is not None:
+            of_class = torch.full((max(*mask, int(targets.max())) + 2,), -1)  # the last is that of -1
+            of_class[list(mask)] = torch.arange(len(mask))
+            columns = of_class[targets]
+        result.update(image_scores(logits, columns))
     if keep_logits:
-        columns = targets if mask is None else torch.tensor([mask.index(int(t)) for t in targets[:, 0]])[:, None]
         result.update(logits=logits, column=columns[:, 0])
     return {name: value.cpu().numpy() for name, value in result.items()}
 
@@ -114,15 +107,17 @@ class RobustnessTask(Task):
     severity: int = field(default=0, kw_only=True)  # 0 where there is none
     label_space: LabelSpace = field(default=ANY, kw_only=True)
     only: Optional[Tuple[str, ...]] = field(default=None, kw_only=True)  # classes, None for all
+    labels: Optional[Path] = field(default=None, kw_only=True)  # ReaL's, if they decide instead of the folders
 
     group: ClassVar[str]  # in keys of predictions and lines of the CSV
+    section: ClassVar[str]  # of a report
     extensions: ClassVar[Sequence[str]] = EXTENSIONS
     labelled: ClassVar[bool] = True  # whether the model must have the folders' classes
     tested: ClassVar[bool] = False  # whether hits of two models are compared
     by_class: ClassVar[bool] = False  # whether results have accuracy by class, and a reliability diagram
     packages: ClassVar[Tuple[str, ...]] = ()  # whose versions results have
     NOT_IN_IDENTITY: ClassVar[Tuple[str, ...]] = (
-        'folder', 'items', 'names', 'classes', 'parameter', 'label_space', 'only')
+        'folder', 'items', 'names', 'classes', 'parameter', 'label_space', 'only', 'labels')
 
     @classmethod
     def of_files(cls, name: str, files: FileList, *args: Any, **kwargs: Any) -> Any:
@@ -142,7 +137,7 @@ class RobustnessTask(Task):
     @property
     def place(self) -> Tuple[str, ...]:
         """Keys of its metrics in a model's report."""
-        raise NotImplementedError
+        return self.section, self.name
 
     def put(self, report: Dict[str, Any], metrics: Metrics) -> None:
         """Put metrics into their place."""
@@ -168,17 +163,11 @@ class RobustnessTask(Task):
 
     def list_files(self) -> FileList:
         listed = list_images(self.folder, self.parameter, only=self.only, extensions=self.extensions)
+        if self.labels:
+            listed, _ = real_labels(self.labels, listed)
         if listed.fingerprint != self.data:
             raise UserError(f'{self.parameter} must not change during the run, but {self.folder} did')
         return listed
-
-    def sums(self, records: Records) -> np.ndarray:
-        """Return (files, K) values whose sums over files decide the metrics."""
-        raise NotImplementedError
-
-    def metrics_of(self, sums: Any) -> Metrics:
-        """Return the metrics of K sums over files, which are numbers or arrays."""
-        raise NotImplementedError
 
     def metrics(self, records: Records, weights: Any, reference: Any = None) -> Metrics:
         """Return the metrics of (B, files) resampled files, of which ``weights`` says how often each is drawn.
@@ -188,7 +177,7 @@ class RobustnessTask(Task):
             weights: Once each for the files themselves.
             reference: For images of no class: records and weights of the clean ones.
         """
-        return self.metrics_of((weights @ self.sums(records)).T)
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,12 +185,13 @@ class ErrorTask(RobustnessTask):
     """Errors and calibration."""
 
     calibrated: bool = field(default=False, kw_only=True)  # fit a temperature on every second image
+    shuffle: Optional[int] = field(default=None, kw_only=True)  # seed of the order of measuring; None: that of the list
     tested: ClassVar[bool] = True
     NOT_IN_IDENTITY: ClassVar[Tuple[str, ...]] = (*RobustnessTask.NOT_IN_IDENTITY, 'calibrated')
 
     @property
     def needs(self) -> Tuple[str, ...]:  # type: ignore[override]
-        return ('hit1', 'hit5', 'confidence', *(('temperature',) if self.calibrated else ()))
+        return ('hit1', 'hit5', 'confidence', 'nll', 'brier', *(('calibrated_nll',) if self.calibrated else ()))
 
     def load(self, path: Path) -> Image.Image:
         image, border = read_image(path), self.label_space.border
@@ -215,22 +205,19 @@ class ErrorTask(RobustnessTask):
     def measure(self, model: Classifier, batch: Batch) -> Records:
         return error_records(model.compute, batch.images, batch.classes, self.label_map(model), self.calibrated)
 
+    @property
+    def numbers(self) -> Sequence[int]:
+        if self.shuffle is None:
+            return super().numbers
+        return np.random.RandomState(self.shuffle).permutation(self.items).tolist()
+
     def complete(self, records: Records) -> Records:
+        order = np.argsort(records['item'])
+        records = {name: values[order] for name, values in records.items()}
         return calibrate(records) if self.calibrated else records
 
-    def sums(self, records: Records) -> np.ndarray:
-        """Return ones, wrong top-1, wrong top-5, and accuracy minus confidence in the column of its bin."""
-        hits = records['hit1']
-        sums = np.zeros((len(hits), 3 + CALIBRATION_BINS))
-        sums[:, :3] = np.stack([np.ones(len(hits)), ~hits, ~records['hit5']], 1)
-        sums[np.arange(len(hits)), 3 + calibration_bins(records['confidence'])] = (
-            hits - records['confidence'].astype(float))
-        return sums
-
-    def metrics_of(self, sums: Any) -> Metrics:
-        images, wrong1, wrong5 = sums[:3]
-        return dict(images=images, top1_error=100 * wrong1 / images, top5_error=100 * wrong5 / images,
-                    ece=100 * np.abs(sums[3:]).sum(0) / images)
+    def metrics(self, records: Records, weights: Any, reference: Any = None) -> Metrics:
+        return Drawn(records, weights).metrics()
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,27 +233,12 @@ class CleanTask(ErrorTask):
 
 
 @dataclass(frozen=True, eq=False)
-class ReferenceTask(ErrorTask):
-    """Clean images of the classes of a masked test set, among which the models predict."""
-
-    group: ClassVar[str] = 'reference'
-    tested: ClassVar[bool] = False
-
-    @property
-    def place(self) -> Tuple[str, ...]:
-        return 'references', self.name
-
-
-@dataclass(frozen=True, eq=False)
 class OtherSetTask(ErrorTask):
-    """Other images of the models' classes."""
+    """Other images of the models' classes, or the clean ones of a masked set's classes, ``NAME-clean``."""
 
     group: ClassVar[str] = 'test_set'
+    section: ClassVar[str] = 'test_sets'
     by_class: ClassVar[bool] = True
-
-    @property
-    def place(self) -> Tuple[str, ...]:
-        return 'test_sets', self.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,11 +274,9 @@ class ForeignTask(ErrorTask):
     """Images of none of the models' classes, which are told from clean ones."""
 
     group: ClassVar[str] = 'ood'
+    section: ClassVar[str] = 'ood'
     tested: ClassVar[bool] = False
-
-    @property
-    def place(self) -> Tuple[str, ...]:
-        return 'ood', self.name
+    needs = ('confidence', 'energy')
 
     def metrics(self, records: Records, weights: Any, reference: Any = None) -> Metrics:
         clean, clean_weights = reference
@@ -327,27 +297,13 @@ class ShiftTask(RobustnessTask):
     labelled: ClassVar[bool] = False
     needs = ('first', 'second')
 
-    @classmethod
-    def of_task(cls, task: RobustnessTask, shift: int, seed: int) -> 'ShiftTask':
-        """Make the task on the images of another one."""
-        return cls(task.name, task.folder, task.items, task.data, task.names, task.classes, task.steps, shift, seed,
-                   parameter=task.parameter, severity=task.severity)
-
     @property
     def title(self) -> str:  # type: ignore[override]
         return f'shift {super().title}'
 
     @property
     def place(self) -> Tuple[str, ...]:
-        return ('shift', 'corruptions', self.name, str(self.severity)) if self.severity else ('shift', 'clean')
-
-    def put(self, report: Dict[str, Any], metrics: Metrics) -> None:
-        report['shift'] = report['shift'] or dict(pixels=self.shift, clean=None, corruptions={})
-        super().put(report, metrics)
-
-    @property
-    def source(self) -> str:
-        return 'corruption' if self.severity else 'clean'
+        return ('shift',)
 
     def load(self, path: Path) -> Image.Image:
         image, (resize, crop, size) = read_image(path), self.steps
@@ -358,32 +314,27 @@ class ShiftTask(RobustnessTask):
                          image_seed(self.seed, 'shift', self.shift, name))
 
     def measure(self, model: Classifier, batch: Batch) -> Records:
-        top = _top5(compute_logits(model.compute, batch.images))
-        first, second = top[:, 0].view(-1, 2).unbind(1)
+        predicted = compute_logits(model.compute, batch.images).argmax(1).cpu()
+        first, second = predicted.view(-1, 2).unbind(1)
         return dict(first=first.int().numpy(), second=second.int().numpy())
 
-    def sums(self, records: Records) -> np.ndarray:
-        return np.stack([np.ones(len(records['first'])), records['first'] == records['second']], 1)
-
-    def metrics_of(self, sums: Any) -> Metrics:
-        images, same = sums
-        return dict(images=images, consistency=100 * same / images)
+    def metrics(self, records: Records, weights: Any, reference: Any = None) -> Metrics:
+        drawn = Drawn(records, weights)
+        return dict(pixels=self.shift, images=drawn.images,
+                    consistency=100 * drawn.mean(records['first'] == records['second']))
 
 
 @dataclass(frozen=True, eq=False)
 class FlipTask(RobustnessTask):
-    """Flips and top-5 distances along sequences, of 31 frames like most of ImageNet-P's or others."""
+    """Flips along sequences, of 31 frames like most of ImageNet-P's or others."""
 
     group: ClassVar[str] = 'perturbation'
+    section: ClassVar[str] = 'perturbations'
     images_per_item: ClassVar[int] = 31
     extensions: ClassVar[Sequence[str]] = ('.mp4',)
     labelled: ClassVar[bool] = False
     packages: ClassVar[Tuple[str, ...]] = ('av',)
-    needs = ('frames', 'flips', 'pairs', 'top5_distance')
-
-    @property
-    def place(self) -> Tuple[str, ...]:
-        return 'perturbations', self.name
+    needs = ('frames', 'flips', 'pairs')
 
     @property
     def source(self) -> str:
@@ -393,18 +344,10 @@ class FlipTask(RobustnessTask):
         return [self.steps.resize_to_input(self.steps.resize_and_crop(frame, path)) for frame in read_frames(path)]
 
     def measure(self, model: Classifier, batch: Batch) -> Records:
-        rows, with_first = [], compares_with_first(self.name)
-        top = _top5(compute_logits(model.compute, batch.images))
-        for frames in top.split(list(batch.counts)):
-            rows.append((len(frames), count_flips(frames[:, 0].tolist(), with_first), len(frames) - 1,
-                         sum(top5_distances(frames.numpy(), with_first))))
-        columns = np.array(rows, dtype=np.int64).reshape(-1, 4)
-        return dict(zip(self.needs, columns.T), frame_top5=top.int().numpy())
+        predicted = compute_logits(model.compute, batch.images).argmax(1).cpu().split(list(batch.counts))
+        flips = [count_flips(frames.tolist(), compares_with_first(self.name)) for frames in predicted]
+        return dict(frames=np.array(batch.counts), flips=np.array(flips), pairs=np.array(batch.counts) - 1)
 
-    def sums(self, records: Records) -> np.ndarray:
-        return np.stack([np.ones(len(records['pairs'])), *(records[name] for name in self.needs[1:])], 1)
-
-    def metrics_of(self, sums: Any) -> Metrics:
-        sequences, flips, pairs, distance = sums
-        return dict(sequences=sequences, flips=flips, pairs=pairs, flip_rate=100 * flips / pairs,
-                    top5_distance=distance / pairs)
+    def metrics(self, records: Records, weights: Any, reference: Any = None) -> Metrics:
+        flips, pairs = weights @ records['flips'], weights @ records['pairs']
+        return dict(sequences=weights.sum(1), flips=flips, pairs=pairs, flip_rate=100 * flips / pairs)

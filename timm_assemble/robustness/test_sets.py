@@ -3,22 +3,27 @@
 Another test set is a line of ``TEST_SETS``.
 """
 import fnmatch
+import hashlib
 import json
 import pkgutil
 from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from timm.data import ImageNetInfo
+from timm.data import ImageNetInfo, RealLabelsImagenet
 
 from ..data.classes import ClassMap
-from ..data.images import printable, some
+from ..data.images import FileList, make_file_list, printable, some
 from ..errors import UserError, error_line
 
-__all__ = ['ANY', 'NO_CLASS', 'TEST_SETS', 'LabelMap', 'LabelSpace', 'KnownSet', 'known_test_set', 'synsets']
+__all__ = [
+    'ANY', 'NO_CLASS', 'REAL', 'TEST_SETS', 'KnownSet', 'LabelMap', 'LabelSpace', 'known_test_set', 'real_labels',
+    'synsets']
 
 MAPPINGS = ('folder_to_objectnet_label.json', 'objectnet_to_imagenet_1k.json', 'pytorch_to_imagenet_2012_id.json',
             'imagenet_to_label_2012_v2')
+
+REAL = 'imagenet-real'  # not a folder, but labels of the clean images
 
 
 class LabelMap(NamedTuple):
@@ -108,6 +113,26 @@ def _numbered_folders(root: Path) -> KnownSet:
     """Return a test set with folders 0 to 999."""
     names = {str(i): (name,) for i, name in enumerate(synsets())}
     return KnownSet(root, LabelSpace(tuple(names.items())), tuple(names))
+
+
+def real_labels(labels: Path, clean: FileList) -> Tuple[FileList, LabelSpace]:
+    """Return ImageNet's validation images that have ReaL labels, with one class for each set of labels.
+
+    Source: Beyer et al., "Are we done with ImageNet?", arXiv 2006.07159. Any label of an image is right; images without
+    labels are left out.
+    """
+    try:
+        known = RealLabelsImagenet(range(50000), labels).real_labels
+        sets = {name: ' '.join(synsets()[c] for c in known[name.rpartition('/')[2]]) for name, _ in clean.files}
+    except KeyError as e:
+        raise UserError(f"clean must have ImageNet's validation images for test_sets {REAL}, got {e}") from e
+    except (OSError, ValueError, TypeError, IndexError, AssertionError) as e:
+        raise UserError(f'test_sets {REAL} must be a JSON file of 50,000 lists of classes, got {printable(labels)}: '
+                        f'{error_line(e)}') from e
+    classes = {name: i for i, name in enumerate(sorted({*sets.values()} - {''}))}
+    files = make_file_list(clean.folder, [*classes], [(name, classes[of]) for name, of in sets.items() if of])
+    digest = hashlib.sha256(json.dumps([files.fingerprint, sets]).encode()).hexdigest()
+    return files._replace(fingerprint=digest), LabelSpace(tuple((name, tuple(name.split())) for name in classes))
 
 
 def _objectnet(root: Path) -> KnownSet:
