@@ -39,7 +39,7 @@ def as_trained(model: nn.Module) -> nn.Module:
 
 def original_names(weights: dict) -> dict:
     """Name the weights of timm's feature extractor, which has the children of Sequentials as its own, as the model."""
-    return {re.sub(r'^(stem|stages)_', r'\1.', name): value for name, value in weights.items()}
+    return {re.sub(r'^(stem|stages)_(\d+)\.', r'\1.\2.', name): value for name, value in weights.items()}
 
 
 def differing(weights: dict, expected: dict) -> list:

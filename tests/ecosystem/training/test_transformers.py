@@ -98,14 +98,23 @@ def test_drop_block_schedule(run_how, folder, tmp_path):
 
 @torch.no_grad()
 def test_backbone(run_how, folder):
-    """Compare the feature maps and hidden states of TimmBackbone with timm's."""
+    """Compare the feature maps of TimmBackbone with timm's."""
     model = as_trained(TimmBackbone(run_how(folder=str(folder)).backbone)).eval()
-    output = model(X, output_hidden_states=True)
-    assert [x.shape[-1] for x in output.hidden_states] == [32, 16, 8, 4, 2]
-    expected = model._backbone(X)
-    assert len(model(X).feature_maps) == len(output.feature_maps) == len(expected) == 4
-    for maps in (model(X).feature_maps, output.feature_maps):
-        assert_close([*maps], [*expected])
+    maps, expected = model(X).feature_maps, model._backbone(X)
+    assert len(expected) == 4
+    assert_close([*maps], [*expected])
+
+
+@torch.no_grad()
+def test_hidden_states(run_how, folder, name):
+    """Ask TimmBackbone for hidden states."""
+    model = as_trained(TimmBackbone(run_how(folder=str(folder)).backbone)).eval()
+    if name in MODELS:
+        with pytest.raises(IndexError):
+            model(X, output_hidden_states=True)
+        pytest.xfail("transformers finds no modules in timm's feature extractor of a network with `stages`, such as "
+                     'ConvNeXt, whose names it changes')
+    assert [x.shape[-1] for x in model(X, output_hidden_states=True).hidden_states] == [32, 16, 8, 4, 2]
 
 
 def test_backbone_of_a_folder(folder, in_timm):
