@@ -280,3 +280,24 @@ def test_published_data_sets_are_searched_among_their_test_classes(samples, tmp_
         evaluate(mean_colours, tmp_path, dataset=dataset, input_size=16)
     with pytest.raises(ValueError, match=r'data_dir must hold .* as published, .* `download` fetches it'):
         evaluate(mean_colours, tmp_path / 'missing', dataset=dataset, input_size=16)
+
+
+def test_galleries_of_equal_names_and_sizes_have_their_own_embeddings(searched, tmp_path):
+    """Files of BMP are as large as others of equal sides."""
+    for number, classes in enumerate(('xy', 'yx')):
+        for name, of in zip('xy', classes):
+            shutil.copytree(searched / 'gallery' / of, tmp_path / str(number) / name)
+    found = [evaluate(mean_colours, query=searched / 'query', gallery=tmp_path / gallery, input_size=16, examples=0,
+                      identities=dict(mean_colours='1'),
+                      output=tmp_path / f'{gallery}{cache}', cache=tmp_path / cache).summary
+             for gallery, cache in (('0', 'a'), ('1', 'a'), ('1', 'b'))]
+    assert found[1] == found[2] != found[0]
+
+
+def test_a_query_with_two_links_in_the_gallery_is_rejected(searched, tmp_path):
+    shutil.copytree(searched / 'gallery', tmp_path / 'gallery')
+    [query, *_] = sorted((searched / 'query' / 'x').iterdir())
+    (tmp_path / 'gallery' / 'x' / 'soft.bmp').symlink_to(query)
+    (tmp_path / 'gallery' / 'x' / 'hard.bmp').hardlink_to(query)
+    with pytest.raises(ValueError, match=r'gallery must have an image that is a query once, got .*hard.*soft'):
+        evaluate(mean_colours, query=searched / 'query', gallery=tmp_path / 'gallery', input_size=16)

@@ -248,6 +248,14 @@ def test_real_labels_decide_for_each_image_as_in_timm(tmp_path):
     (tmp_path / 'real.json').write_text('[[1]]')
     with pytest.raises(ValueError, match='test_sets imagenet-real must be a JSON file of 50,000 lists'):
         measured(**options)
+    for wrong, message in (([-1], 'a label is not from 0 to 999'), ([True], 'a label is not from 0 to 999'),
+                           ([], 'must have labels of images of `clean`')):
+        (tmp_path / 'real.json').write_text(json.dumps([wrong] * 50000))
+        with pytest.raises(ValueError, match=message):
+            measured(**options)
+    labels[0] *= 2  # counts once
+    (tmp_path / 'real.json').write_text(json.dumps(labels))
+    assert measured(**options)[1]['test_sets']['imagenet-real']['nll'] == report['test_sets']['imagenet-real']['nll']
     coloured(tmp_path / 'val' / IMAGENET[20] / 'x.png', 20)
     (tmp_path / 'real.json').write_text(json.dumps(labels))
     with pytest.raises(ValueError, match=r"clean must have ImageNet's validation images .*'x.png'"):

@@ -2,7 +2,7 @@
 import csv
 import os
 from pathlib import Path
-from typing import Dict, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -51,8 +51,15 @@ class SearchSet:
         if query == gallery:
             self.own = np.arange(len(query.files))
             return
-        places = {os.path.realpath(gallery.folder / name): i for i, (name, _) in enumerate(gallery.files)}
-        self.own = np.array([places.get(os.path.realpath(query.folder / name), -1) for name, _ in query.files])
+        places: Dict[Any, List[int]] = {}
+        for i, (name, _) in enumerate(gallery.files):
+            places.setdefault(_file(gallery.folder / name), []).append(i)
+        same = [places.get(_file(query.folder / name), [-1]) for name, _ in query.files]
+        twice = next((found for found in same if len(found) > 1), None)
+        if twice:  # a query would find itself
+            raise UserError(f'{parameter} must have an image that is a query once, got '
+                            f'{some([printable(gallery.files[i][0]) for i in twice])}, which are one file')
+        self.own = np.array([found[0] for found in same])
         other = np.flatnonzero((self.own >= 0) & (self.query_labels != self.gallery_labels[self.own]))
         if len(other):
             raise UserError(f'{parameter} must give an image the class that it has as a query, '
@@ -70,10 +77,19 @@ class SearchSet:
         return found
 
 
+def _file(path: Path) -> Any:
+    """Return what all links to a file share."""
+    try:
+        found = path.stat()
+    except OSError:  # a link to nowhere
+        return path
+    return found.st_dev, found.st_ino
+
+
 def _listed(root: Path, files: Sequence[Tuple[str, Optional[str]]], notes: Sequence[str] = ()) -> FileList:
     """Return the list of files that are given by path and class, None for no class."""
-    names = [Path(os.path.relpath(root / path, root)).as_posix() for path, _ in files]
-    missing = [name for name in names if not (root / name).is_file()]
+    names = [Path(os.path.relpath(path, root) if os.path.isabs(path) else path).as_posix() for path, _ in files]
+    missing = [printable(name) for name in names if not os.path.isfile(root / name)]
     if missing or not files:
         raise UserError(f'data_dir must have the images that its lists name, {printable(root)} lacks {len(missing)} of '
                         f'{len(files)}{f": {missing[0]}" if missing else ""}')

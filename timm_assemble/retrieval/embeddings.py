@@ -1,4 +1,5 @@
 """Embeddings of files as tasks of the engine: chunks of a file list, cached as soon as they are complete."""
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Dict, List, NamedTuple, Sequence, Set
@@ -6,7 +7,7 @@ from typing import Any, ClassVar, Dict, List, NamedTuple, Sequence, Set
 import numpy as np
 from PIL import Image
 
-from ..data.images import FileList, read_image
+from ..data.images import FileList, printable, read_image
 from ..data.preprocessing import Preprocessing
 from ..evaluation.engine import Batch, Records, Task, TaskCache
 from .embedders import Embedder, compute_embeddings
@@ -28,7 +29,6 @@ class Embedded(NamedTuple):
 class EmbeddingTask(Task):
     """Embeddings of a chunk of the files, of all models that take the same pixels."""
 
-    role: str  # a query may have the name and size of another image in the gallery
     files: FileList
     start: int
     chunk: int
@@ -50,8 +50,9 @@ class EmbeddingTask(Task):
         return model.pixels == self.pixels
 
     def identity(self, model: Embedder) -> Dict[str, Any]:
-        return dict(kind='embeddings', role=self.role, data=self.files.fingerprint, start=self.start,
-                    chunk=self.chunk)
+        # queries and other galleries may have the same names and sizes, as images of BMP do
+        return dict(kind='embeddings', folder=printable(os.path.realpath(self.folder)), data=self.files.fingerprint,
+                    start=self.start, chunk=self.chunk)
 
     def list_files(self) -> FileList:
         return self.files
@@ -66,9 +67,9 @@ class EmbeddingTask(Task):
         return dict(embeddings=compute_embeddings(model.compute, batch.images).cpu().numpy())
 
 
-def embedding_tasks(role: str, files: FileList, embedders: Sequence[Embedder]) -> List[EmbeddingTask]:
+def embedding_tasks(files: FileList, embedders: Sequence[Embedder]) -> List[EmbeddingTask]:
     """Return a task for each chunk of the files and each way in which models take pixels."""
-    return [EmbeddingTask(role, files, start, CHUNK, pixels) for pixels in dict.fromkeys(e.pixels for e in embedders)
+    return [EmbeddingTask(files, start, CHUNK, pixels) for pixels in dict.fromkeys(e.pixels for e in embedders)
             for start in range(0, len(files.files), CHUNK)]
 
 

@@ -175,7 +175,7 @@ def evaluate(
         folder = Path(o.output or ranks.from_first(lambda: stack.enter_context(tempfile.TemporaryDirectory())))
         versions = package_versions('torchvision', *(['pytorch-metric-learning'] if o.dataset else []))
         store = TaskCache(Path(o.cache or folder / 'cache'), precision, versions)
-        tasks = {role: embedding_tasks(role, files, embedders) for role, files in data.lists.items()}
+        tasks = {role: embedding_tasks(files, embedders) for role, files in data.lists.items()}
         measurement = hashlib.sha256(json.dumps(
             [[(e.label, store.identity(of[0], e)) for e in embedders for of in tasks.values()], recalls,
              *(numbers.tolist() for numbers in (data.query_labels, data.gallery_labels, data.own))],

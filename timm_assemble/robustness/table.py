@@ -60,7 +60,7 @@ def _predictions(folder: Path, label: str) -> Optional[List[CachedResult]]:
                 *((0, 0) if group == 'shift' else ()), parameter='table', severity=int(*severity))
             found.append(CachedResult(task, records, 0.0, {}, ()))
         return found
-    except DAMAGED as e:
+    except (*DAMAGED, IndexError) as e:
         raise UserError(f'table must have predictions of finished runs, {printable(path)} is damaged: {e}') from e
 
 
@@ -88,7 +88,7 @@ def make_table(paths: Sequence[PathLike]) -> Results:
                             f'differ in {", ".join(differ)}')
         for model in run['models']:
             label, known = model['label'], models.get(model['label'])
-            if known and _weights(known) == _weights(model):
+            if known == model:
                 continue
             label = f'{folder.name}: {label}' if known else label
             check(label not in models, 'table', label, 'of models with distinct labels, or folders with distinct names')

@@ -123,13 +123,18 @@ def real_labels(labels: Path, clean: FileList) -> Tuple[FileList, LabelSpace]:
     """
     try:
         known = RealLabelsImagenet(range(50000), labels).real_labels
-        sets = {name: ' '.join(synsets()[c] for c in known[name.rpartition('/')[2]]) for name, _ in clean.files}
+        numbers = {name: {*known[name.rpartition('/')[2]]} for name, _ in clean.files}
+        if any(type(c) is not int or not 0 <= c < 1000 for of in numbers.values() for c in of):
+            raise ValueError('a label is not from 0 to 999')
+        sets = {name: ' '.join(synsets()[c] for c in sorted(of)) for name, of in numbers.items()}
     except KeyError as e:
         raise UserError(f"clean must have ImageNet's validation images for test_sets {REAL}, got {e}") from e
-    except (OSError, ValueError, TypeError, IndexError, AssertionError) as e:
+    except (OSError, ValueError, TypeError, IndexError, AssertionError, RecursionError) as e:
         raise UserError(f'test_sets {REAL} must be a JSON file of 50,000 lists of classes, got {printable(labels)}: '
                         f'{error_line(e)}') from e
     classes = {name: i for i, name in enumerate(sorted({*sets.values()} - {''}))}
+    if not classes:
+        raise UserError(f'test_sets {REAL} must have labels of images of `clean`, got {printable(labels)} without any')
     files = make_file_list(clean.folder, [*classes], [(name, classes[of]) for name, of in sets.items() if of])
     digest = hashlib.sha256(json.dumps([files.fingerprint, sets]).encode()).hexdigest()
     return files._replace(fingerprint=digest), LabelSpace(tuple((name, tuple(name.split())) for name in classes))
