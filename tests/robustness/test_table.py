@@ -1,4 +1,5 @@
 """Finished results side by side."""
+import json
 import shutil
 
 import pytest
@@ -75,3 +76,15 @@ def test_other_protocols_and_wrong_arguments_are_one_line(runs, tree, tmp_path, 
     shutil.copytree(other, tmp_path / 'more' / 'other weights')
     with pytest.raises(ValueError, match='of models with distinct labels, or folders with distinct names'):
         make_table([runs / 'without', other, tmp_path / 'more' / 'other weights'])
+
+
+def test_results_of_another_version_and_other_unreadable_files(runs, tmp_path, capsys):
+    values = json.loads((runs / 'without' / 'results.json').read_text())
+    values['unreadable'] = [dict(path='snow/5/a/0.png', reason='damaged', tasks=1)]
+    for name, change in (('other', {}), ('old', dict(schema_version=4))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'results.json').write_text(json.dumps({**values, **change}))
+    notes = make_table([runs / 'without', tmp_path / 'other']).to_dict()['notes']
+    assert 'the runs left out different files that could not be read' in notes
+    assert error_of(capsys, 'robustness', '--table', tmp_path / 'old') == (
+        f"timm-assemble: --table must be results of this version, got '{tmp_path / 'old'}'")

@@ -16,7 +16,7 @@ from ..evaluation.results import file_names
 from .corruptions import PACKAGES
 from .protocols import PROTOCOLS, Steps
 from .report import ALEXNET, Relative, compare
-from .results import Results
+from .results import SCHEMA_VERSION, Results
 from .tasks import CleanTask, CorruptionTask, FlipTask, ForeignTask, OtherSetTask, ShiftTask
 
 __all__ = ['make_table']
@@ -80,6 +80,7 @@ def make_table(paths: Sequence[PathLike]) -> Results:
     models: Dict[str, Dict[str, Any]] = {}
     measured: Dict[str, Any] = {}
     for folder, run in zip(folders, runs):
+        check(run['schema_version'] == SCHEMA_VERSION, 'table', printable(folder), 'results of this version')
         found = _protocol(run)
         differ = [f'{key} ({expected.get(key)!s:.60} and {found.get(key)!s:.60})' for key in {**expected, **found}
                   if expected.get(key) != found.get(key)]
@@ -101,6 +102,8 @@ def make_table(paths: Sequence[PathLike]) -> Results:
                         tuple(protocol['corruptions']) == PROTOCOLS[protocol['name']].corruptions)
     images = {json.dumps([(result.task.key, result.task.names, result.records['item'].tolist()) for result in results])
               for _, results in measured.values()}
+    if len({json.dumps(run['unreadable'], sort_keys=True) for run in runs}) > 1:
+        notes.append('the runs left out different files that could not be read')
     if len(images) > 1:
         notes.append('no comparisons: some files could not be read by all runs')
     comparable = len(images) == 1 and len(measured) > 1 and own in (None, *measured)
