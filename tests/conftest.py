@@ -19,8 +19,16 @@ def pytest_collection_finish():
 
 @pytest.fixture(autouse=True)
 def restore_logging():
-    """timm's scripts add a handler whose stream pytest closes; it then prints a traceback into a later test."""
+    """timm's scripts add a handler whose stream pytest closes; it then prints a traceback into a later test.
+
+    Libraries that configure logging disable the loggers that exist.
+    """
     root = logging.getLogger()
+    logging.disable(logging.NOTSET)
+    for name in [name for name in root.manager.loggerDict if name.startswith('timm_assemble')]:
+        logger = logging.getLogger(name)
+        logger.disabled, logger.propagate = False, True
+        logger.setLevel(logging.NOTSET)
     handlers, level = root.handlers[:], root.level
     yield
     root.handlers[:] = handlers
