@@ -51,10 +51,10 @@ class SearchSet:
         if query == gallery:
             self.own = np.arange(len(query.files))
             return
-        places: Dict[Any, List[int]] = {}
+        numbers_of: Dict[Any, List[int]] = {}
         for i, (name, _) in enumerate(gallery.files):
-            places.setdefault(_file(gallery.folder / name), []).append(i)
-        same = [places.get(_file(query.folder / name), [-1]) for name, _ in query.files]
+            numbers_of.setdefault(_file(gallery.folder / name), []).append(i)
+        same = [numbers_of.get(_file(query.folder / name), [-1]) for name, _ in query.files]
         twice = next((found for found in same if len(found) > 1), None)
         if twice:  # a query would find itself
             raise UserError(f'{parameter} must have an image that is a query once, got '

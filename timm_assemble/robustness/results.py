@@ -186,7 +186,7 @@ def _scores(models: Sequence[Dict[str, Any]]) -> Table:
     rows: List[List[Cell]] = []
     for model in models:
         scaled = model['temperature'] or dict(before=None, after=None)
-        places = dict(
+        paths = dict(
             **{'clean': 'clean'} if model['clean'] else {},
             **{'clean, held out': 'temperature.before'} if scaled['before'] else {},
             **{f'clean, held out, temperature {number(scaled["temperature"])}': 'temperature.after'
@@ -194,8 +194,8 @@ def _scores(models: Sequence[Dict[str, Any]]) -> Table:
             **{f'severity {s}': f'means_by_severity.{s}' for s in model['means_by_severity']},
             **{'all corruptions': 'means'} if model['means'] else {},
             **{name: f'test_sets.{name}' for name in model['test_sets']})
-        rows += [[f'{model["label"]}: {title}', *(_cell(model, Headline('', f'{place}.{key}')) for key in SHOWN)]
-                 for title, place in places.items()]
+        rows += [[f'{model["label"]}: {title}', *(_cell(model, Headline('', f'{path}.{key}')) for key in SHOWN)]
+                 for title, path in paths.items()]
     return Table('calibration, proper scores, and selection by confidence: NLL in nats, others in percent',
                  ['model: images', *(METRICS[key].title for key in SHOWN)], rows)
 

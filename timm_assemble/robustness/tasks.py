@@ -2,6 +2,7 @@
 
 A task knows where its metrics are in a model's report: nothing else asks what kind it is.
 """
+from abc import abstractmethod
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
@@ -169,6 +170,7 @@ class RobustnessTask(Task):
             raise UserError(f'{self.parameter} must not change during the run, but {self.folder} did')
         return listed
 
+    @abstractmethod
     def metrics(self, records: Records, weights: Any, reference: Any = None) -> Metrics:
         """Return the metrics of (B, files) resampled files, of which ``weights`` says how often each is drawn.
 
@@ -177,7 +179,6 @@ class RobustnessTask(Task):
             weights: Once each for the files themselves.
             reference: For images of no class: records and weights of the clean ones.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
