@@ -1,6 +1,7 @@
 """Models that OpenVINO runs in the process, against the original: sizes, threads, processes, copies."""
 import copy
 import ctypes
+import gc
 import multiprocessing
 import pickle
 
@@ -61,11 +62,17 @@ def work(optimized, x, queue):
 @pytest.mark.filterwarnings('ignore:.*fork.*:DeprecationWarning')
 @pytest.mark.parametrize('method', ['fork', 'spawn'])
 def test_after_fork_and_spawn(method, model, optimized):
+    """Also where models were freed before, whose idle threads OpenVINO would give to the fork's."""
     context, x = multiprocessing.get_context(method), images(3, 3, 64, 64)
+    copies = [copy.deepcopy(optimized) for _ in range(2)]
+    for other in copies:
+        other(x)
+    del copies, other
+    gc.collect()
     queue = context.Queue()
     process = context.Process(target=work, args=(optimized, x, queue))
     process.start()
-    found = queue.get(timeout=200)
+    found = queue.get(timeout=100)
     process.join()
     assert process.exitcode == 0 and error(torch.from_numpy(found), expected(model, x)) < 1e-4
 

@@ -19,6 +19,7 @@ from .graph import DeployedModel, trace
 
 __all__ = ['OpenVINOModel', 'check_openvino', 'compile_openvino', 'convert', 'is_installed', 'save']
 
+_importer = os.getpid()
 PRECISIONS = {torch.float32: 'f32', torch.bfloat16: 'bf16'}  # in which float layers are computed
 
 
@@ -84,10 +85,14 @@ def compile_openvino(model: Any, threads: int = 0, precision: str = 'f32', strea
         model: The model, or the path of an IR or ONNX file.
         threads: Of each call; torch's if 0.
         precision: In which float layers are computed; OpenVINO's default depends on the processor.
-        streams: Calls that run at a time.
+        streams: Calls that run at a time; one in a forked process.
     """
+    forked = os.getpid() != _importer
     return _core(os.getpid()).compile_model(model, 'CPU', {
-        'INFERENCE_PRECISION_HINT': precision, 'NUM_STREAMS': streams,
+        'INFERENCE_PRECISION_HINT': precision,
+        # OpenVINO gives a new model the threads of a freed one, which a fork does not inherit, and would wait for them
+        # forever; without streams, the calling thread computes
+        'NUM_STREAMS': 0 if forked else streams,
         'INFERENCE_NUM_THREADS': streams * (threads or torch.get_num_threads())})
 
 
@@ -103,7 +108,7 @@ class OpenVINOModel(FoldedModel):
 
     One conversion serves all batch sizes, heights and widths. The sizes of the warm-up are compiled for themselves as
     well, which is some percent faster. Threads may share the model: each has its own request. A process, also a forked
-    one, and a number of threads of torch compile once, in a second.
+    one, and a number of threads of torch compile once, in a second. Threads of a forked process take turns.
 
     Args:
         model: Folded, in float32, on a CPU.
