@@ -21,7 +21,8 @@ def pytest_collection_finish():
 def restore_logging():
     """timm's scripts add a handler whose stream pytest closes; it then prints a traceback into a later test.
 
-    Libraries that configure logging disable the loggers that exist.
+    Libraries that configure logging disable the loggers that exist, and setuptools and absl set the root's level, also
+    in a module's fixture, which comes before this one.
     """
     root = logging.getLogger()
     logging.disable(logging.NOTSET)
@@ -29,7 +30,7 @@ def restore_logging():
         logger = logging.getLogger(name)
         logger.disabled, logger.propagate = False, True
         logger.setLevel(logging.NOTSET)
-    handlers, level = root.handlers[:], root.level
+    root.setLevel(logging.WARNING)  # Python's default
+    handlers = root.handlers[:]
     yield
     root.handlers[:] = handlers
-    root.setLevel(level)
