@@ -88,6 +88,8 @@ def test_training_arguments_have_an_effect_and_name_no_paths(model):
 ])
 def test_the_teacher_is_named_without_its_path(model, teacher, shown):
     card = model_card(model, 'hf-hub:user/name', recipe=dict(epochs=3, kd_model_name=teacher, kd_temperature=2.0))
+    named = model_card(model, 'hf-hub:user/name', recipe=dict(kd_model_name=teacher, kd_teacher='b7, 3 stored views'))
+    assert '| `kd_teacher` | b7, 3 stored views |\n' in named and '`kd_teacher`' not in card
     assert f'| `kd_model_name` | {shown} |\n' in card and '| `kd_temperature` | 2.0 |' in card and '/home' not in card
 
 

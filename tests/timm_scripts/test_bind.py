@@ -1,10 +1,12 @@
 """What is bound into train.py, with a stand-in of its names and calls; test_train_script runs the script itself."""
 import functools
+import json
 import logging
 import subprocess
 import sys
 import types
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,7 +47,9 @@ def script_of(config='', **args):
     values = dict(model='test_assemble_resnet', dataset='', data=None, data_dir='.', device_modules=[HOOK],
                    kd_model_name=None, kd_distill_type='logit', kd_temperature=1.0, kd_loss_type='kl', drop_block=None,
                    model_kwargs={}, num_classes=CLASSES, batch_size=8, grad_accum_steps=1, aug_splits=0, seed=42,
-                   aa=None, train_crop_mode=None, interpolation='', in_chans=None, input_size=None)
+                   aa=None, train_crop_mode=None, interpolation='', in_chans=None, input_size=None, smoothing=0.1,
+                   mixup=0.0, cutmix=0.0, cutmix_minmax=None, mixup_prob=1.0, mixup_switch_prob=0.5, mixup_mode='batch',
+                   mixup_off_epoch=0)
     script._parse_args = lambda: (Namespace(**{**values, **args}), '')
     script.config_parser = types.SimpleNamespace(parse_known_args=lambda: (Namespace(config=config), []))
     script.parser = ArgumentParser()
@@ -265,6 +269,19 @@ def test_stored_views_reach_the_loader(views):
     assert sorted(rows) == sorted(expected)
 
 
+@pytest.mark.parametrize('teacher, described', [
+    (dict(name='tf_efficientnet_b7.aa_in1k'), 'tf_efficientnet_b7.aa_in1k, 3 stored views'),
+    (dict(name='local-dir:/home/me/b7'), 'a model from a folder, 3 stored views'),
+    (dict(name='a + b', teachers=[dict(name='a', weight=2 / 3), dict(name='b', weight=1 / 3)]),
+     '0.67 a + 0.33 b, 3 stored views')])
+def test_checkpoints_name_the_teacher(views, teacher, described):
+    info = json.loads(Path('views/store.json').read_text())
+    Path('views/store.json').write_text(json.dumps({**info, 'teacher': teacher}))
+    script = script_of(kd_model_name='views:views')
+    bind(script)
+    assert script._parse_args()[0].kd_teacher == described
+
+
 def test_repeated_augmentation_has_different_views(views, monkeypatch):
     monkeypatch.setattr('timm.data.loader.RepeatAugSampler', functools.partial(
         RepeatAugSampler, num_replicas=1, rank=0, selected_ratio=0.5))
@@ -295,6 +312,40 @@ def test_images_that_changed_are_found_before_training(views, capsys, monkeypatc
     monkeypatch.setattr('timm_assemble.training.view_dataset.checksum', lambda image: 1)
     error = message_of(capsys, views_loader, script)
     assert 'dataset must give the pixels that the teacher saw, got others for 8 of 8 images, such as sample 0' in error
+
+
+@pytest.fixture
+def mixed_views():
+    with pytest.warns(UserWarning, match='the data set has 0 classes'):
+        store_teacher_views(timm.create_model('test_assemble_resnet', num_classes=CLASSES), 't', images(), 'mixed',
+                            dict(input_size=(3, 32, 32), scale=(0.3, 1.0)), 2, workers=0, progress=False,
+                            mixing=dict(mixup=0.2))
+
+
+def test_mixed_views_are_not_mixed_again(mixed_views):
+    """train.py's mixup says only what the store must be of; labels are smoothed."""
+    script = script_of(kd_model_name='views:mixed', mixup=0.2)
+    bind(script)
+    assert script.Mixup(mixup_alpha=0.2) is None and script.FastCollateMixup(mixup_alpha=0.2) is None
+    loader = views_loader(script)
+    loader.dataset.set_epoch(1)
+    for images_, target in loader:
+        assert images_.shape == (4, 3, 32, 32) and target.shape == (4, 2 * CLASSES)
+        torch.testing.assert_close(target.view(4, 2, CLASSES).sum(2), torch.ones(4, 2))
+        assert target[:, :CLASSES].min().item() == pytest.approx(0.1 / CLASSES)
+
+
+@pytest.mark.parametrize('args, message', [
+    ({}, 'transform must be that of mixed, `mixing` {'), (dict(mixup=0.3), '`mixing` {'),
+    (dict(mixup=0.2, mixup_off_epoch=3), 'mixup_off_epoch must be 0 with stored views of mixed images, got 3'),
+    (dict(mixup=0.2, mixup_mode='half'), 'mixup_mode must be batch, pair or elem with stored views of mixed ')])
+def test_mixed_views_of_another_training_are_rejected(mixed_views, args, message, capsys):
+    script = script_of(kd_model_name='views:mixed', **args)
+
+    def start():
+        bind(script)
+        views_loader(script)
+    assert message in message_of(capsys, start)
 
 
 def test_changing_rate_and_mixup_compile_one_graph_once():

@@ -180,6 +180,23 @@ def test_stored_views_train_with_other_options(views, args, request):
     assert np.isfinite(losses(name)).all()
 
 
+def test_mixed_views_train_and_resume(views, seen_views):
+    """With and without the prefetcher, whose collate function mixes otherwise."""
+    mixing = ('--mixup', 0.2, '--cutmix', 1)
+    command('teacher-logits', *MODEL, '--student', 'test_assemble_resnet', '--checkpoint', 'teacher.pth',
+            '--views', 3, '--mixed', *mixing, '--output', 'mixed-views')
+    args = (*mixing, '--kd-model-name', 'views:mixed-views', '--epochs', 3)
+    train('mixed', *args)
+    third = sorted(seen_views[2 * CLASSES * PER_CLASS:])
+    seen_views.clear()
+    train('mixed-resumed', *args, '--no-prefetcher', '--resume', 'output/mixed/checkpoint-1.pth.tar')
+    assert sorted(seen_views) == third and len(third) == CLASSES * PER_CLASS
+    whole, resumed = losses('mixed'), losses('mixed-resumed')
+    assert np.isfinite([*whole, *resumed]).all() and (len(whole), len(resumed)) == (3, 1)
+    teacher = torch.load('output/mixed/last.pth.tar', weights_only=False)['args'].kd_teacher
+    assert teacher == 'test_assemble_resnet, 3 stored views of mixed images'
+
+
 def test_views_of_a_tar_are_those_of_its_folder(root, views, seen_views):
     with tarfile.open('train.tar', 'w') as tar:
         tar.add('data/train', '.')

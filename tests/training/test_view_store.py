@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from timm_assemble.__main__ import main
 from timm_assemble.training import TeacherLogits, TeacherViews, describe_transform, fingerprint, seeded_generators
-from timm_assemble.training.view_transform import checksum, draw_view, make_view_transform, view_seed
+from timm_assemble.training.view_mixing import draw_view
+from timm_assemble.training.view_transform import checksum, make_view_transform, view_seed
 
 from .._ranks import run_ranks
 from ._views import CLASSES, SIZE, TRANSFORM, dataset_of, store_views, teacher, write_images
@@ -186,13 +187,13 @@ def test_view_that_cannot_be_made_is_drawn_again(tmp_path):
 
     image = Image.new('RGB', (40, 40), (9, 8, 7))
     for index in range(30):
-        view, seed = draw_view(failing, image, 5, index, 1)
+        view, seed = draw_view(failing, None, [image], 5, index, 1)
         with seeded_generators(seed):
             assert checksum(failing(image)) == checksum(view)
         assert seed == view_seed(5, index, 1, next(a for a in range(20) if view_seed(5, index, 1, a) == seed))
     assert len(calls) > 60
     with pytest.raises(ValueError, match='transform must give views, got an error with 20 seeds for view 1 of sample '):
-        draw_view(lambda image: int('x'), image, 5, 0, 1)
+        draw_view(lambda image: int('x'), None, [image], 5, 0, 1)
     store_views(root, tmp_path / 's', 2, transform=transform, batch_size=60)
 
 
@@ -254,6 +255,9 @@ def test_check_names_what_differs(root, store):
     (('--views', '2', '--top-k', '3'), '--top-k must be from 0 to 2'),
     (('--views', '2', '--hflip', '0.1', '--output', 'STORE'), 'with `transform`'),
     (('--views', '2', '--view-seed', '1', '--output', 'STORE'), 'with `seed` 0 instead of 1'),
+    (('--views', '2', '--mixup', '0.2'), '--mixup needs --mixed: other views are mixed in training'),
+    (('--views', '2', '--mixed'), '--mixup must be positive, or --cutmix or --cutmix-minmax, for views of mixed '),
+    (('--views', '2', '--mixed', '--mixup', '1', '--output', 'STORE'), 'with `transform`'),
     (('--views', '2', '--input-img-mode', 'L'), '--input-img-mode must be a mode with 3 channels'),
     (('--views', '2', '--aa', 'rand-z9'), 'transform must be one that timm builds, got AssertionError: Unknown ')])
 def test_bad_use_is_one_line(root, store, command, tmp_path, change, message, capsys, monkeypatch):

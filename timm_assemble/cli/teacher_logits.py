@@ -1,7 +1,7 @@
 """``timm-assemble teacher-logits``."""
 import argparse
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from ..errors import UserError, error_line
 from .arguments import key_value, non_negative, positive
@@ -14,6 +14,8 @@ AUGMENTATION: Dict[str, Any] = {
     'no_aug': False, 'train_crop_mode': None, 'scale': [0.08, 1.0], 'ratio': [3 / 4, 4 / 3], 'hflip': 0.5, 'vflip': 0.0,
     'color_jitter': 0.4, 'color_jitter_prob': None, 'grayscale_prob': None, 'gaussian_blur_prob': None, 'aa': None,
     'train_interpolation': 'random'}
+# Those that decide a mixture of two images.
+MIXING = ('mixup', 'cutmix', 'cutmix_minmax', 'mixup_prob', 'mixup_switch_prob')
 # Its arguments of the data set and of the student's images.
 DATA: Dict[str, Any] = {
     'data_dir': None, 'dataset': '', 'train_split': 'train', 'class_map': '', 'input_img_mode': None, 'input_key': None,
@@ -81,10 +83,16 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
                        help="resize the views for the teacher: height and width, or one number for both (default: the "
                             "student's size)")
     views.add_argument('--view-seed', type=non_negative, default=0, metavar='N', help='seed of the views (default: 0)')
+    views.add_argument('--mixed', action='store_true',
+                       help="views of mixed images, by the training's --mixup, --cutmix, --cutmix-minmax, --mixup-prob "
+                            "and --mixup-switch-prob: the teacher sees the mixture")
     views.add_argument('--no-aug', action='store_true', default=None)
     views.add_argument('--train-crop-mode', choices=('rrc', 'rkrc', 'rkrr', 'official'))
     views.add_argument('--scale', type=float, nargs=2)
     views.add_argument('--ratio', type=float, nargs=2)
+    views.add_argument('--cutmix-minmax', type=float, nargs=2)
+    for name in ('mixup', 'cutmix', 'mixup-prob', 'mixup-switch-prob'):
+        views.add_argument(f'--{name}', type=float)
     for name in ('hflip', 'vflip', 'color-jitter', 'color-jitter-prob', 'grayscale-prob', 'gaussian-blur-prob'):
         views.add_argument(f'--{name}', type=float)
     views.add_argument('--aa', metavar='POLICY')
@@ -95,13 +103,16 @@ def _apply_config(args: argparse.Namespace) -> None:
     """Set what the command line leaves open to the training's configuration or train.py's default."""
     from ..recipes import find_config, read_config
 
-    given = [name for name in (*AUGMENTATION, 'config', 'student', 'teacher_size') if getattr(args, name) is not None]
+    given = [name for name in (*AUGMENTATION, *MIXING, 'config', 'student', 'teacher_size')
+             if getattr(args, name) is not None] + ['mixed'] * args.mixed
     if args.views is None and given:
         raise UserError(f'{given[0]} needs `views`: logits are of unaugmented images')
+    if not args.mixed and {*given} & {*MIXING}:
+        raise UserError(f'{sorted({*given} & {*MIXING})[0]} needs `mixed`: other views are mixed in training')
     if args.views and args.verify_content:
         raise UserError('verify_content must be off with `views`: their pixels are always compared')
     config = read_config(find_config(args.config)) if args.config else {}
-    for name, default in {**DATA, **AUGMENTATION, 'student': config.get('model')}.items():
+    for name, default in {**DATA, **AUGMENTATION, **dict.fromkeys(MIXING), 'student': config.get('model')}.items():
         if getattr(args, name) is None:
             setattr(args, name, config.get(name, default))
 
@@ -128,6 +139,11 @@ def _transform(args: argparse.Namespace, channels: int) -> Dict[str, Any]:
     arguments = {name: getattr(args, name) for name in AUGMENTATION if name not in ('aa', 'train_interpolation')}
     return dict(arguments, auto_augment=args.aa, interpolation=interpolation, input_size=config['input_size'],
                 mean=config['mean'])
+
+
+def _mixing(args: argparse.Namespace) -> Optional[Dict[str, Any]]:
+    given = {name: getattr(args, name) for name in MIXING}
+    return {name: value for name, value in given.items() if value is not None} if args.mixed else None
 
 
 def _create_teacher(args: argparse.Namespace, name: str) -> Any:
@@ -170,7 +186,7 @@ def _store_one(args: argparse.Namespace, name: str, output: Path, device: Any) -
     if args.views:
         return store_teacher_views(
             model, name, dataset, output, transform, args.views, args.top_k, args.view_seed, args.teacher_size,
-            **running)
+            mixing=_mixing(args), **running)
     preprocessing = {key: getattr(args, key) for key in (
         'img_size', 'input_size', 'crop_pct', 'mean', 'std', 'interpolation')}
     return store_teacher_logits(
@@ -195,6 +211,7 @@ def run(args: argparse.Namespace) -> None:
     device = find_device(args.device)
     use_image_extensions()
     kind, what = ('views', f'{args.views} views') if args.views else ('logits', 'logits')
+    what += ' of mixed images' if args.mixed else ''
     outputs = [args.output.with_name(f'{args.output.name}-{i + 1}') if several else args.output
                for i in range(len(args.model))]
     try:

@@ -2,12 +2,16 @@
 from typing import Any, Optional, Sequence, Tuple
 
 import torch
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
 from torch import nn
 
+from ..errors import UserError
 from .fold import FoldedModel
 
 __all__ = ['AXES', 'DeployedModel', 'check_images', 'trace']
 
+SAME_PADDING = (AvgPool2dSame, Conv2dSame, MaxPool2dSame)  # padded by the images' size
 AXES = ('batch', 'height', 'width')  # of images, where a file accepts any
 Normalization = Tuple[Sequence[float], Sequence[float]]  # mean and standard deviation
 
@@ -123,6 +127,8 @@ def trace(model: DeployedModel, example_size: Sequence[int], any_batch: bool, an
         any_batch: Whether the batch size is free, from 1.
         any_size: Whether height and width are free, from the smallest whose feature maps have several positions.
     """
+    if any_size and any(isinstance(module, SAME_PADDING) for module in model.modules()):
+        raise UserError("any_size must be False for a model with TensorFlow's padding: to trace its sizes takes hours")
     batch = max(2, example_size[0]) if any_batch else example_size[0]  # torch.export takes a size of 1 for a constant
     images = torch.zeros(
         batch, *model.size(example_size[1:]), dtype=model.dtype, device=next(model.parameters()).device)

@@ -22,8 +22,8 @@ RECIPE = (
     'min_lr', 'cooldown_epochs', 'img_size', 'input_size', 'train_crop_mode', 'scale', 'ratio', 'hflip', 'vflip',
     'color_jitter', 'aa', 'aug_repeats', 'reprob', 'remode', 'mixup', 'cutmix', 'mixup_mode', 'mixup_off_epoch',
     'smoothing', 'bce_loss', 'drop', 'drop_path', 'drop_block', 'bn_momentum', 'model_ema', 'model_ema_decay',
-    'model_ema_warmup', 'amp', 'amp_dtype', 'pretrained', 'kd_model_name', 'kd_loss_type', 'kd_temperature',
-    'distill_loss_weight', 'task_loss_weight', 'seed',
+    'model_ema_warmup', 'amp', 'amp_dtype', 'pretrained', 'kd_model_name', 'kd_teacher', 'kd_loss_type',
+    'kd_temperature', 'distill_loss_weight', 'task_loss_weight', 'seed',
 )
 # arguments with a default that has no effect unless one of the others is set
 EFFECT = {

@@ -12,8 +12,9 @@ from ..data.samples import innermost
 from ..errors import UserError
 from ..training import (
     RepeatedViews, StoredLogitsDistillationTask, TeacherCollate, TeacherCollateMixup, TeacherDataset, TeacherLogits,
-    TeacherMixup, TeacherViews, ViewDataset, describe_transform, distillation_loss, fingerprint,
+    TeacherMixup, TeacherViews, ViewDataset, describe_mixing, describe_transform, distillation_loss, fingerprint,
 )
+from ..training.view_mixing import MIXING_ARGUMENTS
 from ..training.view_transform import TRANSFORM_ARGUMENTS
 
 __all__ = ['bind_stored_teacher', 'one_line']
@@ -53,19 +54,45 @@ def _open(name: str, args: Namespace) -> Any:
         if getattr(args, argument, off) != off:
             raise UserError(f'{argument} must be off with stored views: {why}')
     try:
-        return STORES[kind](path)
+        store: Any = STORES[kind](path)
     except UserError as e:
         raise UserError(f'kd_model_name must name stored {kind}: {e}') from e
+    if kind == 'views' and store.mixing is not None:
+        if args.mixup_off_epoch:
+            raise UserError(f'mixup_off_epoch must be 0 with stored views of mixed images, got {args.mixup_off_epoch}')
+        if args.mixup_mode == 'half':
+            raise UserError('mixup_mode must be batch, pair or elem with stored views of mixed images, got half')
+    return store
 
 
 def _with_views(dataset: Any, store: TeacherViews, args: Namespace, num_classes: int, loader_args: Any) -> ViewDataset:
     transform = describe_transform(
         getattr(innermost(dataset), 'input_img_mode', None),
         **{name: value for name, value in loader_args.items() if name in TRANSFORM_ARGUMENTS})
+    if store.mixing is not None:
+        mixed = args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None  # as train.py decides
+        mixing = {name: getattr(args, name) for name in MIXING_ARGUMENTS}
+        transform['mixing'] = describe_mixing(**mixing) if mixed else None
     store.check(fingerprint(innermost(dataset)), num_classes, transform)
     repeats = math.ceil(loader_args.get('num_aug_repeats') or 1)
     standardized = distillation_loss(args.kd_loss_type).standardized
-    return ViewDataset(dataset, store, args.kd_temperature, args.seed, repeats, standardized)
+    return ViewDataset(dataset, store, args.kd_temperature, args.seed, repeats, standardized, args.smoothing)
+
+
+def _describe(store: Any) -> str:
+    """Return a store's teachers, with their weights if they are several, and what it holds; no folder of a teacher."""
+    teacher = store.info.teacher
+    teachers = teacher.get('teachers') or [teacher]
+    names = ['a model from a folder' if own['name'].startswith('local-dir:') else own['name'] for own in teachers]
+    if len(teachers) > 1:
+        names = [f'{own["weight"]:.2g} {name}' for own, name in zip(teachers, names)]
+    views = f'{store.views} stored views' if isinstance(store, TeacherViews) else 'stored logits'
+    mixed = ' of mixed images' if isinstance(store, TeacherViews) and store.mixing is not None else ''
+    return f'{" + ".join(names)}, {views}{mixed}'
+
+
+def _mix_nothing(**_: Any) -> None:
+    """Stand in for timm's mixup where the views are mixtures already."""
 
 
 def bind_stored_teacher(script: Any, args: Namespace) -> None:
@@ -78,8 +105,14 @@ def bind_stored_teacher(script: Any, args: Namespace) -> None:
     if not name or name.partition(':')[0] not in STORES:
         return
     store = _open(name, args)
-    create_model, create_loader = script.create_model, script.create_loader
+    create_model, create_loader, parse_args = script.create_model, script.create_loader, script._parse_args
     models: List[Any] = []
+
+    def parse_with_teacher() -> Any:
+        args, text = parse_args()
+        if store.info is not None:
+            args.kd_teacher = _describe(store)  # checkpoints keep it, and cards name it
+        return args, text
 
     def create_and_note(*model_args: Any, **kwargs: Any) -> Any:
         models.append(create_model(*model_args, **kwargs))
@@ -96,7 +129,7 @@ def bind_stored_teacher(script: Any, args: Namespace) -> None:
             store.check_content(innermost(dataset), getattr(args, 'rank', 0), getattr(args, 'world_size', 1))
             dataset = TeacherDataset(
                 dataset, store, args.kd_temperature, distillation_loss(args.kd_loss_type).standardized)
-        if kwargs.get('collate_fn') is None:
+        if kwargs.get('collate_fn') is None:  # no mixup, or stored mixtures
             collate = fast_collate if kwargs.get('use_prefetcher', True) else default_collate
             kwargs['collate_fn'] = TeacherCollate(collate)
         loader = create_loader(dataset, *loader_args, **kwargs)
@@ -111,8 +144,10 @@ def bind_stored_teacher(script: Any, args: Namespace) -> None:
     ) -> StoredLogitsDistillationTask:
         return StoredLogitsDistillationTask(student_model, loss_type=loss_type, **kwargs)
 
+    script._parse_args = parse_with_teacher
     script.create_model = create_and_note
     script.create_loader = one_line(create_with_rows)
-    script.Mixup = TeacherMixup
-    script.FastCollateMixup = TeacherCollateMixup
+    premixed = isinstance(store, TeacherViews) and store.mixing is not None
+    script.Mixup = _mix_nothing if premixed else TeacherMixup
+    script.FastCollateMixup = _mix_nothing if premixed else TeacherCollateMixup
     script.LogitDistillationTask = create_task

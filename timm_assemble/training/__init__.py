@@ -11,6 +11,7 @@ from .precompute import store_teacher_logits, store_teacher_views
 from .several_teachers import combine_stores, mean_logits
 from .store import StoreInfo, StoreWriter
 from .teacher_mixup import TeacherCollate, TeacherCollateMixup, TeacherDataset, TeacherMixup, mix_rows, mix_with_matrix
+from .view_mixing import describe_mixing
 from .view_dataset import RepeatedViews, ViewDataset
 from .view_store import TeacherViews, ViewInfo
 from .view_transform import describe_transform, seeded_generators
@@ -20,6 +21,6 @@ __all__ = [
     'unpack_targets', 'drop_block_schedule', 'SampleFingerprint', 'fingerprint', 'StoreInfo', 'TeacherLogits',
     'StoreWriter', 'TeacherCollate', 'TeacherCollateMixup', 'TeacherDataset', 'TeacherMixup', 'mix_rows',
     'mix_with_matrix', 'store_teacher_logits', 'store_teacher_views', 'RepeatedViews', 'ViewDataset', 'TeacherViews',
-    'ViewInfo', 'describe_transform', 'seeded_generators', 'dist', 'distillation_loss', 'dkd', 'kl', 'combine_stores',
-    'mean_logits', 'standardize_logits',
+    'ViewInfo', 'describe_mixing', 'describe_transform', 'seeded_generators', 'dist', 'distillation_loss', 'dkd', 'kl',
+    'combine_stores', 'mean_logits', 'standardize_logits',
 ]

@@ -22,7 +22,8 @@ from ..runtime.device import amp_dtype, find_device
 from ..runtime.ranks import Ranks
 from .store import StoreInfo, StoreWriter, check_content, check_rows
 from .view_store import ViewInfo
-from .view_transform import checksum, describe_transform, draw_view, make_view_transform, pixel_versions
+from .view_mixing import Mixing, describe_mixing, draw_view, sources_of
+from .view_transform import checksum, describe_transform, make_view_transform, pixel_versions
 
 __all__ = ['store_teacher_logits', 'store_teacher_views']
 
@@ -51,11 +52,14 @@ class _Views(Dataset):
 
     samples: Samples
     transform: Any
+    mixing: Optional[Mixing]
     seed: int
 
     def __getitem__(self, key: Tuple[int, int]) -> Any:
         try:
-            view, seed = draw_view(self.transform, self.samples.read(key[0])[0], self.seed, *key)
+            images = [self.samples.read(source)[0]
+                      for source in sources_of(self.mixing, self.seed, *key, len(self.samples))]
+            view, seed = draw_view(self.transform, self.mixing, images, self.seed, *key)
         except UserError as e:
             return e
         return pil_to_tensor(view), seed, checksum(view)
@@ -254,6 +258,7 @@ def store_teacher_views(
         device: Union[str, torch.device] = 'cpu',
         amp: bool = False,
         progress: bool = True,
+        mixing: Optional[Dict[str, Any]] = None,
 ) -> ViewInfo:
     """Run a teacher over V augmented views of every image and store its logits with the views' seeds and checksums.
 
@@ -273,13 +278,16 @@ def store_teacher_views(
         teacher_size: Height and width, or one number for both, to which the views are resized for the teacher; by
             default they are not.
         batch_size, chunk_size, workers, device, amp, progress: As in :func:`store_teacher_logits`.
+        mixing: The training's arguments of mixup and CutMix, as train.py's: ``mixup``, ``cutmix``, ``cutmix_minmax``,
+            ``mixup_prob``, ``mixup_switch_prob``. Each view is then a mixture of an image with another one, and so is
+            what the teacher sees. None stores views that are not mixed.
 
     Returns:
         What the views belong to.
 
     Raises:
         UserError: As in :func:`store_teacher_logits`, or an argument is outside its range.
-        TypeError: ``transform`` has an unknown argument.
+        TypeError: ``transform`` or ``mixing`` has an unknown argument.
 
     Source: arXiv 2303.08983 section 3, which stores augmentation parameters and the teacher's largest probabilities.
     """
@@ -290,6 +298,7 @@ def store_teacher_views(
     if not 0 <= seed < 1 << 32:
         raise UserError(f'seed must be from 0 to {(1 << 32) - 1}, got {seed!r}')
     description = describe_transform(getattr(dataset, 'input_img_mode', None), **transform)
+    mixed = None if mixing is None else describe_mixing(**mixing)
     try:
         view_transform = make_view_transform(description)
     except Exception as e:  # timm's errors for unknown policies and modes are of many kinds
@@ -305,7 +314,8 @@ def store_teacher_views(
         teacher={'name': name, 'weights_sha256': weights_sha256(model.state_dict()), 'amp': amp},
         preprocessing={'mean': list(pre.mean), 'std': list(pre.std), 'size': size and list(size)},
         samples=samples.as_dict(), num_classes=num_classes, top_k=top_k, chunk_size=chunk_size,
-        transform=description, versions=pixel_versions(), seed=seed, views=views)
-    images = _Views(Samples(dataset), view_transform, seed)
+        transform={**description, 'mixing': mixed} if mixed else description, versions=pixel_versions(), seed=seed,
+        views=views)
+    images = _Views(Samples(dataset), view_transform, Mixing(mixed) if mixed else None, seed)
     _store(_ViewTeacher(model, pre, size), images, info, Path(output), batch_size, workers, device, progress)
     return info

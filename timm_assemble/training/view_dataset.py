@@ -5,7 +5,8 @@ from typing import Any, Iterator, List, Tuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from timm.data.mixup import mixup_target
+from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader, Sampler
 from torchvision.transforms import Compose  # type: ignore[import-untyped]
 
@@ -14,7 +15,8 @@ from ..errors import UserError
 from .distillation import pack_targets
 from .teacher_mixup import TeacherDataset
 from .view_store import TeacherViews
-from .view_transform import checksum, pixel_versions, seeded_generators, split_transform
+from .view_mixing import make_view
+from .view_transform import checksum, pixel_versions, split_transform
 
 __all__ = ['RepeatedViews', 'ViewDataset']
 
@@ -29,6 +31,9 @@ class ViewDataset(TeacherDataset):
     of Python, numpy and torch are left as they were. What follows the conversion to a tensor, such as random erasing,
     is neither seeded nor seen by the teacher.
 
+    Views of mixed images come mixed, with targets ``[y_1 .. y_C, p_1 .. p_C]`` as after :class:`.TeacherMixup`: nothing
+    mixes them again.
+
     A view whose pixels have another checksum than the teacher's view, such as that of a file that changed, gets its
     label in place of the teacher's row, and a warning.
 
@@ -40,6 +45,7 @@ class ViewDataset(TeacherDataset):
         seed: Seed of the views' order.
         repeats: Different views of an image in one epoch, for :class:`RepeatedViews`.
         standardized: As in :class:`TeacherDataset`.
+        smoothing: Label smoothing of mixed images, from 0 to 1; others have it from the loss.
 
     Raises:
         UserError: The temperature is not positive, or a transform is set that is not such a ``Compose``.
@@ -47,10 +53,10 @@ class ViewDataset(TeacherDataset):
 
     def __init__(
             self, dataset: Any, views: TeacherViews, temperature: float = 1.0, seed: int = 0, repeats: int = 1,
-            standardized: bool = False,
+            standardized: bool = False, smoothing: float = 0.0,
     ) -> None:
         super().__init__(dataset, views, temperature, standardized)
-        self.seed, self.repeats = seed, repeats
+        self.seed, self.repeats, self.smoothing = seed, repeats, smoothing
         self._split: Tuple[Compose, Compose] = (Compose([]), Compose([]))
         self._epoch = torch.full((), -1).share_memory_()  # persistent workers read what set_epoch writes
 
@@ -79,25 +85,33 @@ class ViewDataset(TeacherDataset):
         order = np.random.default_rng((self.seed, index)).permutation(views)
         return int(order[(epoch * self.repeats + repeat) % views])
 
-    def _replay(self, key: int) -> Tuple[Any, Any, int, int, bool]:
-        """Return a view, its label, image and number, and whether it has the pixels that the teacher saw."""
+    def _replay(self, key: int) -> Tuple[Any, torch.Tensor, int, int, bool]:
+        """Return a view, its label, image and number, and whether it has the pixels that the teacher saw.
+
+        The label is a class, or of mixed images class weights.
+        """
         repeat, index = divmod(key, len(self))
-        index, (image, label) = next_readable(self.dataset.__getitem__, index, len(self))
+
+        def read(index: int) -> List[Any]:
+            return [self.dataset[source] for source in self.store.sources(index, self.view(index, repeat))]
+        index, samples = next_readable(read, index, len(self))
         view = self.view(index, repeat)
         seed, expected = self.store.replay(index, view)
-        with seeded_generators(seed):
-            image = self._split[0](image)
-        return image, label, index, view, checksum(image) == expected
+        image, weight = make_view(self._split[0], self.store.mixing, [image for image, _ in samples], seed)
+        labels = torch.tensor([int(label) for _, label in samples])
+        if self.store.mixing is None:
+            return image, labels[0], index, view, checksum(image) == expected
+        weights = mixup_target(labels, self.store.num_classes, weight, self.smoothing)[0]
+        return image, weights, index, view, checksum(image) == expected
 
     def __getitem__(self, key: int) -> Tuple[Any, torch.Tensor]:
         image, label, index, view, equal = self._replay(key)
-        label = torch.as_tensor(label)
         if equal:
             row = self.store.probabilities(index, view, self.temperature, self.standardized)
         else:
             _logger.warning(f'{self.dataset.name(index)}: view {view} has other pixels than the teacher saw; trained '
                             f'on its label alone')
-            row = F.one_hot(label, self.store.num_classes)
+            row = label if label.ndim else one_hot(label, self.store.num_classes)
         return self._split[1](image), pack_targets(label, row)
 
     def check_replay(self, samples: int = 16, workers: int = 1) -> None:

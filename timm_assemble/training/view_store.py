@@ -7,9 +7,9 @@ A folder ``STORE`` holds
   the teacher's logits as in :mod:`.logit_store`, ``values``, ``indices`` and ``rest``, or ``logits`` without ``top_k``;
 - ``chunks/``, until the store is complete: an empty file for each finished chunk of a view.
 
-The seed repeats the view, whatever the transform draws. It is derived from the store's seed, the image and the view;
-where the transform fails with it, it is the next one of that stream. The checksum is of the view's pixels, because a
-crop box and a flip would say nothing of colors, interpolation and the decoder of the file.
+The seed repeats the view, whatever the transform and the mixing draw. It is derived from the store's seed, the image
+and the view; where the transform fails with it, it is the next one of that stream. The checksum is of the view's
+pixels, because a crop box and a flip would say nothing of colors, interpolation and the decoder of the file.
 """
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +18,11 @@ from typing import Any, ClassVar, Dict, List, Tuple, Union
 import numpy as np
 import torch
 
-from ..errors import UserError
 from ..data.fingerprint import SampleFingerprint
+from ..errors import UserError
 from .losses import soften
 from .store import StoreInfo, check_rows, check_samples, count_finished, expand, open_array, read_info, shrink
+from .view_mixing import Mixing, sources_of
 
 __all__ = ['TeacherViews', 'ViewInfo']
 
@@ -33,7 +34,8 @@ class ViewInfo(StoreInfo):
     A run resumes a store, or adds views to it, only if all but ``views`` is equal.
 
     Attributes:
-        transform: Training transform, see :func:`.describe_transform`.
+        transform: Training transform, see :func:`.describe_transform`; of mixed images also ``mixing``, see
+            :func:`.describe_mixing`.
         versions: Versions of the packages that decide the pixels.
         seed: Seed from which the views' seeds are derived.
         views: Number of views per image, V.
@@ -94,6 +96,7 @@ class TeacherViews:
                              f'{info.num_units} chunks; resume the teacher-logits command that began it')
         self.info: ViewInfo = info
         self.views, self.count, self.num_classes = info.views, info.count, info.num_classes
+        self.mixing = Mixing(info.transform['mixing']) if info.transform.get('mixing') else None
         self._records = [open_array(self.path / f'{name}.npy', shape, dtype)
                          for name, (shape, dtype) in self.info.arrays().items()]
         for view, records in enumerate(self._records if check else ()):
@@ -104,6 +107,10 @@ class TeacherViews:
 
     def __len__(self) -> int:
         return self.count
+
+    def sources(self, index: int, view: int) -> List[int]:
+        """Return the images of a view: its own, and the one that is mixed into it, if any."""
+        return sources_of(self.mixing, self.info.seed, index, view, self.count)
 
     def replay(self, index: int, view: int) -> Tuple[int, int]:
         """Return the seed of a view and the checksum of its pixels."""
@@ -122,7 +129,7 @@ class TeacherViews:
         Args:
             samples: Fingerprint of the training data set.
             num_classes: Classes of the student.
-            transform: Description of the transform, see :func:`.describe_transform`.
+            transform: Description of the transform, as in :class:`ViewInfo`.
 
         Raises:
             UserError: They do not; the message says how they differ.

@@ -13,10 +13,10 @@ from timm.data import create_transform
 from torchvision.transforms import Compose  # type: ignore[import-untyped]
 
 from ..data.official_steps import OFFICIAL, POLICIES, replace_training, timm_arguments
-from ..errors import UserError, error_line
+from ..errors import UserError
 
 __all__ = [
-    'TRANSFORM_ARGUMENTS', 'checksum', 'describe_transform', 'draw_view', 'make_view_transform', 'pixel_versions',
+    'TRANSFORM_ARGUMENTS', 'checksum', 'describe_transform', 'make_view_transform', 'pixel_versions',
     'seeded_generators', 'split_transform', 'view_seed',
 ]
 
@@ -24,32 +24,12 @@ __all__ = [
 TRANSFORM_ARGUMENTS = (
     'input_size', 'no_aug', 'train_crop_mode', 'scale', 'ratio', 'hflip', 'vflip', 'color_jitter', 'color_jitter_prob',
     'grayscale_prob', 'gaussian_blur_prob', 'auto_augment', 'interpolation', 'mean')
-ATTEMPTS = 20  # to draw a view
 TO_TENSOR = ('MaybeToTensor', 'MaybePILToTensor', 'ToNumpy', 'ToTensor', 'PILToTensor')  # of timm and torchvision
 
 
 def view_seed(seed: int, index: int, view: int, attempt: int = 0) -> int:
     """Return the seed of one view of one image, 32 bits that depend on all numbers."""
     return int(np.random.SeedSequence((seed, index, view)).generate_state(attempt + 1)[attempt])
-
-
-def draw_view(transform: Any, image: Image.Image, seed: int, index: int, view: int) -> Tuple[Image.Image, int]:
-    """Return a view and its seed: the first one of the view's stream with which the transform does not fail.
-
-    timm's policies may posterize to 0 bits, which Pillow 13 rejects.
-
-    Raises:
-        UserError: The transform fails with 20 seeds.
-    """
-    for attempt in range(ATTEMPTS):
-        drawn = view_seed(seed, index, view, attempt)
-        try:
-            with seeded_generators(drawn):
-                return transform(image), drawn
-        except ValueError as e:
-            error = e
-    raise UserError(f'transform must give views, got an error with {ATTEMPTS} seeds for view {view} of sample {index}: '
-                    f'{error_line(error)}')
 
 
 @contextmanager
