@@ -279,7 +279,9 @@ def test_checkpoints_name_the_teacher(views, teacher, described):
     Path('views/store.json').write_text(json.dumps({**info, 'teacher': teacher}))
     script = script_of(kd_model_name='views:views')
     bind(script)
-    assert script._parse_args()[0].kd_teacher == described
+    args, _ = script._parse_args()
+    script.train_one_epoch(0, torch.nn.Identity(), [], None, args)
+    assert args.kd_teacher == described
 
 
 def test_repeated_augmentation_has_different_views(views, monkeypatch):

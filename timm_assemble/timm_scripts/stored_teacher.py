@@ -83,7 +83,8 @@ def _describe(store: Any) -> str:
     """Return a store's teachers, with their weights if they are several, and what it holds; no folder of a teacher."""
     teacher = store.info.teacher
     teachers = teacher.get('teachers') or [teacher]
-    names = ['a model from a folder' if own['name'].startswith('local-dir:') else own['name'] for own in teachers]
+    names = [own.get('name', 'a teacher') for own in teachers]
+    names = ['a model from a folder' if name.startswith('local-dir:') else name for name in names]
     if len(teachers) > 1:
         names = [f'{own["weight"]:.2g} {name}' for own, name in zip(teachers, names)]
     views = f'{store.views} stored views' if isinstance(store, TeacherViews) else 'stored logits'
@@ -105,14 +106,14 @@ def bind_stored_teacher(script: Any, args: Namespace) -> None:
     if not name or name.partition(':')[0] not in STORES:
         return
     store = _open(name, args)
-    create_model, create_loader, parse_args = script.create_model, script.create_loader, script._parse_args
+    create_model, create_loader, train_one_epoch = script.create_model, script.create_loader, script.train_one_epoch
     models: List[Any] = []
 
-    def parse_with_teacher() -> Any:
-        args, text = parse_args()
+    def train_and_name_teacher(
+            epoch: int, model: Any, loader: Any, optimizer: Any, args: Namespace, *others: Any, **kwargs: Any) -> Any:
         if store.info is not None:
-            args.kd_teacher = _describe(store)  # checkpoints keep it, and cards name it
-        return args, text
+            args.kd_teacher = _describe(store)  # checkpoints have these arguments, and cards name it
+        return train_one_epoch(epoch, model, loader, optimizer, args, *others, **kwargs)
 
     def create_and_note(*model_args: Any, **kwargs: Any) -> Any:
         models.append(create_model(*model_args, **kwargs))
@@ -144,7 +145,7 @@ def bind_stored_teacher(script: Any, args: Namespace) -> None:
     ) -> StoredLogitsDistillationTask:
         return StoredLogitsDistillationTask(student_model, loss_type=loss_type, **kwargs)
 
-    script._parse_args = parse_with_teacher
+    script.train_one_epoch = train_and_name_teacher
     script.create_model = create_and_note
     script.create_loader = one_line(create_with_rows)
     premixed = isinstance(store, TeacherViews) and store.mixing is not None
