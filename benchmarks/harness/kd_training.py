@@ -26,10 +26,11 @@ from timm_assemble.training import (
     ViewDataset, pack_targets, seeded_generators, store_teacher_logits, store_teacher_views,
 )
 
-__all__ = ['Arm', 'Data', 'LargeData', 'Settings', 'epoch_of', 'storing', 'train']
+__all__ = ['STORES', 'Arm', 'Data', 'LargeData', 'Settings', 'epoch_of', 'storing', 'train']
 
 CLASSES, HELD_OUT = 10, 1000
 BATCH_SIZE, TEACHER_BATCH_SIZE, TEACHER_EPOCHS = 30, 64, 12
+STORES = ('stored', 'views', 'mixed views')  # kinds of rows that are stored
 Epoch = Callable[[], None]
 
 
@@ -62,14 +63,14 @@ class Arm:
             labels.
         views: Stored views per image.
         mixup: Probability of mixup in a batch.
-        erasing: Probability of random erasing of an image, which the teacher of stored views does not see.
+        teacher: Whether the loss has the teacher's term.
     """
 
     name: str
     rows: str = ''
     views: int = 0
     mixup: float = 1.0
-    erasing: float = 0.0
+    teacher: bool = True
 
 
 def write_images(folder: Path) -> None:
@@ -126,10 +127,10 @@ class Data:
         fit(ClassificationTask(teacher, SoftTargetCrossEntropy(), verbose=False), loader, TEACHER_EPOCHS)
         return teacher
 
-    def loader(self, dataset: Any, collate: Any, batch_size: int, erasing: float = 0.0) -> Any:
+    def loader(self, dataset: Any, collate: Any, batch_size: int) -> Any:
         return create_loader(
             dataset, batch_size=batch_size, is_training=True, collate_fn=collate, num_workers=0,
-            device=torch.device('cpu'), re_prob=erasing, re_mode='pixel', **self.augment, **self.normalize)
+            device=torch.device('cpu'), **self.augment, **self.normalize)
 
     @torch.inference_mode()
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
@@ -183,7 +184,7 @@ def build(arm: Arm, data: Data, seed: int) -> Tuple[Any, Any, Optional[Callable]
     """Return an arm's student and loss, its loader, and the teacher where it runs on the mixed images."""
     settings, dataset = data.settings, data.dataset('few')
     collate: Any = FastCollateMixup(**mixup(arm.mixup))
-    if arm.rows in ('stored', 'views', 'mixed views'):
+    if arm.rows in STORES:
         store = data.store(arm.rows, arm.views)
         dataset = (TeacherDataset(dataset, TeacherLogits(store)) if arm.rows == 'stored'
                    else ViewDataset(dataset, TeacherViews(store), seed=seed, smoothing=0.1))
@@ -194,9 +195,11 @@ def build(arm: Arm, data: Data, seed: int) -> Tuple[Any, Any, Optional[Callable]
         collate.data = data
     random_seed(seed)
     model, criterion = data.network(settings.width), SoftTargetCrossEntropy()
-    task: Any = (StoredLogitsDistillationTask if arm.rows else ClassificationTask)(
-        model, criterion=criterion, verbose=False)
-    loader = data.loader(dataset, collate, settings.batch_size, arm.erasing)
+    task: Any = ClassificationTask(model, criterion=criterion, verbose=False)
+    if arm.rows:
+        task = StoredLogitsDistillationTask(
+            model, criterion=criterion, verbose=False, distill_loss_weight=float(arm.teacher), task_loss_weight=1.0)
+    loader = data.loader(dataset, collate, settings.batch_size)
     return task, loader, data.probabilities if arm.rows == 'mixed' else None
 
 

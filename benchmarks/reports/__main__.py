@@ -68,9 +68,10 @@ HEADLINES: Dict[str, List[Headline]] = {
     'kd_accuracy': [
         Headline('Accuracy', 'no distillation', 'few labels, no distillation', *_TOP1),
         Headline('Accuracy', 'stored logits', 'stored logits', *_TOP1),
-        Headline('Accuracy', '10 stored views', 'stored views, a quarter of the epochs', *_TOP1),
+        Headline('Accuracy', '10 stored views of mixed images', 'stored views of mixed images', *_TOP1),
         Headline('Accuracy', 'teacher in each step, on mixed images', 'teacher in each step', *_TOP1),
-        Headline('Time of an epoch: assemble', '10 stored views', 'epoch of `assemble_resnet50`, views against none')],
+        Headline('Time of an epoch: assemble', '10 stored views of mixed images',
+                 'epoch of `assemble_resnet50`, these views against none')],
     'robustness': [
         Headline('One JPEG of 224, resnet18', 'timm_assemble.robustness', "`resnet18` against timm's validate.py"),
         Headline('One image of 256', 'mean of the 19', 'corrupting an image against classifying it')],

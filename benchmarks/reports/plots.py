@@ -60,14 +60,14 @@ def plot_throughput(results: Dict[str, Any], path: Path) -> Any:
 def plot_kd_accuracy(results: Dict[str, Any], path: Path) -> Any:
     """Plot accuracy over the number of stored views; return the axes."""
     rows = {row['name']: row['details'] for row in results['rows'] if TOP1 in row['details']}
-    views = {int(found[1]): rows[name] for name in rows if (found := re.fullmatch(r'(\d+) stored views?', name))}
+    views = {int(found[1]): rows[name] for name in rows if (found := re.fullmatch(r'(\d+) stored views? of mixed images', name))}
     axes, xs = _axes(7.2, 4.4), sorted(views)
     for name, color in LEVELS.items():
         top1, error = rows[name][TOP1], rows[name][ERROR]
         axes.axhline(top1, color=color, linewidth=1.3, label=name)
         axes.axhspan(top1 - error, top1 + error, color=color, alpha=0.13, linewidth=0)
     axes.errorbar(xs, [views[x][TOP1] for x in xs], [views[x][ERROR] for x in xs], color=RED, marker='o', capsize=4,
-                  linewidth=1.4, zorder=3, label='stored views')
+                  linewidth=1.4, zorder=3, label='stored views of mixed images')
     axes.set_xscale('log')
     axes.set_xticks(xs, [str(x) for x in xs])
     axes.minorticks_off()
