@@ -21,6 +21,7 @@ from timm_assemble.deploy.calibration import CalibrationImages
 from timm_assemble.deploy.export import export_model, load_exported
 from timm_assemble.deploy.gate import signal_to_noise
 from timm_assemble.deploy.openvino import compile_openvino
+from timm_assemble.deploy.optimize import BACKENDS
 
 from .harness.cli import finish, parse_args
 from .harness.int8 import ANY, fitted_network, images_for
@@ -32,6 +33,7 @@ MAIN, SIZE = 'assemble_resnet50', 256
 BATCH_SIZES = (1, 4, 32)
 NETWORKS = {'assemble_mobilenet': 224, 'resnet50': 224, 'convnext_tiny': 224, 'tf_efficientnet_b0': 224}
 PARTS = ('one thread', 'two threads', 'networks')
+PAUSE = 0.3  # seconds before each timing: threads of ONNX Runtime and OpenMP go on spinning after a call
 PEER = 0.98  # least speed of ours over the fastest peer of the same dtype
 EAGER = 'eager, float32'
 Call = Callable[[torch.Tensor], torch.Tensor]
@@ -101,13 +103,14 @@ class Forms:
             found[name] = call(self._make(key, source))
             self.ready[name] = self.ready[key]
 
-        add('ours, float32, inductor', lambda: self._ours(batch_size, torch.float32, 'inductor'))
+        for backend in BACKENDS:
+            add(f'ours, float32, {backend}', partial(self._ours, batch_size, torch.float32, backend))
         plain: Tuple[str, Callable[[], Any]] = ('OpenVINO', self._plain)
         add_shared('peer, float32, OpenVINO', *plain, lambda model: self._openvino(model, batch_size))
         if full:
             add_shared('peer, float32, ONNX Runtime', 'float file', lambda: self._file(False),
                        partial(load_exported, format='onnx', runtime='onnxruntime'))
-            for backend in ('inductor', 'openvino'):
+            for backend in BACKENDS:
                 add(f'ours, bfloat16, {backend}', partial(self._ours, batch_size, torch.bfloat16, backend))
             add_shared('peer, bfloat16, OpenVINO', *plain, lambda model: self._openvino(model, batch_size, 'bf16'))
         add('ours, int8', partial(self._ours, batch_size, torch.float32, 'openvino', True))
@@ -129,7 +132,7 @@ def group_rows(
     calls = forms.calls(batch_size, full)
     held_out = forms.images.held_out[:batch_size * (len(forms.images.held_out) // batch_size)]
     x = held_out[:batch_size].contiguous()
-    seconds = measure({name: partial(call, x) for name, call in calls.items()}, warmup=1)
+    seconds = measure({name: partial(call, x) for name, call in calls.items()}, warmup=1, pause=PAUSE)
     with torch.no_grad():
         expected = torch.cat([forms.model(b) for b in held_out.split(batch_size)])
     peers: Dict[str, str] = {}  # the fastest of each dtype
@@ -199,7 +202,7 @@ def main() -> int:
         parser.add_argument('--only', nargs='+', choices=PARTS, default=PARTS, metavar='PART',
                             help=f'measure only these parts, of {", ".join(PARTS)}')
         parser.add_argument('--batch-sizes', nargs='+', type=int, default=BATCH_SIZES, help='of the main network')
-    args = parse_args('deployment', QUESTION, rounds=5, options=options)
+    args = parse_args('deployment', QUESTION, rounds=7, options=options)
     old = read_results(args.output)['rows'] if [*args.only] != [*PARTS] and args.output.exists() else []
     rows: List[Dict[str, Any]] = []
     for part in PARTS:

@@ -32,6 +32,7 @@ def measure(
         min_seconds: float = 0.2,
         clock: Callable[[], float] = time.perf_counter,
         seed: int = 0,
+        pause: float = 0.0,
 ) -> Dict[str, List[float]]:
     """Time every case once per round, in shuffled order; return seconds per call.
 
@@ -46,6 +47,7 @@ def measure(
         min_seconds: Least length of one timing, so that page faults after another case do not weigh.
         clock: Returns seconds.
         seed: Of the orders.
+        pause: Seconds to wait before each timing.
     """
     order, rng, calls = list(cases), random.Random(seed), dict.fromkeys(cases, 1)
     seconds: Dict[str, List[float]] = {name: [] for name in cases}
@@ -55,6 +57,7 @@ def measure(
             seconds = {name: [] for name in cases}
         rng.shuffle(order)
         for name in order:
+            time.sleep(pause)
             sync()
             start = clock()
             for _ in range(calls[name]):

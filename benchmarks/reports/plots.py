@@ -60,7 +60,8 @@ def plot_throughput(results: Dict[str, Any], path: Path) -> Any:
 def plot_kd_accuracy(results: Dict[str, Any], path: Path) -> Any:
     """Plot accuracy over the number of stored views; return the axes."""
     rows = {row['name']: row['details'] for row in results['rows'] if TOP1 in row['details']}
-    views = {int(found[1]): rows[name] for name in rows if (found := re.fullmatch(r'(\d+) stored views? of mixed images', name))}
+    pattern = r'(\d+) stored views? of mixed images'
+    views = {int(found[1]): rows[name] for name in rows if (found := re.fullmatch(pattern, name))}
     axes, xs = _axes(7.2, 4.4), sorted(views)
     for name, color in LEVELS.items():
         top1, error = rows[name][TOP1], rows[name][ERROR]

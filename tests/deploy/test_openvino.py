@@ -7,10 +7,13 @@ import pickle
 
 import pytest
 import torch
+from timm.layers import create_conv2d
 from torch import nn
 
 import timm_assemble
+from timm_assemble.deploy.export import export_model
 from timm_assemble.deploy.openvino import OpenVINOModel, compile_openvino
+from timm_assemble.deploy.optimize import OptimizedModel
 from timm_assemble.deploy.quantize import quantize
 
 from .test_optimize import error, make, tiny
@@ -75,6 +78,32 @@ def test_after_fork_and_spawn(method, model, optimized):
     found = queue.get(timeout=100)
     process.join()
     assert process.exitcode == 0 and error(torch.from_numpy(found), expected(model, x)) < 1e-4
+
+
+class Padded(nn.Sequential):
+    """With TensorFlow's padding, for which OpenVINO takes one size."""
+
+    def __init__(self):
+        super().__init__(create_conv2d(3, 8, 3, stride=2, padding='same'), nn.ReLU())
+
+
+@pytest.mark.parametrize('network, kind', [
+    (lambda: Features(), OpenVINOModel), (Padded, OptimizedModel),
+    (lambda: nn.Sequential(nn.Conv2d(3, 64, 1), nn.Conv2d(64, 64, 3, padding=1)), OptimizedModel),
+    (lambda: make(width=16, **small), OptimizedModel)])
+@torch.no_grad()
+def test_float32_is_openvinos_without_winograd(network, kind):
+    model, x = network().eval(), images(2, 3, 64, 64)
+    optimized = timm_assemble.optimize_for_inference(model, x.shape)
+    y, expected = optimized(x), model(x)
+    assert type(optimized) is kind
+    assert all(error(*pair) < 1e-4 for pair in (zip(y, expected) if kind is OpenVINOModel else [(y, expected)]))
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_free_sizes_of_tensorflows_padding_are_rejected(tmp_path):
+    with pytest.raises(ValueError, match=r"^any_size must be False for a model with TensorFlow's padding"):
+        export_model(Padded().eval(), tmp_path / 'x.onnx', (1, 3, 32, 32), 'onnx', any_size=True)
 
 
 def test_copies_are_equal_and_the_number_of_threads_may_change(model, optimized):

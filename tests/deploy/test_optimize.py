@@ -1,5 +1,6 @@
 """Optimized models against the original: outputs, copies, errors, and what compiles again."""
 import copy
+import functools
 import io
 import os
 
@@ -15,6 +16,7 @@ from timm_assemble.deploy import optimize
 from timm_assemble.deploy.fold import fold_batch_norms
 from timm_assemble.layers import SelectiveKernelC3
 
+by_inductor = functools.partial(timm_assemble.optimize_for_inference, backend='inductor')
 VARIATIONS = {
     'gem, embedding': dict(global_pool='gem', embedding_size=16, aa_size=4),
     'other shortcut, SE': dict(big_little=(), shortcut='d', deep_stem=True, attn='se', last_stride=1),
@@ -58,7 +60,7 @@ def error(got, expected):
 def test_folded_model_equals_the_original_which_keeps_its_weights(name, kwargs):
     model = make(name, **kwargs)
     before = copy.deepcopy(model.state_dict())
-    optimized = timm_assemble.optimize_for_inference(model, (1, model.in_chans, 64, 64), compile=False)
+    optimized = by_inductor(model, (1, model.in_chans, 64, 64), compile=False)
     assert not [m for m in optimized.modules() if isinstance(m, nn.BatchNorm2d)]
     for batch, *size in ((1, 64, 64), (5, 64, 96), (1, 75, 101)):
         x = torch.randn(batch, model.in_chans, *size)
@@ -74,7 +76,7 @@ def test_compiled_model_equals_the_original(fresh):
     model = make(big_little=(), shortcut='d', layers=(1, 1, 1, 1))
     model.prune_intermediate_layers([2])
     model.reset_classifier(10, 'gem')
-    optimized = timm_assemble.optimize_for_inference(model.eval(), (2, 3, 64, 64))
+    optimized = by_inductor(model.eval(), (2, 3, 64, 64))
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert error(optimized(x), model(x)) < 1e-4
@@ -83,7 +85,7 @@ def test_compiled_model_equals_the_original(fresh):
 def test_weights_are_packed_and_activations_fused_in_compiled_code(fresh):
     """Inductor does neither where weights are inputs instead of constants."""
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 1), nn.ReLU()).eval()
-    optimized, x = timm_assemble.optimize_for_inference(model, (2, 3, 32, 32)), torch.randn(2, 3, 32, 32)
+    optimized, x = by_inductor(model, (2, 3, 32, 32)), torch.randn(2, 3, 32, 32)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         optimized(x)
     calls = {event.key: event.count for event in profile.key_averages()}
@@ -92,7 +94,7 @@ def test_weights_are_packed_and_activations_fused_in_compiled_code(fresh):
 
 
 def test_a_size_compiles_once_more_for_other_batch_sizes_and_for_a_single_image(compiled):
-    optimized = timm_assemble.optimize_for_inference(first_stage(), (4, 3, 64, 64))
+    optimized = by_inductor(first_stage(), (4, 3, 64, 64))
     counts = [len(compiled)]
     for batch, *size in ((4, 64, 64), (3, 64, 64), (9, 64, 64), (3, 96, 80), (7, 96, 80), (1, 96, 80), (1, 64, 96),
                          (5, 64, 64)):
@@ -106,7 +108,7 @@ def test_a_size_compiles_once_more_for_other_batch_sizes_and_for_a_single_image(
 def test_after_many_sizes_calls_run_uncompiled_and_warn_once(compiled, monkeypatch):
     monkeypatch.setattr(optimize, 'MAX_SIZES', 2)
     model = first_stage()
-    optimized = timm_assemble.optimize_for_inference(model, (2, 3, 64, 64))
+    optimized = by_inductor(model, (2, 3, 64, 64))
     optimized(torch.zeros(2, 3, 64, 96))
     x = torch.randn(2, 3, 75, 101)
     with pytest.warns(UserWarning, match='Calls of 2 sizes are compiled; 75x101 and other new sizes run') as caught:
@@ -123,14 +125,14 @@ def test_each_of_many_models_is_compiled(compiled):
     """With a shared code object the ninth would run eager, silently."""
     layer = nn.Sequential(nn.Conv2d(3, 4, 3)).eval()
     for i in range(10):
-        timm_assemble.optimize_for_inference(layer, (2, 3, 8 + i, 8))
+        by_inductor(layer, (2, 3, 8 + i, 8))
         assert len(compiled) == i + 1
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_half_precision_keeps_the_callers_dtype(dtype):
     model, x = make(**tiny), torch.randn(2, 3, 64, 64)
-    optimized = timm_assemble.optimize_for_inference(model, x.shape, dtype, compile=False)
+    optimized = by_inductor(model, x.shape, dtype, compile=False)
     assert {p.dtype for p in optimized.parameters()} == {dtype}
     y = optimized(x)
     assert y.dtype == torch.float32 and optimized(x.to(dtype)).dtype == dtype
@@ -142,13 +144,13 @@ def test_folding_rounds_the_product_of_weight_and_scale_once():
     layer = SelectiveKernelC3(16)
     randomize(layer)
     exact = fold_batch_norms(copy.deepcopy(layer)).double().conv.conv.weight
-    folded = timm_assemble.optimize_for_inference(layer, (1, 16, 8, 8), torch.bfloat16, compile=False)
+    folded = by_inductor(layer, (1, 16, 8, 8), torch.bfloat16, compile=False)
     assert torch.equal(folded.model.conv.conv.weight, exact.to(torch.bfloat16))
 
 
 def test_copies_are_equal_and_compiled(compiled):
     model, x = nn.Sequential(nn.Conv2d(3, 64, 1), nn.Conv2d(64, 64, 3, padding=1)).eval(), torch.randn(2, 3, 64, 64)
-    optimized = timm_assemble.optimize_for_inference(model, x.shape)
+    optimized = by_inductor(model, x.shape)
     expected = optimized(x)
     file = io.BytesIO()
     torch.save(optimized, file)
@@ -157,12 +159,12 @@ def test_copies_are_equal_and_compiled(compiled):
         assert torch.equal(again(x), expected)
         assert again.model is not optimized.model and len(compiled) == 2 + i
     with pytest.raises(ValueError, match='model must be the original, got one that is optimized already'):
-        timm_assemble.optimize_for_inference(optimized, x.shape)
+        by_inductor(optimized, x.shape)
 
 
 def test_features_only_models_keep_their_features():
     model = make(features_only=True, **{**tiny, 'num_classes': 0})
-    optimized = timm_assemble.optimize_for_inference(model, (1, 3, 64, 64), torch.bfloat16, compile=False)
+    optimized = by_inductor(model, (1, 3, 64, 64), torch.bfloat16, compile=False)
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         expected = model(x)
@@ -176,7 +178,7 @@ def test_pretrained_model_keeps_its_outputs_and_data_config(tmp_path):
     model, x = make(**tiny), torch.randn(2, 3, 64, 64)
     save_for_hf(model, tmp_path, safe_serialization='both')
     loaded = timm.create_model(f'local-dir:{tmp_path}', pretrained=True).eval()
-    optimized = timm_assemble.optimize_for_inference(loaded, x.shape, compile=False)
+    optimized = by_inductor(loaded, x.shape, compile=False)
     with torch.no_grad():
         assert error(optimized(x), model(x)) < 1e-4
     assert timm.data.resolve_model_data_config(optimized) == timm.data.resolve_model_data_config(loaded)
@@ -188,7 +190,7 @@ def test_pretrained_model_keeps_its_outputs_and_data_config(tmp_path):
 ], ids=['synchronized norms', 'other family'])
 def test_other_models_equal_the_original(model, norms):
     x = torch.randn(2, 3, 64, 64)
-    optimized = timm_assemble.optimize_for_inference(randomize(model), x.shape, compile=False)
+    optimized = by_inductor(randomize(model), x.shape, compile=False)
     with torch.no_grad():
         assert error(optimized(x), model(x)) < 1e-4
     assert len([m for m in optimized.modules() if isinstance(m, nn.BatchNorm2d)]) == norms
@@ -203,17 +205,17 @@ def test_other_models_equal_the_original(model, norms):
 ])
 def test_bad_arguments_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
-        timm_assemble.optimize_for_inference(make(**tiny), **arguments)
+        by_inductor(make(**tiny), **arguments)
 
 
 def test_training_mode_is_rejected():
     model = make(**tiny)
     model.stages[3][0].conv2.conv.norm.train()
     with pytest.raises(ValueError, match=r'model.eval\(\); in training mode: stages.3.0.conv2.conv.norm'):
-        timm_assemble.optimize_for_inference(model, (3, 64, 64))
+        by_inductor(model, (3, 64, 64))
     with pytest.raises(ValueError, match=r'AssembleResNet, stem, .* and more'):
-        timm_assemble.optimize_for_inference(model.train(), (3, 64, 64))
-    optimized = timm_assemble.optimize_for_inference(model.eval(), (3, 64, 64), compile=False)
+        by_inductor(model.train(), (3, 64, 64))
+    optimized = by_inductor(model.eval(), (3, 64, 64), compile=False)
     with pytest.raises(ValueError, match='no batch norms left to train'):
         optimized.train()
     assert optimized.eval() is optimized and not any(m.training for m in optimized.modules())

@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-import timm_assemble
 from timm_assemble.deploy import optimize
 
 from ..tools.test_docs import code_blocks
-from .test_optimize import error
+from .test_optimize import by_inductor, error
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'deployment.md'
 SIZES = [(2, 3, 16, 16), (5, 3, 16, 16), (1, 3, 16, 16), (3, 3, 24, 16)]  # each compiles
@@ -48,7 +47,7 @@ def run_threads(call, n=8):
 
 
 def test_all_modes_and_kinds_of_inputs_share_a_compilation(compiled):
-    optimized, x = timm_assemble.optimize_for_inference(make(), (2, 3, 16, 16)), images(2, 3, 16, 16)
+    optimized, x = by_inductor(make(), (2, 3, 16, 16)), images(2, 3, 16, 16)
     expected = make()(x)
     with torch.inference_mode():
         kinds = [x, x.clone(), x.clone(memory_format=torch.channels_last)]
@@ -64,24 +63,24 @@ def test_all_modes_and_kinds_of_inputs_share_a_compilation(compiled):
 
 def test_a_model_optimized_in_inference_mode_serves_all_modes(compiled):
     with torch.inference_mode():
-        optimized = timm_assemble.optimize_for_inference(make(), (2, 3, 16, 16))
+        optimized = by_inductor(make(), (2, 3, 16, 16))
         optimized(images(2, 3, 16, 16))
     optimized(images(2, 3, 16, 16))
     assert len(compiled) == 1
 
 
 def test_example_sizes_are_warmed_up(compiled):
-    optimized = timm_assemble.optimize_for_inference(make(), SIZES[0], example_sizes=SIZES[1:])
+    optimized = by_inductor(make(), SIZES[0], example_sizes=SIZES[1:])
     assert len(compiled) == 4
     for size in [*SIZES, (7, 3, 16, 16)]:
         optimized(images(*size))
     assert len(compiled) == 4
     with pytest.raises(ValueError, match=r"example_sizes must have the model's 3 channels, got \(1, 4, 8, 8\)"):
-        timm_assemble.optimize_for_inference(make(), SIZES[0], example_sizes=[(1, 4, 8, 8)])
+        by_inductor(make(), SIZES[0], example_sizes=[(1, 4, 8, 8)])
 
 
 def test_threads_share_compilations_also_of_new_sizes(compiled):
-    optimized = timm_assemble.optimize_for_inference(make(), SIZES[0])
+    optimized = by_inductor(make(), SIZES[0])
     expected = {size: make()(images(*size)) for size in SIZES}
 
     def call(i):
@@ -113,7 +112,7 @@ def work(optimized, sizes, queue):
 @pytest.mark.filterwarnings('ignore:.*fork.*:DeprecationWarning')
 def test_generated_code_after_fork_and_spawn(fresh):
     """A fork goes on with the compiled code; spawned processes compile a copy; both take new sizes."""
-    optimized = timm_assemble.optimize_for_inference(make(), SIZES[0])
+    optimized = by_inductor(make(), SIZES[0])
     sizes = [SIZES[0], SIZES[3]]
     for method in ('fork', 'spawn'):
         context = multiprocessing.get_context(method)
@@ -131,7 +130,7 @@ def test_edits_in_place_change_nothing(fresh):
     """Of the generated code, which holds packed copies of most weights and the biases themselves."""
     model = nn.Sequential(*make(), nn.Conv2d(64, 64, 3, groups=64), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
                           nn.Linear(64, 5)).eval()
-    optimized, x = timm_assemble.optimize_for_inference(model, (2, 3, 16, 16)), images(2, 3, 16, 16)
+    optimized, x = by_inductor(model, (2, 3, 16, 16)), images(2, 3, 16, 16)
     expected = optimized(x).clone()
     for name, parameter in optimized.named_parameters():
         before = parameter.clone()
@@ -142,7 +141,7 @@ def test_edits_in_place_change_nothing(fresh):
 
 
 def test_another_dtype_device_or_state_is_rejected(compiled):
-    optimized = timm_assemble.optimize_for_inference(make(), (2, 3, 16, 16), compile=False)
+    optimized = by_inductor(make(), (2, 3, 16, 16), compile=False)
     for change in (lambda: optimized.to(torch.bfloat16), lambda: nn.Sequential(optimized).double(),
                    lambda: optimized.load_state_dict(optimized.state_dict())):
         with pytest.raises(ValueError, match='model must be optimized again, from the original, for'):
@@ -153,7 +152,7 @@ def test_sixteen_images_compile_once_more_on_one_thread(fresh):
     """As torch chooses other convolutions; known before, so that only one thread compiles it, which takes its turn."""
     counter = torch._dynamo.testing.CompileCounterWithBackend('inductor')
     with mock.patch.dict(optimize.COMPILE, backend=counter):
-        optimized, counts = timm_assemble.optimize_for_inference(make(), (4, 3, 16, 16)), []
+        optimized, counts = by_inductor(make(), (4, 3, 16, 16)), []
         for batch in (2, 15, 16, 40, 3):
             assert error(optimized(images(batch, 3, 16, 16)), make()(images(batch, 3, 16, 16)).detach()) < 1e-4
             counts.append(counter.frame_count)
@@ -162,7 +161,7 @@ def test_sixteen_images_compile_once_more_on_one_thread(fresh):
 
 @pytest.mark.parametrize('compile', [True, False])
 def test_an_empty_batch_has_no_logits_and_wrong_images_are_one_line(compile, compiled):
-    optimized = timm_assemble.optimize_for_inference(make(), (2, 3, 16, 16), compile=compile)
+    optimized = by_inductor(make(), (2, 3, 16, 16), compile=compile)
     assert optimized(images(0, 3, 16, 16)).shape == (0, 64, 16, 16)
     for x, message in ((torch.zeros(2, 3, 16, 16, dtype=torch.uint8), r'x must be floating point, .*, got torch.uint8'),
                        (images(2, 1, 16, 16), r'x must be \(B, 3, H, W\), got \(2, 1, 16, 16\)'),

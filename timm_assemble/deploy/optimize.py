@@ -11,13 +11,13 @@ import torch
 import torch._inductor.config
 from torch import nn
 
-from ..errors import check
+from ..errors import UserError, check
 from .calibration import split_images
 from .fold import FoldedModel, check_size, fold_for_inference
 from .gate import DEFAULT_GATE, Gate, compare
 from .openvino import OpenVINOModel, check_openvino, is_installed
 from .quantize import BATCH_SIZE, check_nncf, quantize
-from .winograd import use_winograd
+from .winograd import WinogradConv2d, is_available, use_winograd
 
 __all__ = ['BACKENDS', 'OptimizedModel', 'optimize_for_inference']
 
@@ -133,10 +133,18 @@ class OptimizedModel(FoldedModel):
 
 
 def choose_backend(model: nn.Module, dtype: torch.dtype, int8: bool) -> str:
-    """Return what is fastest, by docs/deployment.md: inductor, but OpenVINO for int8 and for bfloat16 without AMX."""
-    cpu = next(model.parameters(), torch.empty(0)).device.type == 'cpu'
+    """Return what is fastest, by docs/deployment.md.
+
+    inductor, but OpenVINO for int8, for bfloat16 without AMX, and for float32 without convolutions for Winograd.
+    """
+    if int8:
+        return 'openvino'
+    if next(model.parameters(), torch.empty(0)).device.type != 'cpu' or not is_installed():
+        return 'inductor'
+    if dtype == torch.float32:
+        return 'inductor' if any(map(WinogradConv2d.suits, model.modules())) and is_available() else 'openvino'
     half = dtype == torch.bfloat16 and torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
-    return 'openvino' if int8 or (cpu and half and is_installed()) else 'inductor'
+    return 'openvino' if half else 'inductor'
 
 
 def optimize_for_inference(
@@ -173,8 +181,9 @@ def optimize_for_inference(
             begin with one, such as a loader. Up to 512 images are used: a quarter for the ranges of activations, the
             others for the gate. ``dtype`` is then that of what stays in float.
         gate: What the quantized model must reach.
-        backend: ``'inductor'`` or ``'openvino'``; if None, the faster one: OpenVINO for int8, and for bfloat16 on a CPU
-            with AVX512-BF16 and without AMX if OpenVINO is installed.
+        backend: ``'inductor'`` or ``'openvino'``; if None, the faster one: OpenVINO for int8 and, where it is installed
+            and takes all sizes of the model, on a CPU for bfloat16 with AVX512-BF16 and without AMX, and for float32
+            without wide 3x3 convolutions.
 
     Returns:
         A module with the same call and a copy of the weights. Its ``agreement`` is what the gate measured, or None.
@@ -194,7 +203,13 @@ def optimize_for_inference(
     sizes = [example_size, *example_sizes]
     with torch.inference_mode(False):  # its tensors would make every call compile once more
         if kind == 'openvino' and compile:
-            return _optimize_openvino(model, sizes, dtype or own, calibration, gate)
+            try:
+                optimized: Any = _optimize_openvino(model, sizes, dtype or own, calibration, gate)
+                if backend or calibration is not None or optimized.size is None:
+                    return optimized
+            except UserError:
+                if backend or calibration is not None:
+                    raise
         folded = fold_for_inference(model, example_size, dtype)
         device = next(folded.parameters()).device
         if compile:
