@@ -1,6 +1,6 @@
 """Blocks of Markdown pages, and what each is: run, output, or not run for a reason.
 
-A fence follows ``<!-- not run: REASON -->`` or ``<!-- output -->`` where it does not run. Blocks between the markers of
+A fence follows ``<!-- not run: REASON -->``, ``<!-- run by TEST -->`` or ``<!-- output -->`` where it does not run here. Blocks between the markers of
 generated text are the generators'.
 """
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import List, NamedTuple
 
 GENERATED = re.compile(r'<!-- ([\w ]+):\s?begin -->.*?<!-- \1:\s?end -->', re.DOTALL)
-FENCE = re.compile(r'(?:^<!-- (not run: .+?|output) -->\n)?^```(\S*)\n(.*?)^```$', re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r'(?:^<!-- (not run: .+?|run by .+?|output) -->\n)?^```(\S*)\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 DATA = ('bibtex', 'mermaid', 'yaml', 'json')  # languages of blocks that nothing runs
 
 
