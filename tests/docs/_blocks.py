@@ -1,7 +1,7 @@
 """Blocks of Markdown pages, and what each is: run, output, or not run for a reason.
 
-A fence follows ``<!-- not run: REASON -->``, ``<!-- run by TEST -->`` or ``<!-- output -->`` where it does not run here. Blocks between the markers of
-generated text are the generators'.
+A fence follows ``<!-- not run: REASON -->``, ``<!-- run by TEST -->`` or ``<!-- output -->`` where it does not run here.
+Blocks between the markers of generated text are the generators'.
 """
 import re
 from pathlib import Path

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm import create_model
 
 from timm_assemble.__main__ import main
 from timm_assemble.timm_scripts import HOOK
@@ -66,3 +67,25 @@ def test_fixres_adapts_statistics_and_classifier_alone(root, monkeypatch):
     changed = {key for key in end if not torch.equal(start[key], end[key])}
     statistics = {key for key in end if key.endswith(('running_mean', 'running_var', 'num_batches_tracked'))}
     assert changed == statistics | {'fc.weight', 'fc.bias'}
+
+
+@pytest.mark.parametrize('name', MODERN)
+def test_recipe_trains_with_stored_views(root, monkeypatch, capsys, name):
+    """As its header says: those of growing images get one size; views of mixed images where the recipe mixes."""
+    monkeypatch.chdir(root)
+    capsys.readouterr()
+    assert main(['recipes', name]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    kept = [line for line in lines if not line.startswith(('train_img', 'train_size', 'img_size'))]
+    assert not name.startswith('one_gpu') or len(lines) - len(kept) == 4
+    Path('mine.yaml').write_text('\n'.join([*kept, 'img_size: 32\n']))
+    mixed = ['--mixed'] if any(line.startswith(('mixup:', 'cutmix:')) for line in kept) else []
+    torch.save({'state_dict': create_model('test_assemble_resnet', num_classes=CLASSES).state_dict()}, 'teacher.pth')
+    assert main([*map(str, (
+        'teacher-logits', '--model', 'test_assemble_resnet', '--num-classes', CLASSES, '--checkpoint', 'teacher.pth',
+        '--student', 'test_assemble_resnet', '--views', 1, '-c', 'mine.yaml', '--data-dir', 'data', '--workers', 0,
+        '--output', f'views-{name}', *mixed))]) == 0
+    bce = ['--bce-sum'] if '--bce-sum' in '\n'.join(lines) else []
+    train('mine.yaml', '--epochs', 1, '--aug-repeats', 0, '--kd-model-name', f'views:views-{name}', '--kd-temperature',
+          1, *bce, '--experiment', f'{name}-views')
+    assert np.isfinite(losses(f'{name}-views')).all()
