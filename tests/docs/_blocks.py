@@ -1,6 +1,6 @@
 """Blocks of Markdown pages, and what each is: run, output, or not run for a reason.
 
-A fence follows ``<!-- not run: REASON -->``, ``<!-- run by TEST -->`` or ``<!-- output -->`` where it does not run here.
+A fence follows ``<!-- not run: REASON -->``, ``<!-- run by TEST -->`` or ``<!-- output -->`` where it does not run.
 Blocks between the markers of generated text are the generators'.
 """
 import re
