@@ -39,7 +39,8 @@ toc_object_entries_show_parents = 'hide'
 # `make docs INTERSPHINX=1` downloads; without them they are plain text, so that the site builds offline.
 nitpicky = True
 nitpick_ignore = [('py:exc', 'UserError')]  # docstrings name it without its module
-nitpick_ignore_regex = [('py:class', r'timm_assemble\.robustness\.tasks\..*')]  # what Results holds; nobody makes one
+# what Results holds; nobody makes one
+nitpick_ignore_regex = [('py:class', r'timm_assemble\.(robustness\.tasks|evaluation\.engine)\..*')]
 if os.environ.get('INTERSPHINX'):
     extensions.append('sphinx.ext.intersphinx')
     intersphinx_mapping = {
@@ -47,7 +48,7 @@ if os.environ.get('INTERSPHINX'):
         'torch': ('https://docs.pytorch.org/docs/stable', None)}
     nitpick_ignore_regex.append(('py:.*', r'timm\..*'))  # has no inventory
 else:
-    nitpick_ignore_regex.append(('py:.*', r'(torch|timm|numpy|pathlib)\..*'))
+    nitpick_ignore_regex.append(('py:.*', r'(torch|timm|numpy|pathlib|PIL)\..*'))
 
 html_theme = 'furo'
 html_title = f'timm_assemble {release}'

@@ -62,7 +62,7 @@ def fingerprint(dataset: Any) -> SampleFingerprint:
     """Return the fingerprint of a data set.
 
     It covers relative names and labels, so that the data set may have another location on another machine. The content
-    of each sample is covered by :meth:`.samples.Samples.checksum`.
+    of each sample is covered by ``Samples.checksum``.
 
     Args:
         dataset: Map-style data set of timm (folders, tar files, Hugging Face datasets) or torchvision.

@@ -121,9 +121,11 @@ def with_options(options: Type[Options]) -> Callable[[Callable[..., Any]], Calla
             positional = {p.name: arguments.pop(p.name, p.default) for p in own}
             arguments.setdefault('command', f'{function.__module__.rpartition(".")[0]}.{function.__name__}')
             return function(**positional, options=options(**arguments))
-        lines = [textwrap.fill(f'{o.name}: {o.about.help.replace("`", "``")}', 116, initial_indent=' ' * 8,
-                               subsequent_indent=' ' * 12, break_on_hyphens=False) for o in declared(options)]
+        texts = [f'{o.name}: {o.about.help}'.replace('`', '``').replace('*', '\\*') for o in declared(options)]
+        lines = [textwrap.fill(text, 116, initial_indent=' ' * 8,
+                               subsequent_indent=' ' * 12, break_on_hyphens=False) for text in texts]
         call.__signature__ = signature  # type: ignore[attr-defined]
+        del call.__wrapped__  # type: ignore[attr-defined]  # whose parameters are others
         call.__doc__ = (function.__doc__ or '').replace('{options}', '\n'.join(lines).lstrip())
         return call
     return decorate

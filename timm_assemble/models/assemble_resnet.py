@@ -49,8 +49,8 @@ class AssembleResNet(DropBlockRate, nn.Module):
         shortcut: ``'plain'``, ``'d'`` (ResNet-D) or ``'big_little'``. With Big-Little it applies to stage 4 only;
             stages 1 to 3 always have Big-Little's shortcut.
         attn: ``'sk'`` for selective kernels (SK-C3), ``'se'`` for squeeze-excitation, another of
-            :data:`~timm_assemble.layers.ATTENTIONS` for timm's layer of this name, or None. ``create_model`` drops
-            arguments that are None: pass it ``attn=''`` and ``big_little=()`` to switch these off.
+            ``timm_assemble.layers.bottleneck.ATTENTIONS`` for timm's layer of this name, or None. ``create_model``
+            drops arguments that are None: pass it ``attn=''`` and ``big_little=()`` to switch these off.
         big_little: ``(alpha, beta)``, the factors by which the little branch is thinner and shallower, or None.
         aa_size: Size of the anti-aliasing filter, 2 to 7; 0 for none.
         aa_layer: ``'blur'``, timm's name of ``aa_size=3``, or None.

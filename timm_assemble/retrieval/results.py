@@ -49,7 +49,7 @@ class Results(BaseResults):
     """What :func:`timm_assemble.retrieval.evaluate` measured; prints as a table.
 
     Args:
-        values: In the form of :class:`RetrievalValues`.
+        values: In the form of :class:`.RetrievalValues`.
         examples: Of each label the queries of its figure; none is drawn without.
     """
 

@@ -308,7 +308,7 @@ class Results(BaseResults):
     """What :func:`timm_assemble.robustness.evaluate` measured; prints as tables.
 
     Args:
-        values: In the form of :class:`RobustnessValues`.
+        values: In the form of :class:`.RobustnessValues`.
         measured: Each model's records, to write its predictions; none are written without.
     """
 

@@ -81,7 +81,8 @@ class StoredLogitsDistillationTask(ClassificationTask):
         task_loss_weight: Weight w_t; defaults as in :func:`distillation_weights`.
         distill_loss_weight: Weight w_d.
         temperature: Temperature T of the probabilities in the targets.
-        loss_type: Loss of the probabilities, a name among :data:`.losses.LOSS_TYPES`; the paper's by default.
+        loss_type: Loss of the probabilities, ``'kl'``, ``'ce'``, ``'dkd'`` or ``'dist'``, each also with ``'+std'``;
+            the paper's by default.
         **kwargs: Further arguments of timm's ClassificationTask.
 
     Raises:

@@ -77,7 +77,7 @@ class TeacherLogits:
         return 0, int(self._arrays['checksum'][index])
 
     def probabilities(self, index: int, temperature: float = 1.0, standardized: bool = False) -> torch.Tensor:
-        """Return the softmax of a sample's logits over the temperature, float32 ``(C,)``; see :func:`.soften`."""
+        """Return the softmax of a sample's logits, or standardized ones, over the temperature, float32 ``(C,)``."""
         return soften(self.logits(index), temperature, standardized)
 
     def check(self, samples: SampleFingerprint, num_classes: int) -> None:

@@ -38,7 +38,7 @@ class StoreInfo:
         num_classes: Logits per sample, C.
         top_k: Number of largest logits stored per row; 0 stores all.
         chunk_size: Rows written at once.
-        verify_content: Whether ``checksum`` covers whole files; see :meth:`.Samples.checksum`.
+        verify_content: Whether ``checksum`` covers whole files, instead of their ends.
     """
 
     CONTENT: ClassVar[str] = 'logits'

@@ -25,8 +25,8 @@ class TeacherDataset(Dataset):
     """A data set whose targets carry the teacher's probabilities, packed as ``[label, p_1 .. p_C]``, float32.
 
     Any collate function that stacks tensors works. ``transform`` and other attributes are those of the inner data set.
-    Images are read as the teacher's, by :class:`.Samples`. In place of a file that cannot be read any more, the next
-    sample comes with its own label and row, and a warning.
+    Images are read as the teacher's, by ``timm_assemble.data``. In place of a file that cannot be read any more, the
+    next sample comes with its own label and row, and a warning.
 
     Args:
         dataset: Map-style data set of ``(image, label)``.

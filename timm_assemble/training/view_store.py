@@ -119,7 +119,7 @@ class TeacherViews:
 
     def probabilities(
             self, index: int, view: int, temperature: float = 1.0, standardized: bool = False) -> torch.Tensor:
-        """Return the softmax of a view's logits over the temperature, float32 ``(C,)``; see :func:`.soften`."""
+        """Return the softmax of a view's logits, or standardized ones, over the temperature, float32 ``(C,)``."""
         logits = expand(self._records[view][index], self.num_classes, self.info.top_k)
         return soften(logits, temperature, standardized)
 
