@@ -1,6 +1,6 @@
 # Both commands of the README work from a bare clone; each installs what it needs into .venv, and no more.
 PYTHON ?= python3
-OLDEST_PYTHON ?= python3.10
+OLDEST_PYTHON ?= python3.11
 BIN := .venv/bin
 
 .PHONY: demo test lint unit docs linkcheck conformance oldest ecosystem dist bench clean

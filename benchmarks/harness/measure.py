@@ -6,7 +6,7 @@ import platform
 import random
 import subprocess
 import time
-from datetime import datetime, timezone
+from datetime import datetime, UTC
 from importlib import metadata
 from pathlib import Path
 from statistics import median, quantiles
@@ -117,7 +117,7 @@ def environment(device: str, clock: str) -> Dict[str, Any]:
     names = [line for line in cpuinfo.read_text().splitlines() if 'model name' in line] if cpuinfo.exists() else []
     cpu = names[0].split(':')[1].strip() if names else platform.processor() or platform.machine()
     return dict(
-        date=datetime.now(timezone.utc).isoformat(timespec='seconds'), commit=_git('rev-parse', 'HEAD'),
+        date=datetime.now(UTC).isoformat(timespec='seconds'), commit=_git('rev-parse', 'HEAD'),
         dirty=bool(_git('status', '--porcelain', '--', 'timm_assemble', 'benchmarks/*.py')),
         python=platform.python_version(),
         **{package: metadata.version(package) for package in ('torch', 'timm', 'timm_assemble')},

@@ -134,6 +134,7 @@ def check_format(
         check(not any_size, 'any_size', any_size, 'False for int8')
         check_nncf('int8')
     if format == 'executorch':  # it plans its memory when it is written
+        check(torch.__version__ >= '2.14', 'format', format, 'another with a torch older than 2.14')
         check(not any_batch, 'any_batch', any_batch, "False for 'executorch'")
         check(not any_size, 'any_size', any_size, "False for 'executorch'")
     if format == 'package':

@@ -125,7 +125,7 @@ def with_options(options: Type[Options]) -> Callable[[Callable[..., Any]], Calla
         lines = [textwrap.fill(text, 116, initial_indent=' ' * 8,
                                subsequent_indent=' ' * 12, break_on_hyphens=False) for text in texts]
         call.__signature__ = signature  # type: ignore[attr-defined]
-        del call.__wrapped__  # type: ignore[attr-defined]  # whose parameters are others
+        del call.__wrapped__  # whose parameters are others
         call.__doc__ = (function.__doc__ or '').replace('{options}', '\n'.join(lines).lstrip())
         return call
     return decorate

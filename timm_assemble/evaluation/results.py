@@ -3,7 +3,7 @@ import json
 import re
 import sys
 from abc import ABC, abstractmethod
-from datetime import datetime, timezone
+from datetime import datetime, UTC
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Collection, Dict, Iterable, List, Optional, Type, TypeVar
@@ -87,7 +87,7 @@ class Values(Struct, kw_only=True, forbid_unknown_fields=True):
 
 def make_run(options: Options, device: Any, world_size: int, seconds: Dict[str, float]) -> Dict[str, Any]:
     """Return the part of results that says how they were measured."""
-    return dict(date=datetime.now(timezone.utc).isoformat(timespec='seconds'), command=printable(options.command),
+    return dict(date=datetime.now(UTC).isoformat(timespec='seconds'), command=printable(options.command),
                 device=str(device), batch_size=options.batch_size, workers=options.workers, world_size=world_size,
                 seconds=seconds)
 
