@@ -37,7 +37,8 @@ def _download_source(requirement: str, folder: Path) -> Path:
 def _default_versions() -> List[str]:
     oldest = re.search(r'timm>=([\w.]+)', (ROOT / 'pyproject.toml').read_text()).group(1)
     with tempfile.TemporaryDirectory() as temp:
-        return [oldest, _download_source('timm', Path(temp)).name[len('timm-'):-len('.tar.gz')]]
+        newest = _download_source('timm', Path(temp)).name[len('timm-'):-len('.tar.gz')]
+    return [*dict.fromkeys([oldest, newest])]
 
 
 def _prepare(version: str, cache: Path) -> Path:

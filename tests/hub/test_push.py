@@ -202,7 +202,7 @@ def test_upload_that_is_stopped_in_a_large_file_publishes_nothing_and_can_be_rep
 
 
 @pytest.mark.parametrize('kind, message', [
-    ('page', 'model.safetensors cannot be fetched: Response from .* is missing'),
+    ('page', 'model.safetensors cannot be fetched: (Response from .* is missing|Distant resource does not seem)'),
     ('broken', 'model.safetensors is damaged: Error while deserializing header')])
 def test_pull_tells_why_weights_are_missing(hub, folder, tmp_path, kind, message):
     """timm would report that pytorch_model.bin does not exist."""
