@@ -26,8 +26,8 @@ def restore_logging():
     """
     root = logging.getLogger()
     logging.disable(logging.NOTSET)
-    for name in [name for name in root.manager.loggerDict if name.startswith('timm_assemble')]:
-        logger = logging.getLogger(name)
+    for logger in [logger for name, logger in root.manager.loggerDict.items()
+                   if name.startswith('timm_assemble') and isinstance(logger, logging.Logger)]:
         logger.disabled, logger.propagate = False, True
         logger.setLevel(logging.NOTSET)
     root.setLevel(logging.WARNING)  # Python's default

@@ -1,7 +1,6 @@
 """Storing a teacher's logits with the command line: rows, kills, torchrun, and what is rejected."""
 import itertools
 import json
-import logging
 import os
 import shutil
 import signal
@@ -232,18 +231,19 @@ def test_files_that_were_swapped_or_changed_are_noticed(data, tmp_path, whole):
         rows.check_content(dataset)
 
 
-def test_sample_that_cannot_be_read_any_more_is_skipped_with_its_row(data, tmp_path, caplog):
+def test_sample_that_cannot_be_read_any_more_is_skipped_with_its_row(data, tmp_path, monkeypatch):
     """timm's own data set would give the next image under this label and row."""
     shutil.copytree(data / 'train', tmp_path / 'train')
     store_in_process(tmp_path, tmp_path / 's')
     dataset, rows = create_dataset('', root=str(tmp_path), split='train'), TeacherLogits(tmp_path / 's')
     (tmp_path / 'train' / 'class0' / '8.png').write_bytes(b'')
     dataset.transform = np.asarray
+    warned = []  # pytest's caplog missed it in runs of all tests, where NNCF had set the class of later loggers
+    monkeypatch.setattr(samples._logger, 'warning', warned.append)
     image, target = TeacherDataset(dataset, rows)[8]
     assert np.array_equal(image, np.asarray(Image.open(data / 'train' / 'class1' / '0.png')))
     assert torch.equal(target, torch.cat([torch.ones(1), rows.probabilities(9)]))
-    logger = samples._logger  # its state is for the one failure that was seen, in a run of all tests
-    assert 'class0/8.png' in caplog.text, (vars(logger), vars(logging.root), logging.getLogger(logger.name) is logger)
+    assert len(warned) == 1 and 'class0/8.png' in warned[0]
 
 
 def test_logits_that_are_not_finite_are_rejected(data, tmp_path):
