@@ -26,13 +26,15 @@ sides, chs = st.integers(1, 19), st.sampled_from([16, 32, 80])
        block=st.sampled_from([1, 7, 256]))
 @settings(max_examples=60, deadline=None)
 def test_filtering_equals_the_convolution(batch, height, width, chs, out_chs, bias, block):
+    torch.manual_seed(0)  # Hypothesis repeats what fails
     x, weight = torch.randn(batch, chs, height, width), torch.randn(out_chs, chs, 3, 3)
     b = torch.randn(out_chs) if bias else None
     for layout in (torch.contiguous_format, torch.channels_last):
         with mock.patch.object(winograd, 'BLOCK', block):
             got = winograd_conv3x3(x.to(memory_format=layout), winograd_filters(weight), b)
         expected = F.conv2d(x.double(), weight.double(), None if b is None else b.double(), padding=1)
-        torch.testing.assert_close(got.double(), expected, rtol=0, atol=1e-3)  # of values of 10 to 30
+        deviation = (9 * chs) ** 0.5  # of the outputs; the docstring's bound is of it
+        torch.testing.assert_close(got.double(), expected, rtol=0, atol=1e-4 * deviation)
         assert got.stride(1) == 1
 
 
