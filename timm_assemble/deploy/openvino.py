@@ -93,7 +93,7 @@ def compile_openvino(model: Any, threads: int = 0, precision: str = 'f32', strea
         # OpenVINO gives a new model the threads of a freed one, which a fork does not inherit, and would wait for them
         # forever; without streams, the calling thread computes
         'NUM_STREAMS': 0 if forked else streams,
-        # the calling thread was seen to stay bound to one core, and all that it started later
+        # it would bind threads, the caller's too, to the first cores, which processes then share
         'ENABLE_CPU_PINNING': False,
         'INFERENCE_NUM_THREADS': streams * (threads or torch.get_num_threads())})
 
