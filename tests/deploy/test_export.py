@@ -30,7 +30,6 @@ PREPROCESS, *LOADERS = re.findall(
     (Path(__file__).parents[2] / 'docs' / 'deployment.md').read_text().partition('### Load a file')[2], re.DOTALL)
 LOAD = dict(zip(FORMATS, LOADERS, strict=True))
 EXECUTORCH = bool(installed_runtimes('executorch')) and torch.__version__ >= '2.14'
-OLD_TORCH = 'API call failed'  # all that torch 2.11 says of wrong inputs of a package
 FILE = {kind: f'model{ending}' for ending, kinds in ENDINGS.items() for kind in kinds}
 RUN = """
 import os, sys
@@ -128,7 +127,7 @@ def test_wrong_images_are_errors_and_other_layouts_are_right(kind, model, files)
         with torch.no_grad():
             assert error(run(images), model(images)) < (0.1 if kind == 'package' else 1e-4), name
     for name, change in WRONG.items():
-        with pytest.raises((RuntimeError, AssertionError), match=rf'(?i)guard|match|same scalar type|{OLD_TORCH}'):
+        with pytest.raises((RuntimeError, AssertionError), match=r'(?i)guard|match|same scalar type'):
             run(change(x))
             pytest.fail(f'{name} images are accepted')
 
@@ -139,7 +138,7 @@ def test_package_with_torchs_own_checks_takes_one_image(files, monkeypatch):
     monkeypatch.setenv('AOTI_RUNTIME_CHECK_INPUTS', '1')  # read once per loaded library
     run, x = load_exported(files['package'], 'package'), torch.zeros(1, *SIZE)
     assert run(x).shape == (1, 7)
-    with pytest.raises(RuntimeError, match=rf'unmatched stride|{OLD_TORCH}'):
+    with pytest.raises(RuntimeError, match='unmatched stride'):
         run(x.contiguous(memory_format=torch.channels_last))
 
 
@@ -181,7 +180,7 @@ def test_package_that_normalizes_inside(tmp_path):
         with torch.no_grad():
             assert error(run(images), model(((images / 255 - mean) / std).permute(0, 3, 1, 2))) < 1e-4
     for wrong in (x.float(), x[:, 1:], x[..., :1], x[0]):
-        with pytest.raises(RuntimeError, match=rf'must match|same scalar type|{OLD_TORCH}'):
+        with pytest.raises(RuntimeError, match=r'must match|same scalar type'):
             run(wrong)
 
 

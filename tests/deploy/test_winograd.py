@@ -33,8 +33,8 @@ def test_filtering_equals_the_convolution(batch, height, width, chs, out_chs, bi
         with mock.patch.object(winograd, 'BLOCK', block):
             got = winograd_conv3x3(x.to(memory_format=layout), winograd_filters(weight), b)
         expected = F.conv2d(x.double(), weight.double(), None if b is None else b.double(), padding=1)
-        deviation = (9 * chs) ** 0.5  # of the outputs; the docstring's bound is of it
-        torch.testing.assert_close(got.double(), expected, rtol=0, atol=1e-4 * deviation)
+        deviation = (9 * chs) ** 0.5  # of the outputs; the docstring's bound is twice this one
+        torch.testing.assert_close(got.double(), expected, rtol=0, atol=5e-5 * deviation)
         assert got.stride(1) == 1
 
 

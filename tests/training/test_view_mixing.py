@@ -11,11 +11,8 @@ from timm_assemble.training import TeacherViews, ViewDataset, combine_stores, de
 from timm_assemble.training.view_mixing import Mixing, sources_of
 
 from ._views import CLASSES, TRANSFORM, dataset_of, loader_of, store_views, write_images
-from .test_view_dataset import MEAN, STD, Recorder, scores
+from .test_view_dataset import MEAN, STD, Recorder, pytestmark, scores  # noqa: F401  pytest reads the mark
 
-pytestmark = [pytest.mark.filterwarnings('ignore:unclosed file:ResourceWarning'),  # timm's reader leaves files open
-              pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning'),
-              pytest.mark.filterwarnings('ignore:This DataLoader will create')]
 IMAGES, VIEWS = 1002, 2
 MIXING = dict(mixup=0.4, cutmix=1.0, mixup_prob=0.9)
 
