@@ -14,16 +14,15 @@ import torch
 from .harness.cli import finish, parse_args
 from .harness.measure import make_row, write_results
 from .harness.networks import (
-    DTYPES, FORMS, MOBILE, MODES, REFERENCE, SIZES, Network, Setting, describe, forget_compiled, prepare, split,
+    DTYPES, FORMS, MOBILE, MODES, REFERENCE, RIVALS, SIZES, Network, Setting, describe, forget_compiled, prepare, split,
 )
 
 QUESTION = "How many images/s, beside timm's models?"
 EVERY, BATCH_SIZE = 'all', 4
 # Networks of the optimized forms by default: a compilation takes minutes.
 _MAIN = (
-    'resnet50d', 'seresnet50', 'skresnet50d', 'resnetaa50d', 'assemble_resnet50_d', 'assemble_resnet50_bl_sk',
-    'assemble_resnet50', 'assemble_resnet152', 'resnet152', 'tf_efficientnet_b4', 'tf_efficientnet_b6', 'convnext_tiny',
-    *MOBILE)
+    'resnet50d', 'assemble_resnet50_d', 'assemble_resnet50_bl_sk', 'assemble_resnet50', 'assemble_resnet152',
+    'resnet152', 'tf_efficientnet_b4', 'tf_efficientnet_b6', 'convnext_tiny', *RIVALS, *MOBILE)
 DEFAULTS = {
     ('inference', 'eager'): tuple(SIZES),
     ('inference', 'optimized'): _MAIN,

@@ -7,7 +7,7 @@ import json
 import sys
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Sequence
 
 import timm
 
@@ -105,42 +105,6 @@ def training() -> Dict[str, str]:
         'kd_step': markdown_table(['distillation', 'time of a step'], steps)}
 
 
-def _mean_and_range(values: Sequence[Optional[float]]) -> str:
-    """Return the mean over the seeds, and lowest and highest."""
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return '-'
-    return f'{sum(known) / len(known):.1f} ({min(known):.1f} to {max(known):.1f})'
-
-
-def robustness() -> Dict[str, str]:
-    """Return two tables from one results.json per training seed: metrics by model, CE by corruption and model."""
-    results = [_read(path) for path in sorted((DOCS / 'robustness').glob('*.json'))]
-    by_model = [*zip(*(r['models'] for r in results))]  # for each model, its report of each seed
-    metrics: Dict[str, Callable[[Any], Optional[float]]] = {
-        'clean top-1': lambda m: 100 - m['clean']['top1_error'], 'clean ECE': lambda m: m['clean']['ece'],
-        'mean error': lambda m: m['mean_error'], 'mean ECE': lambda m: m['mean_ece'], 'mCE': lambda m: m['mce'],
-        'relative mCE': lambda m: m['relative_mce'], 'consistency': lambda m: m['shift']['clean']['consistency']}
-    names = [f'`{seeds[0]["architecture"]}`' for seeds in by_model]
-    rows = [[name, *(_mean_and_range([metric(report) for report in seeds]) for metric in metrics.values())]
-            for name, seeds in zip(names, by_model)]
-    by_corruption: List[List[str]] = []
-    for corruption in results[0]['protocol']['corruptions']:
-        by_corruption.append([corruption])
-        for seeds in by_model:
-            entries = [report['corruptions'][corruption] for report in seeds]
-            error = sum(entry['mean_error'] for entry in entries) / len(entries)
-            by_corruption[-1].append(f'{error:.1f}; {_mean_and_range([entry["ce"] for entry in entries])}')
-    protocol, clean = results[0]['protocol'], results[0]['data']['clean']
-    versions = ', '.join(f'{name} {version}' for name, version in results[0]['versions'].items())
-    return {'robustness': '\n\n'.join([
-        f'Protocol `{protocol["name"]}`: {protocol["text"]}. {clean["items"]} images of {clean["classes"]} classes, '
-        f'{len(results)} trainings of each model; {versions}.',
-        markdown_table(['model', *metrics], rows),
-        'Mean error in percent; CE in percent of the baseline trained with the same seed:',
-        markdown_table(['corruption', *names], by_corruption)])}
-
-
 # each model is followed by the model of timm that did the same
 ECOSYSTEM_MODELS = ('assemble_resnet50', 'test_assemble_resnet', 'resnet50d', 'assemble_resnet50_d_sk', 'skresnet50d')
 WORDS = {'passed': 'yes', 'skipped': 'not run'}  # any other outcome is a loss
@@ -187,7 +151,7 @@ def ecosystem(path: Path = DOCS / 'ecosystem.json') -> Dict[str, str]:
 
 
 PAGES: Dict[str, Callable[[], Dict[str, str]]] = {  # by page, the function of its blocks
-    'models': models, 'recipes': recipes, 'training': training, 'robustness': robustness, 'ecosystem': ecosystem}
+    'models': models, 'recipes': recipes, 'training': training, 'ecosystem': ecosystem}
 
 
 def page(name: str) -> str:

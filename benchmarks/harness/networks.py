@@ -21,7 +21,7 @@ except ImportError:  # its name until torch 2.8
     from torch._inductor.utils import clear_inductor_caches as clear_caches
 
 __all__ = [
-    'DTYPES', 'FORMS', 'LARGE', 'MOBILE', 'MODES', 'OURS', 'REFERENCE', 'SIZES', 'Network', 'Setting',
+    'DTYPES', 'FORMS', 'LARGE', 'MOBILE', 'MODES', 'OURS', 'REFERENCE', 'RIVALS', 'SIZES', 'Network', 'Setting',
     'describe', 'forget_compiled', 'multiply_adds', 'prepare', 'split']
 
 MODES, FORMS = ('inference', 'training'), ('eager', 'optimized')
@@ -36,10 +36,14 @@ OURS = {
 MOBILE = (  # networks under 1 GMAC, which the front page leaves to the benchmark's page
     'assemble_mobilenet', 'assemble_mobilenet_se16', 'assemble_mobilenet_se2', 'mobilenetv1_100', 'mobilenetv1_125',
     'mobilenetv3_large_100', 'efficientnet_lite0')
+RIVALS = {  # as accurate as the ResNets of this package or more, in as little time
+    'regnetv_040': 288, 'regnetz_040_h': 256, 'repvit_m2_3': 224, 'hgnetv2_b4': 224, 'efficientvit_l1': 224,
+    'tiny_vit_21m_224': 224, 'hiera_small_224': 224,
+}
 SIZES = {
     'resnet50': 224, 'resnet50d': 224, 'seresnet50': 224, 'skresnet50d': 224, 'resnetaa50d': 224, **OURS,
     'resnet152': 224, 'resnetrs152': 320, 'tf_efficientnet_b4': 380, 'tf_efficientnet_b6': 528,
-    'tf_efficientnet_b7': 600, 'convnext_tiny': 224, **dict.fromkeys(MOBILE, 224),
+    'tf_efficientnet_b7': 600, 'convnext_tiny': 224, **RIVALS, **dict.fromkeys(MOBILE, 224),
 }
 # Large networks form groups of their own, in fewer rounds: they take seconds per call, and not all fit into memory.
 LARGE_MACS, LARGE = 10e9, 'networks of 10 GMACs and more'

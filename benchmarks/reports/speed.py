@@ -1,4 +1,5 @@
 """The front page's tables of speed, from the results of benchmarks.throughput on a CPU and on GPUs."""
+from itertools import chain
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 
 from docs.generated_block import markdown_table
@@ -11,7 +12,6 @@ from .published import PAPER_SOURCE, TIMM_SOURCE, published
 __all__ = ['Speed', 'efficientnet_table', 'losses', 'models_table', 'overview', 'read_speeds', 'top1_of']
 
 COLUMNS = (('eager', 'float32'), ('optimized', 'bfloat16'))  # forms and dtypes on the front page
-DISTILLED = ('assemble_resnet50_bl_sk', 'assemble_resnet50', 'assemble_resnet152')  # rows E9, E11 and E12
 Results = Dict[str, Any]  # contents of a results file
 
 
@@ -56,8 +56,8 @@ def read_speeds(*files: Results, mode: str = 'inference') -> List[Speed]:
 def top1_of(name: str) -> str:
     """Return the best published top-1, of ImageNet-1k alone where there is one."""
     best = published(name)[0]
-    note = best.extra_data or ('distilled' if name in DISTILLED else '')
-    return f'{best.top1:.2f}' + (f' ({note})' if note else '')
+    notes = [note for note in ('distilled' if best.distilled else '', best.extra_data) if note]
+    return f'{best.top1:.2f}' + (f' ({", ".join(notes)})' if notes else '')
 
 
 def _mce(name: str) -> str:
@@ -80,11 +80,15 @@ def _table(speeds: Sequence[Speed]) -> str:
 
 
 def models_table(*files: Results) -> str:
-    """Return the front page's table: models measured in all its columns, ordered by published top-1."""
-    speeds = [speed for speed in read_speeds(*files) if (speed.setting.form, speed.setting.dtype) in COLUMNS]
-    measured, forms = {(speed.form, speed.name) for speed in speeds}, {speed.form for speed in speeds}
-    speeds = [speed for speed in speeds if speed.name not in MOBILE
-              and all((form, speed.name) in measured for form in forms)]
+    """Return the front page's table, by published top-1: models measured in all columns of the first file."""
+    measured = [[speed for speed in read_speeds(results) if (speed.setting.form, speed.setting.dtype) in COLUMNS]
+                for results in files]
+    forms: Dict[str, set] = {}
+    for speed in measured[0]:
+        forms.setdefault(speed.name, set()).add(speed.form)
+    most = max(map(len, forms.values()))
+    shown = [name for name, found in forms.items() if name not in MOBILE and len(found) == most]
+    speeds = [speed for speed in chain(*measured) if speed.name in shown]
     sources = [f'Measured at batch size {read_speeds(results)[0].setting.batch_size} by {provenance(results)}'
                for results in files]
     return '\n\n'.join([_table(speeds), (

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import timm
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from timm_assemble.__main__ import main
+from timm_assemble.cli.main import _parser
 
 COMMAND = [sys.executable, '-m', 'timm_assemble']
 CONSOLE_SCRIPT = [os.path.join(os.path.dirname(sys.executable), 'timm-assemble')]
@@ -80,6 +82,8 @@ def test_interrupt_leaves_a_readable_model(tmp_path):
     (f'demo --output {os.devnull}', 'Not a directory'),
     ('push model', 'the following arguments are required: REPO'),
     ('push nowhere user/name --dry-run', 'got nowhere'),
+    ('retrieval a --gallery= --query b', "argument --gallery: must be a path, got ''"),
+    ('robustness --table=', "argument --table: must be a path, got ''"),
 ])
 def test_bad_use_is_one_line(args, message, capsys):
     try:
@@ -88,6 +92,12 @@ def test_bad_use_is_one_line(args, message, capsys):
         status = e.code
     out, err = capsys.readouterr()
     assert status == 2 and message in err and err.count('\n') == 1 and not out
+
+
+def test_no_option_takes_an_empty_path_for_the_current_folder():
+    [commands] = [action for action in _parser()._actions if isinstance(action.choices, dict)]
+    assert not [(name, action.dest) for name, command in commands.choices.items() for action in command._actions
+                if action.type is Path]
 
 
 def test_console_script_passes_its_arguments_and_the_exit_status_on():

@@ -128,6 +128,19 @@ def test_trained_efficientnet_on_photos_is_the_same_in_both_runtimes(tmp_path):
 
 
 @pytest.mark.timeout(600)
+def test_openvino_computes_int8_rightly_only_when_compiled_for_the_size():
+    """Once the second is right too, a model need not compile again for each batch size."""
+    model, photos, views = lite0_and_photos()
+    x = torch.stack([image for image, _ in photos])[:3]
+    optimized = timm_assemble.optimize_for_inference(model, (4, 3, 224, 224), calibration=[torch.stack(views)])
+    with torch.no_grad():
+        expected = model(x)
+    assert signal_to_noise(expected, optimized(x)) > 15
+    optimized.each_size = False
+    assert signal_to_noise(expected, copy.copy(optimized)(x)) < 5
+
+
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize('name, size, least', [('assemble_mobilenet', 128, 8), ('resnet50', 96, 15)][:LARGE])
 def test_networks_with_random_weights_are_the_same_in_both_runtimes(name, size, least, tmp_path):
     """0.0 and 11 dB in OpenVINO."""

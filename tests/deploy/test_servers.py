@@ -163,7 +163,8 @@ def test_sixteen_images_compile_once_more_on_one_thread(fresh):
 def test_an_empty_batch_has_no_logits_and_wrong_images_are_one_line(compile, compiled):
     optimized = by_inductor(make(), (2, 3, 16, 16), compile=compile)
     assert optimized(images(0, 3, 16, 16)).shape == (0, 64, 16, 16)
-    for x, message in ((torch.zeros(2, 3, 16, 16, dtype=torch.uint8), r'x must be floating point, .*, got torch.uint8'),
+    for x, message in ((torch.zeros(2, 3, 16, 16, dtype=torch.uint8), 'x must be a tensor of .*, got torch.uint8'),
+                       (None, 'x must be a tensor of floating point, .*, got NoneType'),
                        (images(2, 1, 16, 16), r'x must be \(B, 3, H, W\), got \(2, 1, 16, 16\)'),
                        (images(3, 16, 16), r'x must be \(B, 3, H, W\), got \(3, 16, 16\)')):
         with pytest.raises(ValueError, match=message):

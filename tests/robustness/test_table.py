@@ -62,7 +62,8 @@ def test_other_protocols_and_wrong_arguments_are_one_line(runs, tree, tmp_path, 
     assert line.endswith(' and None)')
     line = error_of(capsys, 'robustness', '--table', tmp_path / 'nowhere')
     assert f'--table must have results.json of a finished run, got {tmp_path / "nowhere"}: ' in line
-    assert '--table must be given without models' in error_of(capsys, 'robustness', 'a', '--table', other)
+    assert '--table must be given alone, got MODEL, --seed too' in error_of(
+        capsys, 'robustness', 'a', '--seed', '3', '--table', other)
     assert 'MODEL must be at least one' in error_of(capsys, 'robustness', '--clean', tree / 'fog' / '1').replace(
         'models must', 'MODEL must')
     baseline = run(tree, tmp_path / 'baseline', 'red', 'pale', keep=False, baseline='red')

@@ -16,7 +16,7 @@ from ..errors import UserError
 
 __all__ = [
     'MODEL_HELP', 'add_options', 'integer', 'key_value', 'name_options', 'non_negative', 'option_names',
-    'option_of_path', 'positive', 'run_evaluation', 'take_options']
+    'option_of_path', 'path', 'positive', 'run_evaluation', 'take_options']
 
 MODEL_HELP = ('name that timm has weights for, hf-hub:USER/NAME, local-dir:FOLDER, or NAME=CHECKPOINT; LABEL= before '
               'the last three gives a label')
@@ -57,6 +57,13 @@ def take_options(argv: Sequence[str], flags: Sequence[str], with_value: Sequence
     return own, rest
 
 
+def path(text: str) -> Path:
+    """Parse a path; the empty one would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path, got ''")
+    return Path(text)
+
+
 def _named_folder(text: str) -> Tuple[str, Path]:
     """Parse ``NAME=DIR``."""
     name, equals, folder = text.partition('=')
@@ -75,7 +82,7 @@ def _argument(kind: Any, about: Any) -> Dict[str, Any]:
     if get_origin(kind) in (tuple, collections.abc.Sequence):
         return dict(type=positive if get_args(kind)[0] is int else str, nargs='+', metavar=about.metavar)
     named: Dict[str, Any] = dict(choices=about.choices) if about.choices else dict(metavar=about.metavar)
-    return dict(named, type=integers if kind is int else kind if kind in (float, Path) else str)
+    return dict(named, type={int: integers, float: float, Path: path}.get(kind, str))
 
 
 def add_options(parser: argparse.ArgumentParser, options: Any, output: str) -> None:

@@ -1,11 +1,10 @@
 """``timm-assemble convert``."""
 import argparse
 import sys
-from pathlib import Path
 from typing import Any, List
 
 from ..errors import UserError
-from .arguments import key_value
+from .arguments import key_value, path
 
 HELP = 'convert an official TensorFlow checkpoint to a folder that timm loads'
 PARAMETERS = {
@@ -15,16 +14,16 @@ PARAMETERS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
-    parser.add_argument('checkpoint', type=Path, metavar='CHECKPOINT',
+    parser.add_argument('checkpoint', type=path, metavar='CHECKPOINT',
                         help='prefix of a TensorFlow 1 checkpoint, its .index file, or a folder, for its newest one')
-    parser.add_argument('output', type=Path, metavar='OUTPUT', help='folder to create, in Hugging Face format')
+    parser.add_argument('output', type=path, metavar='OUTPUT', help='folder to create, in Hugging Face format')
     parser.add_argument('--model', help='registered model, instead of the nearest to the checkpoint')
     parser.add_argument('--model-kwargs', type=key_value, nargs='+', default=[], metavar='KEY=VALUE',
                         help='constructor arguments that no checkpoint has, such as global_pool=gem')
     parser.add_argument('--moving-averages', action='store_true',
                         help='take the moving averages of the variables, which a checkpoint may have beside them')
     parser.add_argument('--keep-classes', action='store_true', help='keep 1001 classes; the first is "background"')
-    parser.add_argument('--verify', type=Path, metavar='DIR',
+    parser.add_argument('--verify', type=path, metavar='DIR',
                         help='measure top-1 and top-5 on a folder with one folder of images per class, by the official '
                              "transform and by timm's")
     parser.add_argument('--force', action='store_true', help='replace OUTPUT if it is the folder of a model')

@@ -3,7 +3,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import UserError, install_extra
-from .arguments import positive
+from .arguments import path, positive
 
 HELP = 'train on handwritten digits, save, read back, classify'
 
@@ -11,7 +11,7 @@ HELP = 'train on handwritten digits, save, read back, classify'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser.add_argument('--model', default='assemble_resnet50', help="one of this package's models")
-    parser.add_argument('--output', type=Path, default=Path('demo-output'), help='folder for everything it writes')
+    parser.add_argument('--output', type=path, default=Path('demo-output'), help='folder for everything it writes')
     parser.add_argument('--epochs', type=positive, default=5, help='number of epochs')
     parser.add_argument('--seed', type=int, default=0, help='of weights, order and augmentation')
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Optional, Sequence
 
 from ..errors import UserError, check
-from .arguments import positive
+from .arguments import path, positive
 
 HELP = 'export a trained model to a file that runs without its Python code: of torch, ONNX, OpenVINO or ExecuTorch'
 
@@ -15,7 +15,7 @@ GATE = ('agreement', 'sqnr', 'sure')
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('model', metavar='MODEL',
                         help="timm's name of a pretrained model, hf-hub:USER/NAME, local-dir:FOLDER or NAME=CHECKPOINT")
-    parser.add_argument('output', type=Path, metavar='OUTPUT',
+    parser.add_argument('output', type=path, metavar='OUTPUT',
                         help='file to write: *.onnx, *.pt2, *.pte of ExecuTorch, *.xml of OpenVINO (weights in *.bin)')
     parser.add_argument('--format', choices=('program', 'package', 'onnx', 'openvino', 'executorch'),
                         help="default: by OUTPUT's ending; package is *.pt2 compiled for this kind of processor")
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='accept only this batch size; default: any, of ExecuTorch 1')
     parser.add_argument('--int8', action='store_true',
                         help='quantize ONNX or OpenVINO to int8; rejected if held-out predictions change too much')
-    parser.add_argument('--calibrate', type=Path, metavar='FOLDER',
+    parser.add_argument('--calibrate', type=path, metavar='FOLDER',
                         help='images for --int8, like those that the model will see: flat, or one folder per class')
     parser.add_argument('--images', dest='max_images', type=positive, metavar='N',
                         help='most images of --calibrate; a quarter calibrates, the others are held out; default: 512')

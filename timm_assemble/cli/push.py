@@ -1,6 +1,7 @@
 """``timm-assemble push``."""
 import argparse
-from pathlib import Path
+
+from .arguments import path
 
 HELP = 'publish a model on the Hugging Face Hub'
 
@@ -9,10 +10,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Publish a folder in Hugging Face format, or a checkpoint of timm's train.py, of which such a folder is made "
         'first, with the EMA weights if there are any. A folder is not changed; its card is sent with REPO as source.')
-    parser.add_argument('path', type=Path, metavar='FOLDER_OR_CHECKPOINT',
+    parser.add_argument('path', type=path, metavar='FOLDER_OR_CHECKPOINT',
                         help="folder with config.json and model.safetensors, or train.py's model_best.pth.tar")
     parser.add_argument('repo', metavar='REPO', help='user/name on the Hub, made if it does not exist')
-    parser.add_argument('--output', type=Path, metavar='DIR',
+    parser.add_argument('--output', type=path, metavar='DIR',
                         help='write what is made from a checkpoint, or the changed card of a folder, here: a new or '
                              'empty folder (default: ~/.cache/timm_assemble/push/REPO; a card is not written)')
     parser.add_argument('--private', action='store_true', help='make the repository private')

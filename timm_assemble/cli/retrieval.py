@@ -1,8 +1,7 @@
 """``timm-assemble retrieval``."""
 import argparse
-from pathlib import Path
 
-from .arguments import MODEL_HELP, add_options, run_evaluation
+from .arguments import MODEL_HELP, add_options, path, run_evaluation
 
 HELP = 'recall@k, mAP and MAP@R of the embeddings of any models of timm'
 PARAMETERS = {'model': 'MODEL'}  # what loading calls one of them
@@ -16,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'write results.json, results.csv and a figure of queries with their neighbours. Embeddings are cached: the '
         'same command continues where it stopped.')
     parser.add_argument('models', nargs='+', metavar='MODEL', help=MODEL_HELP)
-    parser.add_argument('--data-dir', type=Path, metavar='DIR',
+    parser.add_argument('--data-dir', type=path, metavar='DIR',
                         help='images, one folder per class; with --dataset or --split the root of the files that these '
                              'name')
     add_options(parser, RetrievalOptions, output='retrieval-output')

@@ -1,10 +1,10 @@
 """``timm-assemble run``."""
 import argparse
 import sys
-from pathlib import Path
 from typing import List, Tuple
 
 from ..errors import UserError
+from .arguments import path
 
 HELP = "run another of timm's scripts with this package's models: validate.py, benchmark.py, ..."
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--data-dir /imagenet')
     parser.add_argument('name', nargs='?', metavar='SCRIPT',
                         help=f'{", ".join(SCRIPTS[1:])}, with or without .py')
-    parser.add_argument('--script', type=Path, metavar='FILE', help='another script')
+    parser.add_argument('--script', type=path, metavar='FILE', help='another script')
 
 
 def run(args: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Dict, Optional
 
 from ..errors import UserError, error_line
-from .arguments import key_value, non_negative, positive
+from .arguments import key_value, non_negative, path, positive
 
 HELP = "store a teacher's logits of a training set, for distillation without running the teacher"
 PARAMETERS = {'dataset': '--data-dir', 'size': '--img-size', 'weights': '--teacher-weights'}
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              'of their probabilities is stored, and the logits of each in STORE-1, STORE-2, ...')
     parser.add_argument('--teacher-weights', type=float, nargs='+', metavar='W',
                         help='weights of several models in the mean (default: equal)')
-    parser.add_argument('--checkpoint', type=Path, metavar='FILE',
+    parser.add_argument('--checkpoint', type=path, metavar='FILE',
                         help="weights of the teacher, such as train.py's model_best.pth.tar (its EMA if it has one)")
     parser.add_argument('--num-classes', type=positive, help="classes of the checkpoint (default: the model's)")
     parser.add_argument('--in-chans', type=positive, help="input channels of the teacher (default: the model's)")
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     preprocessing.add_argument('--mean', type=float, nargs='+', help='mean of the input')
     preprocessing.add_argument('--std', type=float, nargs='+', help='standard deviation of the input')
     preprocessing.add_argument('--interpolation', choices=INTERPOLATIONS, help='of the resizing')
-    parser.add_argument('--output', type=Path, required=True, metavar='STORE', help='folder of the store')
+    parser.add_argument('--output', type=path, required=True, metavar='STORE', help='folder of the store')
     parser.add_argument('--top-k', type=non_negative, metavar='K',
                         help='store the K largest logits per image and spread the rest evenly; 0 stores all '
                              '(default: 0; with --views: 10, or 0 for at most 10 classes)')

@@ -1,9 +1,8 @@
 """``timm-assemble train``."""
 import argparse
-from pathlib import Path
 from typing import List, Tuple
 
-from .arguments import take_options
+from .arguments import path, take_options
 
 HELP = "run timm's train.py, with the recipes, the DropBlock schedule and stored teacher logits"
 
@@ -21,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'from the version of timm that is installed, whose scripts are cloned once into the cache.')
     parser.epilog = (
         'Example: torchrun --nproc-per-node 8 -m timm_assemble train -c assemble_resnet50 --data-dir /imagenet')
-    parser.add_argument('--script', type=Path, metavar='FILE', help='another train.py, of timm 1.0.25 or newer')
+    parser.add_argument('--script', type=path, metavar='FILE', help='another train.py, of timm 1.0.25 or newer')
     parser.add_argument('--script-help', action='store_true', help="print train.py's own help and exit")
     own = parser.add_argument_group("train.py's argument with more values")
     own.add_argument('-c', '--config', metavar='NAME_OR_FILE',

@@ -106,8 +106,9 @@ class FoldedModel(nn.Module):
         raise UserError('model must be optimized again, from the original, for other weights')
 
     def __call__(self, x: torch.Tensor) -> Any:
-        if not x.is_floating_point():
-            raise UserError(f'x must be floating point, images as preprocessed for the model, got {x.dtype}.')
+        if not (isinstance(x, torch.Tensor) and x.is_floating_point()):
+            got = getattr(x, 'dtype', type(x).__name__)
+            raise UserError(f'x must be a tensor of floating point, images as preprocessed for the model, got {got}.')
         if x.ndim != 4 or self.in_chans not in (None, x.shape[1]):
             raise UserError(f'x must be (B, {self.in_chans or "C"}, H, W), got {tuple(x.shape)}.')
         if x.shape[0] == 0:

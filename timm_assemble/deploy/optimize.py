@@ -128,8 +128,10 @@ class OptimizedModel(FoldedModel):
 
     def __call__(self, x: torch.Tensor) -> Any:
         # one state for all callers: in another mode, or from tensors made in another mode, torch compiles once more
-        with torch.inference_mode(False), torch.autocast(x.device.type, enabled=False):
-            return super().__call__(x.clone() if x.is_inference() else x.detach())
+        device = next(self.parameters(), torch.empty(0)).device.type
+        with torch.inference_mode(False), torch.autocast(device, enabled=False):
+            plain = x if not isinstance(x, torch.Tensor) else x.clone() if x.is_inference() else x.detach()
+            return super().__call__(plain)
 
 
 def choose_backend(model: nn.Module, dtype: torch.dtype, int8: bool) -> str:

@@ -84,6 +84,7 @@ class Options:
             if name == 'input_size':
                 value = size_of(value)
             elif kind is Path:
+                check(value != '', name, value, 'a path')
                 value = Path(value)
             check(not about.choices or value in about.choices, name, value,
                   f'one of {", ".join(map(str, about.choices))}')

@@ -76,6 +76,11 @@ class ViewInfo(StoreInfo):
         return {name: records}
 
 
+def _arguments(transform: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the arguments that a description has, those of its mixing among them."""
+    return {**transform, 'mixing': None, **(transform.get('mixing') or {})}
+
+
 class TeacherViews:
     """Records of a complete store, memory-mapped. Worker processes can unpickle it.
 
@@ -135,6 +140,7 @@ class TeacherViews:
             UserError: They do not; the message says how they differ.
         """
         check_samples(self.path, self.info, samples, num_classes)
-        for name, value in self.info.transform.items():
-            if transform.get(name) != value:
-                raise UserError(f'transform must be that of {self.path}, `{name}` {value}, got {transform.get(name)}')
+        own, other = (_arguments(description) for description in (self.info.transform, transform))
+        for name, value in own.items():
+            if other.get(name) != value:
+                raise UserError(f'transform must be that of {self.path}, `{name}` {value}, got {other.get(name)}')
