@@ -26,7 +26,7 @@ __all__ = [
 
 MODES, FORMS = ('inference', 'training'), ('eager', 'optimized')
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'int8': torch.int8}
-REFERENCE = 'resnet50'
+REFERENCE, CLASSES = 'resnet50', 1000  # not those of ImageNet-22k, which some names have by default
 # Image sizes, those of the published top-1. ResNets of about 50 layers and MobileNets are all at 224, where timm
 # publishes all of them; the others where they are best.
 OURS = {
@@ -88,7 +88,7 @@ def multiply_adds(model: nn.Module, size: int) -> float:
 
 def describe(name: str, mode: str) -> Network:
     """Count parameters and multiply-adds, on the meta device."""
-    model: Any = timm.create_model(name, device='meta').eval()
+    model: Any = timm.create_model(name, num_classes=CLASSES, device='meta').eval()
     cfg = model.pretrained_cfg
     if mode == 'training':
         size = cfg['input_size'][-1]
@@ -150,7 +150,7 @@ def prepare(network: Network, setting: Setting, device: str) -> Callable[[], Any
 
     A training step is forward, cross-entropy, backward and an SGD update; its optimized form is ``torch.compile``'s.
     """
-    model: Any = timm.create_model(network.name).to(device).to(memory_format=torch.channels_last)
+    model: Any = timm.create_model(network.name, num_classes=CLASSES).to(device).to(memory_format=torch.channels_last)
     x = torch.randn(setting.batch_size, 3, network.size, network.size)
     x = x.to(device).to(memory_format=torch.channels_last)
     return (_inference if setting.mode == 'inference' else _training)(model, setting, x)
