@@ -107,7 +107,7 @@ def split(networks: Sequence[Network]) -> Dict[str, List[Network]]:
 
 def _inference(model: nn.Module, setting: Setting, x: torch.Tensor) -> Callable[[], Any]:
     dtype, device = DTYPES[setting.dtype], x.device.type
-    model = reparameterize_model(model.eval(), inplace=True)  # merges branches, as RepViT's, that only training needs
+    model = reparameterize_model(model, inplace=True).eval()  # merges branches, as RepViT's, that only training needs
     if setting.form == 'optimized':
         size = tuple(x.shape)
         optimized = timm_assemble.optimize_for_inference(model, size, dtype) if dtype != torch.int8 else (
