@@ -87,8 +87,15 @@ class Padded(nn.Sequential):
         super().__init__(create_conv2d(3, 8, 3, stride=2, padding='same'), nn.ReLU())
 
 
+class TinyAttention(nn.Conv2d):
+    """By its name, a network whose free sizes take minutes to trace."""
+
+    def __init__(self):
+        super().__init__(3, 8, 3, stride=2)
+
+
 @pytest.mark.parametrize('network, kind', [
-    (lambda: Features(), OpenVINOModel), (Padded, OptimizedModel),
+    (lambda: Features(), OpenVINOModel), (Padded, OptimizedModel), (TinyAttention, OptimizedModel),
     (lambda: nn.Sequential(nn.Conv2d(3, 64, 1), nn.Conv2d(64, 64, 3, padding=1)), OptimizedModel),
     (lambda: make(width=16, **small), OptimizedModel)])
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import nn
 from ..errors import UserError
 from .fold import FoldedModel
 
-__all__ = ['AXES', 'DeployedModel', 'check_images', 'trace']
+__all__ = ['AXES', 'DeployedModel', 'check_images', 'free_sizes', 'trace']
 
 SAME_PADDING = (AvgPool2dSame, Conv2dSame, MaxPool2dSame)  # padded by the images' size
 AXES = ('batch', 'height', 'width')  # of images, where a file accepts any
@@ -116,6 +116,15 @@ def _simplify(program: Any) -> None:
         node.replace_all_uses_with(new)
         graph.erase_node(node)
     program.graph_module.recompile()
+
+
+def free_sizes(model: nn.Module) -> bool:
+    """Return whether to try to trace a model with free sizes, which takes minutes to hours with attention.
+
+    So it does with TensorFlow's padding; with attention most networks are for one size in the end.
+    """
+    return not any(isinstance(module, SAME_PADDING) or 'Attention' in type(module).__name__
+                   for module in model.modules())
 
 
 def trace(model: DeployedModel, example_size: Sequence[int], any_batch: bool, any_size: bool) -> Any:

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_unflatten
 from ..errors import UserError, error_line, install_extra
 from .fold import FoldedModel
 from .gate import Agreement
-from .graph import DeployedModel, trace
+from .graph import DeployedModel, free_sizes, trace
 
 __all__ = ['OpenVINOModel', 'check_openvino', 'compile_openvino', 'convert', 'is_installed', 'save']
 
@@ -123,16 +123,15 @@ class OpenVINOModel(FoldedModel):
 
     def __init__(self, model: FoldedModel, dtype: torch.dtype, sizes: Sequence[Sequence[int]]) -> None:
         super().__init__(model.model)
-        self.size: Optional[Tuple[int, ...]] = None  # the only (C, H, W)
         self.sizes = {tuple([1, *size][-4:]) for size in sizes}
-        try:
-            self._convert(model, sizes[0], any_size=True)
-        except Exception:  # of torch.export's and OpenVINO's own classes: perhaps the model is for one size
-            self.size = tuple(sizes[0][-3:])
+        for any_size in (True, False) if free_sizes(model) else (False,):
+            self.size: Optional[Tuple[int, ...]] = None if any_size else tuple(sizes[0][-3:])  # the only (C, H, W)
             try:
-                self._convert(model, sizes[0], any_size=False)
-            except Exception as e:
-                raise UserError(f"backend must be 'inductor' for this model, got OpenVINO: {error_line(e)}") from e
+                self._convert(model, sizes[0], any_size)
+                break
+            except Exception as e:  # of torch.export's and OpenVINO's own classes: perhaps the model is for one size
+                if not any_size:
+                    raise UserError(f"backend must be 'inductor' for this model, got OpenVINO: {error_line(e)}") from e
         self.precision = PRECISIONS[dtype]
         self.each_size = False  # of int8: compiled for any size, OpenVINO computes some networks wrongly
         self.model = nn.Identity()  # the weights are OpenVINO's
@@ -185,6 +184,8 @@ class OpenVINOModel(FoldedModel):
         request = self._request(tuple(x.shape))
         try:
             request.infer([x.detach().float().numpy()], share_inputs=True)
+            if request.output_tensors[0].shape[0] != len(x):  # as where the process has one core: no error
+                raise RuntimeError('the outputs are not of as many images')
         except RuntimeError as e:  # a size that the model does not take
             raise UserError(f'x must be of a size that the model takes, got {tuple(x.shape)}: {error_line(e)}') from e
         outputs: List[torch.Tensor] = [

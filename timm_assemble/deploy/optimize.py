@@ -15,6 +15,7 @@ from ..errors import UserError, check
 from .calibration import split_images
 from .fold import FoldedModel, check_size, fold_for_inference
 from .gate import DEFAULT_GATE, Gate, compare
+from .graph import free_sizes
 from .openvino import OpenVINOModel, check_openvino, is_installed
 from .quantize import BATCH_SIZE, check_nncf, quantize
 from .winograd import WinogradConv2d, is_available, use_winograd
@@ -141,7 +142,8 @@ def choose_backend(model: nn.Module, dtype: torch.dtype, int8: bool) -> str:
     """
     if int8:
         return 'openvino'
-    if next(model.parameters(), torch.empty(0)).device.type != 'cpu' or not is_installed():
+    if (next(model.parameters(), torch.empty(0)).device.type != 'cpu' or not is_installed()
+            or not free_sizes(model)):
         return 'inductor'
     if dtype == torch.float32:
         return 'inductor' if any(map(WinogradConv2d.suits, model.modules())) and is_available() else 'openvino'
