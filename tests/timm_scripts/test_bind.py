@@ -338,7 +338,7 @@ def test_mixed_views_are_not_mixed_again(mixed_views):
 
 
 @pytest.mark.parametrize('args, message', [
-    ({}, 'transform must be that of mixed, `mixup` 0.2, got 0.0'), (dict(mixup=0.3), '`mixup` 0.2, got 0.3'),
+    ({}, 'transform must be that of mixed, `mixup` 0.2, got None'), (dict(mixup=0.3), '`mixup` 0.2, got 0.3'),
     (dict(mixup=0.2, mixup_off_epoch=3), 'mixup_off_epoch must be 0 with stored views of mixed images, got 3'),
     (dict(mixup=0.2, mixup_mode='half'), 'mixup_mode must be batch, pair or elem with stored views of mixed ')])
 def test_mixed_views_of_another_training_are_rejected(mixed_views, args, message, capsys):
