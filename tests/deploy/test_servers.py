@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import timm_assemble
 from timm_assemble.deploy import optimize
 
 from ..tools.test_docs import code_blocks
@@ -169,6 +170,33 @@ def test_an_empty_batch_has_no_logits_and_wrong_images_are_one_line(compile, com
                        (images(3, 16, 16), r'x must be \(B, 3, H, W\), got \(3, 16, 16\)')):
         with pytest.raises(ValueError, match=message):
             optimized(x)
+
+
+class Choices(nn.Module):
+    """Outputs that are no logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return y.flatten(1), y.flatten(1).argmax(1), y.flatten(1) > 0
+
+
+@pytest.mark.parametrize('options', [dict(backend='inductor'), dict(backend='openvino'), dict(compile=False)])
+def test_other_outputs_than_floating_point_keep_their_dtype(options):
+    if options.get('backend') == 'openvino':
+        pytest.importorskip('openvino')
+    model, x = Choices().eval(), images(2, 3, 16, 16)
+    optimized = timm_assemble.optimize_for_inference(model, x.shape, **options)
+    assert [y.dtype for y in optimized(x)] == [torch.float32, torch.int64, torch.bool]
+    assert torch.equal(optimized(x)[1], model(x)[1])
+
+
+def test_a_model_in_float64_is_rejected():
+    with pytest.raises(ValueError, match=r'dtype must be one of .* for a model in torch.float64, got None'):
+        timm_assemble.optimize_for_inference(Choices().double().eval(), (2, 3, 16, 16), backend='inductor')
 
 
 def test_batching_of_the_page_gives_every_request_its_logits():

@@ -113,7 +113,7 @@ def test_partner_that_changed_leaves_the_labels(tmp_path, caplog):
     Image.new('RGB', (40, 50)).save(dataset.filename(partner, absolute=True))
     with caplog.at_level(logging.WARNING):
         labels, row = unpack_targets(dataset[4][1], CLASSES)
-    assert torch.equal(labels, row) and 'class1/0001.png: view 0 has other pixels than the teacher saw' in caplog.text
+    assert torch.equal(labels, row) and 'class1/0001.png mixed with class' in caplog.text
 
 
 def test_partner_that_cannot_be_read_is_an_error_of_the_store(tmp_path):
@@ -133,10 +133,17 @@ def test_several_teachers_see_the_same_mixtures(tmp_path):
     torch.testing.assert_close(mean.probabilities(5, 1), one.probabilities(5, 1), rtol=1e-2, atol=1e-3)
 
 
+def test_mixtures_that_cannot_be_are_rejected_before_a_file_is_written(root, tmp_path):
+    with pytest.raises(ValueError, match=r'^cutmix_minmax must be a pixel or more apart, of 32, got \(0.5, 0.51\)'):
+        store_views(root, tmp_path / 'store', 1, mixing=dict(cutmix_minmax=(0.5, 0.51)))
+    assert not (tmp_path / 'store').exists()
+
+
 @pytest.mark.parametrize('arguments, message', [
     ({}, 'mixup must be positive, or `cutmix` or `cutmix_minmax`, for views of mixed images, got 0.0'),
     (dict(mixup=-1.0), 'mixup must be 0 or more, got -1.0'), (dict(cutmix=float('nan')), 'cutmix must be 0 or more'),
-    (dict(mixup=1, mixup_prob=1.5), 'mixup_prob must be from 0 to 1, got 1.5'),
+    (dict(mixup=1, mixup_prob=1.5), 'mixup_prob must be above 0 and at most 1, got 1.5'),
+    (dict(mixup=1, mixup_prob=0), 'mixup_prob must be above 0 and at most 1, got 0'),
     (dict(cutmix_minmax=(0.8, 0.2)), 'cutmix_minmax must be two increasing fractions of the sides, got ')])
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=f'^{message}'):

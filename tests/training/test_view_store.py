@@ -253,11 +253,11 @@ def test_check_names_what_differs(root, store):
     (('--views', '2', '-c', 'empty.yaml'), '--student must be the model of the training to come, or --config '),
     (('--views', '2', '--student', 'resnet'), '--student must be a model that timm builds: model resnet: timm knows '),
     (('--views', '2', '--top-k', '3'), '--top-k must be from 0 to 2'),
-    (('--views', '2', '--hflip', '0.1', '--output', 'STORE'), 'with `transform`'),
+    (('--views', '2', '--hflip', '0.1', '--output', 'STORE'), 'with transform: --hflip 0.5 instead of 0.1'),
     (('--views', '2', '--view-seed', '1', '--output', 'STORE'), 'with `seed` 0 instead of 1'),
     (('--views', '2', '--mixup', '0.2'), '--mixup needs --mixed: other views are mixed in training'),
     (('--views', '2', '--mixed'), '--mixup must be positive, or --cutmix or --cutmix-minmax, for views of mixed '),
-    (('--views', '2', '--mixed', '--mixup', '1', '--output', 'STORE'), 'with `transform`'),
+    (('--views', '2', '--mixed', '--mixup', '1', '--output', 'STORE'), 'with transform: --mixup None instead of 1.0'),
     (('--views', '2', '--input-img-mode', 'L'), '--input-img-mode must be a mode with 3 channels'),
     (('--views', '2', '--aa', 'rand-z9'), 'transform must be one that timm builds, got AssertionError: Unknown ')])
 def test_bad_use_is_one_line(root, store, command, tmp_path, change, message, capsys, monkeypatch):

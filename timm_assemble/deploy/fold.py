@@ -119,7 +119,7 @@ class FoldedModel(nn.Module):
     def forward(self, x: torch.Tensor) -> Any:
         dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
         y = self.model(x.to(dtype, memory_format=self.memory_format))
-        return tree_map_only(torch.Tensor, lambda output: output.to(x.dtype), y)
+        return tree_map_only(torch.Tensor, lambda z: z.to(x.dtype) if z.is_floating_point() else z, y)
 
 
 def input_channels(model: nn.Module) -> Optional[int]:
@@ -147,5 +147,8 @@ def fold_for_inference(
         raise UserError(f'dtype must be one of {DTYPES} or None, got {dtype!r}.')
     if isinstance(model, FoldedModel):
         raise UserError('model must be the original, got one that is optimized already')
+    own = next((p.dtype for p in model.parameters()), torch.float32)
+    if dtype is None and own not in DTYPES:
+        raise UserError(f'dtype must be one of {DTYPES} for a model in {own}, got None')
     folded = fold_batch_norms(copy.deepcopy(model)).requires_grad_(False)
     return FoldedModel(folded.to(dtype=dtype, memory_format=torch.channels_last))  # type: ignore[call-overload]

@@ -189,5 +189,6 @@ class OpenVINOModel(FoldedModel):
         except RuntimeError as e:  # a size that the model does not take
             raise UserError(f'x must be of a size that the model takes, got {tuple(x.shape)}: {error_line(e)}') from e
         outputs: List[torch.Tensor] = [
-            torch.from_numpy(tensor.data.copy()).to(x.dtype) for tensor in request.output_tensors]
+            y.to(x.dtype) if y.is_floating_point() else y
+            for y in (torch.from_numpy(tensor.data.copy()) for tensor in request.output_tensors)]
         return tree_unflatten(outputs, self.outputs)

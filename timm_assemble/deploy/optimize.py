@@ -190,7 +190,8 @@ def optimize_for_inference(
             without wide 3x3 convolutions.
 
     Returns:
-        A module with the same call and a copy of the weights. Its ``agreement`` is what the gate measured, or None.
+        A module with the same call and a copy of the weights; what is not a number in the images may become 0, by the
+        ReLUs of both compilers. Its ``agreement`` is what the gate measured, or None.
 
     Raises:
         UserError: The model is in training mode or optimized already, a size is not 3 or 4 positive integers or has

@@ -2,6 +2,7 @@
 import argparse
 import reprlib
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
@@ -59,8 +60,9 @@ def _load(path: Path) -> Dict[str, Any]:
     except OSError:
         raise
     except Exception as e:  # torch raises pickle's errors, KeyError, safetensors' own and others
+        reason = error_line(e)[:200] if zipfile.is_zipfile(path) else 'it is no archive, as torch.save writes'
         raise NotTrainCheckpointError(
-            f"path must be a checkpoint of timm's train.py; {path} cannot be read: {error_line(e)[:200]}") from e
+            f"path must be a checkpoint of timm's train.py; {path} cannot be read: {reason}") from e
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get('state_dict'), dict):
         raise NotTrainCheckpointError(f"path must be a checkpoint of timm's train.py; {path} has no 'state_dict'")
     return checkpoint

@@ -18,7 +18,7 @@ from ..training import drop_block_schedule
 from . import HOOK
 from .check import check_batch_size, check_data, check_model
 from .official_views import bind_official
-from .stored_teacher import bind_stored_teacher, one_line
+from .stored_teacher import bind_stored_teacher, mix_nothing, one_line
 
 __all__ = ['NEEDED', 'START_RATE', 'bind', 'is_train_script']
 
@@ -114,7 +114,8 @@ def bind(script: Any) -> None:
     if args.device_modules and args.device_modules[-1] == HOOK:  # a later module may register the model
         check_model(args.model, {k: v for k, v in (args.model_kwargs or {}).items() if k != START_RATE}, args)
     check_data(args.dataset, args.data_dir or args.data)
-    check_batch_size(args)
     _bind_drop_block(script, args)
     bind_official(script, args)
     bind_stored_teacher(script, args)
+    if script.FastCollateMixup is not mix_nothing:
+        check_batch_size(args)

@@ -17,7 +17,7 @@ from ..training import (
 from ..training.view_mixing import MIXING_ARGUMENTS
 from ..training.view_transform import TRANSFORM_ARGUMENTS
 
-__all__ = ['bind_stored_teacher', 'one_line']
+__all__ = ['bind_stored_teacher', 'mix_nothing', 'one_line']
 
 STORES = {'logits': TeacherLogits, 'views': TeacherViews}
 # Arguments of train.py that change the image in ways that no stored view has, with what they are without effect.
@@ -92,7 +92,7 @@ def _describe(store: Any) -> str:
     return f'{" + ".join(names)}, {views}{mixed}'
 
 
-def _mix_nothing(**_: Any) -> None:
+def mix_nothing(**_: Any) -> None:
     """Stand in for timm's mixup where the views are mixtures already."""
 
 
@@ -149,6 +149,6 @@ def bind_stored_teacher(script: Any, args: Namespace) -> None:
     script.create_model = create_and_note
     script.create_loader = one_line(create_with_rows)
     premixed = isinstance(store, TeacherViews) and store.mixing is not None
-    script.Mixup = _mix_nothing if premixed else TeacherMixup
-    script.FastCollateMixup = _mix_nothing if premixed else TeacherCollateMixup
+    script.Mixup = mix_nothing if premixed else TeacherMixup
+    script.FastCollateMixup = mix_nothing if premixed else TeacherCollateMixup
     script.LogitDistillationTask = create_task

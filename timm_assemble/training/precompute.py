@@ -16,7 +16,7 @@ from ..data.fingerprint import SampleFingerprint, fingerprint
 from ..data.images import UnreadableError
 from ..data.preprocessing import Preprocessing, Size, normalize, size_of
 from ..data.samples import Samples
-from ..errors import UserError
+from ..errors import UserError, check
 from ..runtime.checksum import weights_sha256
 from ..runtime.device import amp_dtype, find_device
 from ..runtime.ranks import Ranks
@@ -299,6 +299,9 @@ def store_teacher_views(
         raise UserError(f'seed must be from 0 to {(1 << 32) - 1}, got {seed!r}')
     description = describe_transform(getattr(dataset, 'input_img_mode', None), **transform)
     mixed = None if mixing is None else describe_mixing(**mixing)
+    for side in description['input_size'][1:] if mixed and mixed['cutmix_minmax'] else ():
+        low, high = mixed['cutmix_minmax']
+        check(int(side * low) < int(side * high), 'cutmix_minmax', (low, high), f'a pixel or more apart, of {side}')
     try:
         view_transform = make_view_transform(description)
     except Exception as e:  # timm's errors for unknown policies and modes are of many kinds
@@ -310,6 +313,7 @@ def store_teacher_views(
     num_classes = int(model.num_classes)
     top_k = (10 if num_classes > 10 else 0) if top_k is None else top_k
     samples = _check_dataset(model, name, dataset, pre.channels, top_k)
+    check(mixed is None or samples.count > 1, 'dataset', samples.count, 'of two or more images to mix them')
     info = ViewInfo(
         teacher={'name': name, 'weights_sha256': weights_sha256(model.state_dict()), 'amp': amp},
         preprocessing={'mean': list(pre.mean), 'std': list(pre.std), 'size': size and list(size)},

@@ -102,6 +102,14 @@ class StoreInfo:
         return {**shrink(logits, self.top_k), 'checksum': checksums.numpy()}
 
 
+def difference(own: Any, other: Any, name: str = '') -> Optional[Tuple[str, Any, Any]]:
+    """Return the name and both values of the first entry that differs, None if none does; also inside dictionaries."""
+    if not (isinstance(own, dict) or isinstance(other, dict)):
+        return None if own == other else (name, own, other)
+    own, other = own or {}, other or {}
+    return next(filter(None, (difference(own.get(key), other.get(key), key) for key in {**own, **other})), None)
+
+
 def shrink(logits: torch.Tensor, top_k: int = 0) -> Dict[str, np.ndarray]:
     r"""Convert logits to the arrays of a store.
 
@@ -270,9 +278,11 @@ class StoreWriter:
         if exists:
             existing = asdict(read_info(self.output, type(self.info))[0])
             for name, wanted in json.loads(json.dumps(asdict(self.info))).items():
-                if existing[name] != wanted and name not in self.info.GROWS:
+                found = None if name in self.info.GROWS else difference(existing[name], wanted, name)
+                if found:
+                    entry = '' if found[0] == name else f'{name}: '
                     raise UserError(f'output must be a new folder or the store of the same run, got {self.output} '
-                                     f'with `{name}` {existing[name]} instead of {wanted}')
+                                     f'with {entry}`{found[0]}` {found[1]} instead of {found[2]}')
         elif self.output.exists() and not self.output.is_dir():
             raise UserError(f'output must be a folder, got the file {self.output}')
         allowed = {'chunks', *(f'{name}.npy' for name in self.info.arrays()), *self._leftovers()}

@@ -109,8 +109,8 @@ class ViewDataset(TeacherDataset):
         if equal:
             row = self.store.probabilities(index, view, self.temperature, self.standardized)
         else:
-            _logger.warning(f'{self.dataset.name(index)}: view {view} has other pixels than the teacher saw; trained '
-                            f'on its label alone')
+            names = ' mixed with '.join(map(self.dataset.name, self.store.sources(index, view)))
+            _logger.warning(f'{names}: view {view} has other pixels than the teacher saw; trained on its label alone')
             row = label if label.ndim else one_hot(label, self.store.num_classes)
         return self._split[1](image), pack_targets(label, row)
 

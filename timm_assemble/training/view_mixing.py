@@ -39,8 +39,8 @@ def describe_mixing(**arguments: Any) -> Dict[str, Any]:
     values = {name: arguments.get(name, default) for name, (default, _) in MIXING_ARGUMENTS.items()}
     for name in ('mixup', 'cutmix'):
         check(0 <= values[name] < float('inf'), name, values[name], '0 or more')
-    for name in ('mixup_prob', 'mixup_switch_prob'):
-        check(0 <= values[name] <= 1, name, values[name], 'from 0 to 1')
+    check(0 < values['mixup_prob'] <= 1, 'mixup_prob', values['mixup_prob'], 'above 0 and at most 1')
+    check(0 <= values['mixup_switch_prob'] <= 1, 'mixup_switch_prob', values['mixup_switch_prob'], 'from 0 to 1')
     bounds = values['cutmix_minmax'] and [float(x) for x in values['cutmix_minmax']]
     check(not bounds or (len(bounds) == 2 and 0 <= bounds[0] < bounds[1] <= 1), 'cutmix_minmax', bounds,
           'two increasing fractions of the sides')

@@ -21,7 +21,9 @@ import torch
 from ..data.fingerprint import SampleFingerprint
 from ..errors import UserError
 from .losses import soften
-from .store import StoreInfo, check_rows, check_samples, count_finished, expand, open_array, read_info, shrink
+from .store import (
+    StoreInfo, check_rows, check_samples, count_finished, difference, expand, open_array, read_info, shrink,
+)
 from .view_mixing import Mixing, sources_of
 
 __all__ = ['TeacherViews', 'ViewInfo']
@@ -74,11 +76,6 @@ class ViewInfo(StoreInfo):
         for part, values in shrink(logits, self.top_k).items():
             records[part] = values
         return {name: records}
-
-
-def _arguments(transform: Dict[str, Any]) -> Dict[str, Any]:
-    """Return the arguments that a description has, those of its mixing among them."""
-    return {**transform, 'mixing': None, **(transform.get('mixing') or {})}
 
 
 class TeacherViews:
@@ -140,7 +137,7 @@ class TeacherViews:
             UserError: They do not; the message says how they differ.
         """
         check_samples(self.path, self.info, samples, num_classes)
-        own, other = (_arguments(description) for description in (self.info.transform, transform))
-        for name, value in own.items():
-            if other.get(name) != value:
-                raise UserError(f'transform must be that of {self.path}, `{name}` {value}, got {other.get(name)}')
+        own = self.info.transform
+        found = difference(own, {name: transform.get(name) for name in own})
+        if found:
+            raise UserError(f'transform must be that of {self.path}, `{found[0]}` {found[1]}, got {found[2]}')
