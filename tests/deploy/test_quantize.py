@@ -127,17 +127,15 @@ def test_trained_efficientnet_on_photos_is_the_same_in_both_runtimes(tmp_path):
         assert (logits.argmax(1) == expected.argmax(1)).sum() >= 18
 
 
-@pytest.mark.timeout(600)
-def test_openvino_computes_int8_rightly_only_when_compiled_for_the_size():
-    """Once the second is right too, a model need not compile again for each batch size."""
-    model, photos, views = lite0_and_photos()
-    x = torch.stack([image for image, _ in photos])[:3]
-    optimized = timm_assemble.optimize_for_inference(model, (4, 3, 224, 224), calibration=[torch.stack(views)])
+def test_openvino_computes_int8_wrongly_if_compiled_for_any_size(model):
+    """Some networks, read from a file: once this fails, a model need not compile again for each size."""
+    optimized = copy.deepcopy(
+        timm_assemble.optimize_for_inference(model, (4, *SIZE), calibration=[make_images(80, 2)]))
+    x = make_images(7, 3)[0]
     with torch.no_grad():
-        expected = model(x)
-    assert signal_to_noise(expected, optimized(x)) > 15
-    optimized.each_size = False
-    assert signal_to_noise(expected, copy.copy(optimized)(x)) < 5
+        assert signal_to_noise(model(x), optimized(x)) > 10
+        optimized.each_size = False
+        assert signal_to_noise(model(x), copy.copy(optimized)(x)) < 5
 
 
 @pytest.mark.timeout(600)

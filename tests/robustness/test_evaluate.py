@@ -92,7 +92,7 @@ def test_examples_of_the_page_run(tmp_path, monkeypatch, capsys):
     for i in range(2):
         write_image(Path('validation') / 'xy'[i] / f'{i}.png', noise(np.random.RandomState(i), 30, 30))
     save_for_hf(timm.create_model('test_assemble_resnet', num_classes=2), 'trained', safe_serialization=True)
-    predictions, example = re.findall(r'```python\n(.*?)```', PAGE.read_text(encoding='utf-8'), re.DOTALL)
+    predictions, example, _ = re.findall(r'```python\n(.*?)```', PAGE.read_text(encoding='utf-8'), re.DOTALL)
     names: dict = {}
     exec(example, names)
     assert [*names['results'].summary] == ['mine', 'flipped'] and names['results'].summary['flipped']['mean_error'] >= 0
