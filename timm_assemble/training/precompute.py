@@ -299,9 +299,10 @@ def store_teacher_views(
         raise UserError(f'seed must be from 0 to {(1 << 32) - 1}, got {seed!r}')
     description = describe_transform(getattr(dataset, 'input_img_mode', None), **transform)
     mixed = None if mixing is None else describe_mixing(**mixing)
-    for side in description['input_size'][1:] if mixed and mixed['cutmix_minmax'] else ():
-        low, high = mixed['cutmix_minmax']
-        check(int(side * low) < int(side * high), 'cutmix_minmax', (low, high), f'a pixel or more apart, of {side}')
+    bounds = mixed['cutmix_minmax'] if mixed else None
+    for side in description['input_size'][1:] if bounds else ():
+        pixels = [int(side * bound) for bound in bounds or ()]
+        check(pixels[0] < pixels[1], 'cutmix_minmax', tuple(bounds or ()), f'a pixel or more apart, of {side}')
     try:
         view_transform = make_view_transform(description)
     except Exception as e:  # timm's errors for unknown policies and modes are of many kinds
