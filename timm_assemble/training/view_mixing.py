@@ -69,8 +69,8 @@ class Mixing:
 
 def sources_of(mixing: Optional[Mixing], seed: int, index: int, view: int, count: int) -> List[int]:
     """Return the images of a view: its own, and with ``mixing`` its partner, any other with equal probability."""
-    if mixing is None or count < 2:
-        return [index] * (1 if mixing is None else 2)
+    if mixing is None:
+        return [index]
     draw = int(np.random.SeedSequence((seed, index, view, 1)).generate_state(1, np.uint64)[0])
     return [index, (index + 1 + draw % (count - 1)) % count]
 
