@@ -92,6 +92,7 @@ def test_optimized_model_passes_the_gate_and_keeps_its_predictions(model):
     x = make_images(7, 3)[0]
     with torch.no_grad():
         assert torch.equal(optimized(x).argmax(1), model(x).argmax(1))
+    # on some processors OpenVINO computes a copy wrongly that it compiled for any size
     assert torch.equal(copy.deepcopy(optimized)(x), optimized(x))
     with pytest.raises(ValueError, match='model must be the original, got one that is optimized already'):
         timm_assemble.optimize_for_inference(optimized, (4, *SIZE))
@@ -125,17 +126,6 @@ def test_trained_efficientnet_on_photos_is_the_same_in_both_runtimes(tmp_path):
         logits = load_exported(tmp_path / 'a.onnx', 'onnx', runtime)(x)
         assert results[runtime].sqnr > 15 and signal_to_noise(expected, logits) > 15
         assert (logits.argmax(1) == expected.argmax(1)).sum() >= 18
-
-
-def test_openvino_computes_int8_wrongly_if_compiled_for_any_size(model):
-    """Some networks, read from a file: once this fails, a model need not compile again for each size."""
-    optimized = copy.deepcopy(
-        timm_assemble.optimize_for_inference(model, (4, *SIZE), calibration=[make_images(80, 2)]))
-    x = make_images(7, 3)[0]
-    with torch.no_grad():
-        assert signal_to_noise(model(x), optimized(x)) > 10
-        optimized.each_size = False
-        assert signal_to_noise(model(x), copy.copy(optimized)(x)) < 5
 
 
 @pytest.mark.timeout(600)
