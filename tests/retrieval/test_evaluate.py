@@ -137,6 +137,7 @@ def test_unreadable_query_leaves_out_no_image_of_the_gallery(searched, tmp_path)
     (dict(split='path,label,split\na,x,querry'), "split must be .* one of query, gallery, .* got 'a,x,querry'"),
     (dict(split='path,label,split\na,,gallery'), "split must be .* got 'a,,gallery'"),
     (dict(split='path,label,split\na,x,query\na,x,query'), "split must be .* once in the gallery, got 'a'"),
+    (dict(split='path,label,split,label\na,x,query,y'), "split must be .* has each column once, got 'label, label'"),
     (dict(split='path,label,split\na,x,query'), "split must be a CSV file with images of .* gallery, got 's.csv'"),
     (dict(split='path,label,split\na,x,query\nb,x,gallery'), 'data_dir must have the images .* lacks 1 of 1: a'),
     (dict(split='path,label,split\nquery/x/0.bmp,x,query\nquery/x/0.bmp,,distractor'),

@@ -170,7 +170,8 @@ def test_model_without_drop_block_warns_once(caplog):
     (dict(model_kwargs=dict(drop_path_rate=0.1), drop_path=0.1),
      'model_kwargs must not have drop_path_rate, which is `drop_path`, got 0.1'),
     (dict(model='test_vit', drop_block=0.1), 'drop_block must not be given: test_vit has no drop_block_rate'),
-    (dict(kd_model_name='views:'), 'kd_model_name must name stored views: path must be a store of teacher '),
+    (dict(kd_model_name='views:'), "kd_model_name must name stored views: path must be a store of teacher views, "
+                                   "got '', which is empty"),
     (dict(kd_model_name='views:rows.npy'), 'path must be a store of teacher views, got rows.npy: Not a directory'),
     (dict(kd_model_name='views:v', aug_splits=2), 'aug_splits must be off with stored views: splits need'),
     (dict(kd_model_name='views:v', train_img_sizes=[32, 64]), 'train_img_sizes must be off with stored views'),

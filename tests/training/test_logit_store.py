@@ -128,7 +128,10 @@ DAMAGES = {
     'other shape': (lambda s: np.save(s / 'logits.npy', np.zeros((9, 7), np.float16)), r'must have shape \(10, 7\)'),
     'no store.json': (lambda s: (s / 'store.json').unlink(), 'path must be a store .* which has no store.json'),
     'no JSON': (lambda s: (s / 'store.json').write_text('{'), 'store.json must be JSON'),
-    'other JSON': (lambda s: (s / 'store.json').write_text(json.dumps({'a': 1})), 'store.json must have the format')}
+    'other JSON': (lambda s: (s / 'store.json').write_text(json.dumps({'a': 1})), "must have the format .*, got None$"),
+    'no list': (lambda s: (s / 'store.json').write_text('[]'), 'store.json must have the format'),
+    'entries': (lambda s: (s / 'store.json').write_text(json.dumps({'format': StoreInfo.FORMAT})),
+                'store.json must have teacher, .* and complete$')}
 
 
 def set_values(name, index, value):

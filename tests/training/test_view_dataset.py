@@ -205,3 +205,8 @@ def test_epoch_must_be_set(root, seen):
 def test_transform_for_augmentation_splits_is_rejected(root, seen):
     with pytest.raises(ValueError, match='transform must be a Compose'):
         loader_of(root, seen[0], num_aug_splits=2)
+
+
+def test_smoothing_beyond_1_is_rejected(root, seen):
+    with pytest.raises(ValueError, match=r'^smoothing must be from 0 to 1, got 1\.5$'):
+        ViewDataset(dataset_of(root), TeacherViews(seen[0]), smoothing=1.5)

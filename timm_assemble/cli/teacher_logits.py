@@ -210,8 +210,6 @@ def run(args: argparse.Namespace) -> None:
                         f'{args.teacher_weights}')
     device = find_device(args.device)
     use_image_extensions()
-    kind, what = ('views', f'{args.views} views') if args.views else ('logits', 'logits')
-    what += ' of mixed images' if args.mixed else ''
     outputs = [args.output.with_name(f'{args.output.name}-{i + 1}') if several else args.output
                for i in range(len(args.model))]
     try:
@@ -223,6 +221,8 @@ def run(args: argparse.Namespace) -> None:
         print(f'\ninterrupted: {args.output} has the finished chunks, and the same command resumes')
         raise
     if int(os.environ.get('RANK', 0)) == 0:
+        kind, what = ('views', f'{info.views} views') if args.views else ('logits', 'logits')
+        what += ' of mixed images' if args.mixed else ''
         size = sum(path.stat().st_size for path in args.output.iterdir())
         print(f'{args.output}: {what} of {info.count} images in {info.num_classes} classes, {size / 1e6:.2f} MB; '
               f'train with --kd-model-name {kind}:{args.output} --kd-temperature 1')

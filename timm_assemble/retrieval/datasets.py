@@ -118,10 +118,13 @@ def _read_split(path: Path, root: Path) -> SearchSet:
     """Read a CSV file with the columns path, label and split."""
     with reading('split', path), path.open(encoding='utf-8-sig', newline='') as file:
         try:
-            rows = [[(row.get(key) or '').strip() for key in ('path', 'label', 'split')]
-                    for row in csv.DictReader(file)]
+            lines = csv.DictReader(file)
+            columns = lines.fieldnames or ()
+            rows = [[(row.get(key) or '').strip() for key in ('path', 'label', 'split')] for row in lines]
         except (UnicodeDecodeError, csv.Error) as e:
             raise UserError(f'split must be a CSV file in UTF-8, {printable(path)} is not: {error_line(e)}') from e
+    twice = [name for name in columns if columns.count(name) > 1]
+    check(not twice, 'split', ', '.join(twice), 'a CSV file that has each column once')
     found: Dict[str, Dict[str, Optional[str]]] = dict(query={}, gallery={})
     for name, label, split in rows:
         if split == 'train':

@@ -21,7 +21,9 @@ from ..errors import UserError
 from ..data.fingerprint import SampleFingerprint
 from ..data.samples import Samples
 from .losses import soften
-from .store import StoreInfo, check_content, check_rows, check_samples, count_finished, expand, open_array, read_info
+from .store import (
+    StoreInfo, check_content, check_rows, check_samples, count_finished, expand, open_array, read_info, store_path,
+)
 
 __all__ = ['TeacherLogits']
 
@@ -38,11 +40,8 @@ class TeacherLogits:
     """
 
     def __init__(self, path: Union[str, Path], check: bool = True) -> None:
-        self.path = Path(path)
+        self.path = store_path(path, 'a store of teacher logits or an .npy file')
         self.info: Optional[StoreInfo] = None
-        if not str(path) or not self.path.exists():
-            raise UserError(f'path must be a store of teacher logits or an .npy file, got {str(path)!r}, '
-                             f'which {"does not exist" if str(path) else "is empty"}')
         if self.path.is_dir():
             self.info, complete = read_info(self.path)
             if not complete:

@@ -20,7 +20,7 @@ from ..errors import UserError, check
 from ..runtime.checksum import weights_sha256
 from ..runtime.device import amp_dtype, find_device
 from ..runtime.ranks import Ranks
-from .store import StoreInfo, StoreWriter, check_content, check_rows
+from .store import StoreInfo, StoreWriter, check_content, check_rows, read_info
 from .view_store import ViewInfo
 from .view_mixing import Mixing, describe_mixing, draw_view, sources_of
 from .view_transform import checksum, describe_transform, make_view_transform, pixel_versions
@@ -122,8 +122,8 @@ def _compute(
 def _store(
         model: nn.Module, images: Union[_Images, _Views], info: StoreInfo, output: Path, batch_size: int, workers: int,
         device: torch.device, progress: bool,
-) -> None:
-    """Compute and write the missing units of a store, divided among torchrun's ranks.
+) -> Any:
+    """Compute and write the missing units of a store, divided among torchrun's ranks; return what it belongs to.
 
     Raises:
         UserError: Images cannot be read; all other units are written.
@@ -156,6 +156,7 @@ def _store(
             raise UserError(f'dataset must have readable images, got {len(lines)} that cannot be read: '
                             f'{"; ".join(lines)}; all chunks without them are stored')
         ranks.from_first(writer.finish)
+        return ranks.from_first(lambda: read_info(output, type(info))[0])
 
 
 def _bands(mode: str) -> int:
@@ -238,8 +239,7 @@ def store_teacher_logits(
         preprocessing=pre.to_dict(), samples=samples.as_dict(), num_classes=model.num_classes, top_k=top_k,
         chunk_size=chunk_size, verify_content=verify_content)
     images = _Images(Samples(dataset), pre.transform(), verify_content)
-    _store(model, images, info, Path(output), batch_size, workers, device, progress)
-    return info
+    return _store(model, images, info, Path(output), batch_size, workers, device, progress)
 
 
 def store_teacher_views(
@@ -322,5 +322,8 @@ def store_teacher_views(
         transform={**description, 'mixing': mixed} if mixed else description, versions=pixel_versions(), seed=seed,
         views=views)
     images = _Views(Samples(dataset), view_transform, Mixing(mixed) if mixed else None, seed)
-    _store(_ViewTeacher(model, pre, size), images, info, Path(output), batch_size, workers, device, progress)
-    return info
+    stored: ViewInfo = _store(
+        _ViewTeacher(model, pre, size), images, info, Path(output), batch_size, workers, device, progress)
+    if stored.views > views:
+        warnings.warn(f'{output} has {stored.views} views already; views={views} changes nothing', stacklevel=2)
+    return stored

@@ -21,7 +21,7 @@ from ..data.samples import Samples
 
 __all__ = [
     'StoreInfo', 'StoreWriter', 'check_content', 'check_rows', 'check_samples', 'count_finished', 'expand',
-    'open_array', 'read_info', 'shrink']
+    'open_array', 'read_info', 'shrink', 'store_path']
 
 BLOCK = 4096  # rows that are checked at once
 LOWEST = float(np.finfo(np.float16).min)
@@ -173,6 +173,14 @@ def check_rows(path: Path, rows: Any, num_classes: int, progress: bool = True) -
                 raise UserError(f'{path} must have {expected} in every row, got others in row {start + bad.argmax()}')
 
 
+def store_path(path: Union[str, Path], what: str) -> Path:
+    """Return the path of a store; raise UserError, which calls it ``what``, if there is nothing."""
+    if not str(path) or not Path(path).exists():
+        state = 'does not exist' if str(path) else 'is empty'
+        raise UserError(f'path must be {what}, got {str(path)!r}, which {state}')
+    return Path(path)
+
+
 def read_info(folder: Path, kind: Type[StoreInfo] = StoreInfo) -> Tuple[StoreInfo, bool]:
     """Read what a store's logits belong to and whether it is complete.
 
@@ -194,9 +202,11 @@ def read_info(folder: Path, kind: Type[StoreInfo] = StoreInfo) -> Tuple[StoreInf
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise UserError(f'{path} must be JSON') from None
     names = [field.name for field in fields(kind)]
-    if (not isinstance(content, dict) or content.get('format') != kind.FORMAT
-            or not {*names, 'complete'} <= content.keys()):
-        raise UserError(f'{path} must have the format {kind.FORMAT!r} with {", ".join(names)} and complete')
+    found = content.get('format') if isinstance(content, dict) else None
+    if found != kind.FORMAT:
+        raise UserError(f'{path} must have the format {kind.FORMAT!r}, got {found!r}')
+    if not {*names, 'complete'} <= content.keys():
+        raise UserError(f'{path} must have {", ".join(names)} and complete')
     return kind(**{name: content[name] for name in names}), content['complete']
 
 

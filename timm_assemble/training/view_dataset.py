@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 from torchvision.transforms import Compose  # type: ignore[import-untyped]
 
 from ..data.samples import next_readable
-from ..errors import UserError
+from ..errors import UserError, check
 from .distillation import pack_targets
 from .teacher_mixup import TeacherDataset
 from .view_store import TeacherViews
@@ -48,7 +48,8 @@ class ViewDataset(TeacherDataset):
         smoothing: Label smoothing of mixed images, from 0 to 1; others have it from the loss.
 
     Raises:
-        UserError: The temperature is not positive, or a transform is set that is not such a ``Compose``.
+        UserError: The temperature is not positive, ``smoothing`` is out of range, or a transform is set that is not
+            such a ``Compose``.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class ViewDataset(TeacherDataset):
             standardized: bool = False, smoothing: float = 0.0,
     ) -> None:
         super().__init__(dataset, views, temperature, standardized)
+        check(0 <= smoothing <= 1, 'smoothing', smoothing, 'from 0 to 1')
         self.seed, self.repeats, self.smoothing = seed, repeats, smoothing
         self._split: Tuple[Compose, Compose] = (Compose([]), Compose([]))
         self._epoch = torch.full((), -1).share_memory_()  # persistent workers read what set_epoch writes

@@ -22,7 +22,7 @@ from ..data.fingerprint import SampleFingerprint
 from ..errors import UserError
 from .losses import soften
 from .store import (
-    StoreInfo, check_rows, check_samples, count_finished, difference, expand, open_array, read_info, shrink,
+    StoreInfo, check_rows, check_samples, count_finished, difference, expand, open_array, read_info, shrink, store_path,
 )
 from .view_mixing import Mixing, sources_of
 
@@ -90,7 +90,7 @@ class TeacherViews:
     """
 
     def __init__(self, path: Union[str, Path], check: bool = True) -> None:
-        self.path = Path(path)
+        self.path = store_path(path, 'a store of teacher views')
         info: Any
         info, complete = read_info(self.path, ViewInfo)
         if not complete:
