@@ -183,12 +183,13 @@ class OpenVINOModel(FoldedModel):
             raise UserError(f'x must be (B, {", ".join(map(str, self.size or ()))}), got {tuple(x.shape)}.')
         request = self._request(tuple(x.shape))
         try:
-            request.infer([x.detach().float().numpy()], share_inputs=True)
-            if request.output_tensors[0].shape[0] != len(x):  # as where the process has one core: no error
+            request.infer(x.detach().float().numpy(), share_inputs=True, share_outputs=True)
+            arrays = [tensor.data for tensor in request.output_tensors]  # of the request: the next call overwrites them
+            if len(arrays[0]) != len(x):  # as where the process has one core: no error
                 raise RuntimeError('the outputs are not of as many images')
         except RuntimeError as e:  # a size that the model does not take
             raise UserError(f'x must be of a size that the model takes, got {tuple(x.shape)}: {error_line(e)}') from e
         outputs: List[torch.Tensor] = [
             y.to(x.dtype) if y.is_floating_point() else y
-            for y in (torch.from_numpy(tensor.data.copy()) for tensor in request.output_tensors)]
+            for y in (torch.from_numpy(array.copy()) for array in arrays)]
         return tree_unflatten(outputs, self.outputs)
