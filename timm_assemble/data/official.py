@@ -139,6 +139,6 @@ def training_crop(size: Union[int, Size], hflip: float = 0.5) -> Callable[[Pixel
         A function from an image to an image of the same kind, which :class:`AutoAugment` takes.
 
     Departures:
-        Without AutoAugment the official code keeps the fractions of grey levels. timm's loader takes 8 bits.
+        Without AutoAugment the official code keeps the fractions of gray levels. timm's loader takes 8 bits.
     """
     return functools.partial(_crop, size=size_of(size, 'size'), hflip=hflip)

@@ -149,7 +149,7 @@ def apply_operation(image: Image.Image, name: str, level: int, negative: bool = 
     """Apply an operation to an RGB image.
 
     Equal to the official code to the bit, except where the order of a float's sum or its precision decides between two
-    neighboring grey levels: Sharpness, Color (164 of the 16.7 million colors) and AutoContrast.
+    neighboring gray levels: Sharpness, Color (164 of the 16.7 million colors) and AutoContrast.
 
     Args:
         image: RGB image.

@@ -141,7 +141,7 @@ def _read_folder(folder: Path) -> Tuple[Any, Dict[str, Any]]:
         raise UserError(f"path must hold one of this package's models, got {architecture!r} in {folder}")
     with _as_user_error('path must have a model.safetensors with the finite weights of its config.json'):
         model = load_source(f'local-dir:{folder}').model
-    # timm 1.0.31 corrects it on loading, 1.0.29 prepares images for another model
+    # the Hub and other readers prepare images by it
     input_size = (config.get('pretrained_cfg') or config).get('input_size') or [model.in_chans]
     if input_size[0] != model.in_chans:
         raise UserError(

@@ -22,7 +22,7 @@ class Bottleneck(nn.Module):
     r"""Residual bottleneck, ``ReLU(residual(x) + shortcut(x))``.
 
     The middle convolution has the stride. With anti-aliasing it runs at stride 1, and its output is blurred and
-    subsampled. DropBlock follows each normalisation and the selective kernel's output.
+    subsampled. DropBlock follows each normalization and the selective kernel's output.
 
     A stride becomes a dilation as in timm's ResNet: stride 1, the ``first_dilation`` of the input, and twice that as
     ``dilation`` of what follows. The output then has the strided block's values, among others between them.
@@ -87,7 +87,7 @@ class Bottleneck(nn.Module):
             self.drop2 = drop_layer() if drop_layer is not None else nn.Identity()
         else:
             self.conv2 = ConvNormAct(width, width, 3, act_layer=act_layer, drop_layer=drop_layer, **spacing, **common)
-            self.drop2 = nn.Identity()  # inside conv2, between normalisation and activation
+            self.drop2 = nn.Identity()  # inside conv2, between normalization and activation
         self.aa = AntiAlias2d(width, aa_size, stride, first_dilation, **dd) if use_aa else nn.Identity()
         self.conv3 = ConvNormAct(width, out_chs, 1, act_layer=None, drop_layer=drop_layer, **common)
         self.attn: Any = nn.Identity()

@@ -1,4 +1,4 @@
-"""Convolution, normalisation, DropBlock and activation, each a child of its own."""
+"""Convolution, normalization, DropBlock and activation, each a child of its own."""
 from functools import partial
 from inspect import Parameter, signature
 from typing import Any, Callable, Dict, Optional, Tuple
@@ -17,7 +17,7 @@ LAST_DIMENSION = ('layernorm', 'rmsnorm')  # normalise the last dimension, not t
 
 
 def resolve_norm_layer(norm_layer: LayerType, **batch_norm: float) -> Callable[..., nn.Module]:
-    """Return a normalisation layer without an activation of its own, where timm has one.
+    """Return a normalization layer without an activation of its own, where timm has one.
 
     Args:
         norm_layer: timm's name, a class, or a ``functools.partial`` of one, whose first argument are the channels.
@@ -106,7 +106,7 @@ def _rename_weights_of_timm(module: nn.Module, state: Dict[str, Any], prefix: st
 
 
 class ConvNormAct(nn.Module):
-    """Convolution without bias, normalisation, DropBlock, activation.
+    """Convolution without bias, normalization, DropBlock, activation.
 
     Input ``(B, in_chs, H, W)``, output ``(B, out_chs, ceil(H / stride), ceil(W / stride))``.
 

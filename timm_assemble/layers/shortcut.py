@@ -71,7 +71,7 @@ def shortcut_pool(
 
 
 class ProjectionShortcut(nn.Module):
-    """Pooling, see :func:`shortcut_pool`, then 1x1 convolution and normalisation.
+    """Pooling, see :func:`shortcut_pool`, then 1x1 convolution and normalization.
 
     Input ``(B, in_chs, H, W)``, output ``(B, out_chs, ceil(H / stride), ceil(W / stride))``.
 

@@ -39,7 +39,7 @@ def _make_act(layer: Any, device: Any, dtype: Any, **kwargs: Any) -> nn.Module:
 def resolve_layers(
         act_layer: LayerType, norm_layer: LayerType, bn_eps: float, bn_momentum: float, device: Any, dtype: Any,
 ) -> Dict[str, Any]:
-    """Return activation and normalisation layers, given by timm's names or as classes, and device and dtype."""
+    """Return activation and normalization layers, given by timm's names or as classes, and device and dtype."""
     try:
         act: Any = get_act_layer(act_layer)
     except KeyError:

@@ -52,7 +52,7 @@ def draw(path: Path, label: str, examples: Sequence[Example], text: str) -> None
                                     layout='constrained', squeeze=False)
     first = sum(example.neighbours[0][1] == example.name for example in examples)
     figure.suptitle(f'{drawable(label)}: {first} queries whose nearest neighbour is right, {len(examples) - first} '
-                    f'whose is wrong\n{text}\neach row: the query (grey), then its neighbours with their cosine '
+                    f'whose is wrong\n{text}\neach row: the query (gray), then its neighbours with their cosine '
                     f'similarity; green ✓: of its class, red ✗: of another', fontsize=8)
     for row, example in zip(grid, examples):
         _show(row[0], example.path, drawable(example.name, 20), QUERY)

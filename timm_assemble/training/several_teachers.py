@@ -83,7 +83,7 @@ def combine_stores(
 ) -> StoreInfo:
     """Write a store of the weighted mean of several teachers' probabilities.
 
-    Each teacher has a store of its own, with its size and normalisation, of the same images or the same views. The mean
+    Each teacher has a store of its own, with its size and normalization, of the same images or the same views. The mean
     is of what these stores hold: with ``top_k`` of their k largest logits, the rest spread evenly. A call after an
     interruption computes the missing chunks.
 

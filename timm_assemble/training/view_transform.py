@@ -20,7 +20,7 @@ __all__ = [
     'seeded_generators', 'split_transform', 'view_seed',
 ]
 
-# Arguments of timm's create_transform that decide the pixels of a training image, before normalisation.
+# Arguments of timm's create_transform that decide the pixels of a training image, before normalization.
 TRANSFORM_ARGUMENTS = (
     'input_size', 'no_aug', 'train_crop_mode', 'scale', 'ratio', 'hflip', 'vflip', 'color_jitter', 'color_jitter_prob',
     'grayscale_prob', 'gaussian_blur_prob', 'auto_augment', 'interpolation', 'mean')
@@ -60,7 +60,7 @@ def split_transform(transform: Any) -> Tuple[Compose, Compose]:
     """Split a transform where it converts the image to a tensor.
 
     Returns:
-        What decides the view's pixels, and the conversion with what follows: normalisation, random erasing.
+        What decides the view's pixels, and the conversion with what follows: normalization, random erasing.
 
     Raises:
         UserError: The transform is not a ``Compose`` with a conversion, such as timm's for augmentation splits.
