@@ -1,10 +1,12 @@
 """The class of a user's mistake."""
 import difflib
+import importlib.util
 import os
 from contextlib import contextmanager
 from typing import Any, Iterable, Iterator, Optional, Union
 
-__all__ = ['INSTALL', 'UserError', 'check', 'did_you_mean', 'error_line', 'install_extra', 'reading']
+__all__ = [
+    'INSTALL', 'UserError', 'check', 'check_installed', 'did_you_mean', 'error_line', 'install_extra', 'reading']
 
 # How the package is had: in a clone, or from a wheel of `make dist`. It is on no index, and there the name could be
 # anyone's. Messages and model cards say this; whoever publishes the package changes it here and in the pages, which a
@@ -47,6 +49,13 @@ def install_extra(extra: str) -> str:
     """Return how to install what an extra needs."""
     command, _, package = INSTALL.rpartition(' ')
     return f"{command} '{package}[{extra}]' in a clone of timm_assemble"
+
+
+def check_installed(what: str, extra: str, *packages: str) -> None:
+    """Raise UserError, which begins with ``what``, unless the packages of an extra are installed; imports none."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f'{what} needs {package}: {install_extra(extra)}')
 
 
 def error_line(error: BaseException) -> str:

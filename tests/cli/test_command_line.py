@@ -76,7 +76,7 @@ def test_interrupt_leaves_a_readable_model(tmp_path):
     ('', 'the following arguments are required: COMMAND'),
     ('dream', "invalid choice: 'dream'"),
     ('demo --epochs 0', "argument --epochs: must be an integer of 1 or more, got '0'"),
-    ('demo --seed x', "argument --seed: invalid int value: 'x'"),
+    ('demo --seed x', "argument --seed: must be an integer of 0 or more, got 'x'"),
     ('demo --model resnet18', '--model must be one of assemble_mobilenet, '),
     ('demo --colour red', 'unrecognized arguments: --colour red'),
     (f'demo --output {os.devnull}', 'Not a directory'),
@@ -115,3 +115,14 @@ def test_import_loads_no_other_package():
               '"pytorch_metric_learning"} & set(sys.modules))')
     with running([sys.executable, '-c', script]) as process:
         assert process.communicate(timeout=60)[0].splitlines() == ["['timm_assemble'] False", 'set()']
+
+
+def test_a_closed_pipe_ends_a_command_without_a_traceback():
+    """As ``| head`` closes it."""
+    read, write = os.pipe()
+    os.close(read)
+    code = ("from timm_assemble.cli import main\nmain.COMMANDS['recipes'].run = lambda args: print('x', flush=True)\n"
+            "raise SystemExit(main.main(['recipes']))")
+    done = subprocess.run([sys.executable, '-c', code], stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, '')

@@ -48,3 +48,10 @@ def test_sizes():
     assert size_of(7) == size_of([7]) == (7, 7) and size_of((3, 5)) == (3, 5) and size_text((3, 8, 9)) == '8 x 9'
     with pytest.raises(ValueError, match=r'^img_size must be height and width, or one number for both'):
         size_of((1, 2, 3), 'img_size')
+
+
+def test_sizes_may_be_numpys_integers_and_no_floats():
+    assert size_of(np.int64(64)) == size_of(np.array([64, 64])) == (64, 64)
+    for value in (64.0, (64, 64.0), 'ab', ()):
+        with pytest.raises(ValueError, match=r'^input_size must be height and width, or one number for both'):
+            size_of(value)

@@ -86,4 +86,5 @@ def test_preprocessing_is_that_of_the_models_evaluation(tmp_path):
 
 def test_whole_batches_leave_the_last_images_out():
     assert [len(x) for x in whole_batches(torch.zeros(11), 4)] == [4, 4]
-    assert [len(x) for x in whole_batches(torch.zeros(3), 4)] == [3]
+    with pytest.raises(ValueError, match=r'^batch_size must be at most 3, a quarter of the images, got 4$'):
+        whole_batches(torch.zeros(3), 4)

@@ -334,3 +334,17 @@ def test_executorch_takes_one_size(free, tmp_path):
     with pytest.raises(ValueError, match=f"^{free} must be False for 'executorch', got True"):
         export_model(nn.Conv2d(3, 4, 3).eval(), tmp_path / 'a.pte', (1, 3, 8, 8), 'executorch', **{
             'any_batch': False, free: True})
+
+
+def test_feature_maps_of_a_half_precision_model_are_those_of_its_files(tmp_path):
+    """All of them, in float32 and within what the model's own dtype rounds."""
+    model = timm.create_model('test_resnet', features_only=True).eval().bfloat16()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(x.bfloat16())
+    for kind in ('onnx', 'openvino'):
+        results = export_model(model, tmp_path / FILE[kind], (1, 3, 64, 64), kind, torch.float32)
+        for runtime in results:
+            maps = load_exported(tmp_path / FILE[kind], kind, runtime)(x)
+            assert [y.shape for y in maps] == [y.shape for y in expected]
+            assert all(error(y, z.float()) < 0.25 for y, z in zip(maps, expected))

@@ -35,6 +35,20 @@ def test_agreement_counts_the_images_of_which_the_model_is_sure():
     assert compare(lambda i: model[i], lambda i: other[i], batches).top1 == pytest.approx(100 * 6 / 8)
 
 
+def test_a_single_logit_is_that_of_the_second_of_two_classes():
+    z = torch.linspace(-3, 3, 40)[:, None]
+    found = compare(lambda i: z[i], lambda i: -z[i], torch.arange(40).split(8))
+    assert found.top1 == found.top1_all == 0 and found.sure == 40 and found.sqnr == pytest.approx(-20 * math.log10(2))
+    assert compare(lambda i: z[i], lambda i: z[i] + 0.01, torch.arange(40).split(8)).top1 == 100
+
+
+@pytest.mark.parametrize('outputs, got', [
+    (lambda x: [x, x], 'list'), (lambda x: x[..., None], r'Tensor of \(12, 3, 1\)')])
+def test_what_are_no_logits_are_rejected(outputs, got):
+    with pytest.raises(ValueError, match=rf'^model must return logits \(B, classes\) to be compared, got {got}$'):
+        compare(outputs, outputs, [torch.zeros(12, 3)])
+
+
 def test_too_few_held_out_images_are_rejected():
     with pytest.raises(ValueError, match='batches must have at least 10 held-out images, got 9'):
         compare(lambda x: x, lambda x: x, [torch.zeros(9, 3)])

@@ -47,6 +47,13 @@ def make(name='test_assemble_resnet', **kwargs):
     return randomize(timm.create_model(name, **kwargs))
 
 
+class SpaceToDepth(nn.Sequential):
+    in_chans = 3  # as TResNet
+
+    def forward(self, x):
+        return super().forward(nn.functional.pixel_unshuffle(x, 4))
+
+
 def first_stage():
     model = make(width=16, **tiny)
     return nn.Sequential(model.stem, model.stages[0]).eval()
@@ -187,7 +194,9 @@ def test_pretrained_model_keeps_its_outputs_and_data_config(tmp_path):
 @pytest.mark.parametrize('model, norms', [
     (convert_sync_batchnorm(timm.create_model('test_assemble_resnet', **tiny)), 0),
     (timm.create_model('resnet18'), 20),  # has no ConvNormAct
-], ids=['synchronized norms', 'other family'])
+    (timm.create_model('test_assemble_resnet', **tiny, norm_layer='evonormb0'), 0),  # a running variance and no mean
+    (SpaceToDepth(nn.Conv2d(48, 8, 3)), 0),
+], ids=['synchronized norms', 'other family', 'other norms', 'first convolution of other channels'])
 def test_other_models_equal_the_original(model, norms):
     x = torch.randn(2, 3, 64, 64)
     optimized = by_inductor(randomize(model), x.shape, compile=False)
@@ -202,10 +211,11 @@ def test_other_models_equal_the_original(model, norms):
     (dict(example_size=(3, 64., 64)), 'positive integers'),
     (dict(example_size=(4, 64, 64)), r"the model's 3 channels, got \(4, 64, 64\)"),
     (dict(example_size=(3, 64, 64), dtype=torch.int8), r'dtype must be one of .*torch.int8'),
+    (dict(example_size=(3, 64, 64), backend='openvino', compile=False), "compile must be True with backend='openvino'"),
 ])
 def test_bad_arguments_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
-        by_inductor(make(**tiny), **arguments)
+        timm_assemble.optimize_for_inference(make(**tiny), **{'backend': 'inductor', **arguments})
 
 
 def test_training_mode_is_rejected():

@@ -14,6 +14,7 @@ from timm_assemble.errors import UserError
 from timm_assemble.layers import GeMPool2d
 from timm_assemble.retrieval import evaluate
 from timm_assemble.retrieval.embedders import HEADS, load_embedder
+from timm_assemble.runtime.checksum import weights_sha256
 
 from ..robustness._samples import write_image
 
@@ -217,6 +218,21 @@ def test_heads_of_the_network_are_those_that_its_arguments_make(tmp_path):
         found = embed(source, images, head='flat', last_stride=1)
         assert found.shape[1] == 4 * feature_map[0].numel()
         torch.testing.assert_close(found, wider.forward_features(x).flatten(1))
+
+
+def test_an_embedding_as_wide_as_the_features_is_one_and_a_pooling_of_another_width_is_none(tmp_path):
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    _, wide = make(tmp_path / 'a', 'test_assemble_resnet', embedding_size=256)
+    assert (embed(wide, images, head='embedding') < 0).any()
+    _, pooled = make(tmp_path / 'b', 'test_assemble_resnet', global_pool='catavgmax')
+    with pytest.raises(ValueError, match='head embedding needs a layer between pooling and classifier'):
+        embed(pooled, images, head='embedding')
+
+
+def test_the_checksum_is_that_of_the_weights_before_another_size(tmp_path):
+    model, source = make(tmp_path / 'a', 'test_vit', img_size=64)
+    found = load_embedder('a', source, CPU, input_size=(96, 96))
+    assert found.details['checksum'] == found.identity['checksum'] == weights_sha256(model.state_dict())
 
 
 @pytest.mark.parametrize('name, kwargs, size, channels', [

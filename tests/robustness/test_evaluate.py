@@ -69,6 +69,8 @@ def test_callables_are_cached_under_the_identity_that_is_given(two_classes, tmp_
     (dict(identities=dict(blue='1')), r"identities must be of callables, \['red'\] here, got \['blue'\]"),
     (dict(models=dict(red=red_over_half, blue=red_over_half), identities=dict(red='1', blue='1')),
      "identities must be distinct, got {'red': '1', 'blue': '1'}"),
+    (dict(batch_size=4.0), r'^batch_size must be an integer, got 4\.0$'),
+    (dict(seed=-1), 'seed must be 0 or more, got -1'),
     (dict(protocol='mine'), "protocol must be one of .* got 'mine'"), (dict(clean=None), 'imagenet_c must be given'),
 ])
 def test_wrong_arguments_name_the_parameter(two_classes, options, message):
@@ -77,6 +79,7 @@ def test_wrong_arguments_name_the_parameter(two_classes, options, message):
 
 
 @pytest.mark.parametrize('classify, message', [
+    (lambda images: np.zeros((len(images), 3)), r'models must return logits, mine .* \(1, classes\), got ndarray'),
     (lambda images: images, r'models must return logits, mine does not: .* \(1, classes\), got \(1, 3, 32, 32\)'),
     (lambda images: images[:, :2, 0, 0] / (images.max() == 0),  # fails on images that are not black
      'models must fit the images; mine on clean: logits must be finite, got others for 4 of 4'),

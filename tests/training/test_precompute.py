@@ -1,4 +1,6 @@
 """Storing a teacher's logits with the command line: rows, kills, torchrun, and what is rejected."""
+import argparse
+import copy
 import itertools
 import json
 import os
@@ -14,7 +16,9 @@ import torch
 from PIL import Image
 from timm import create_model
 from timm.data import create_dataset, create_transform, resolve_data_config
+from torch.utils.data import Subset
 from torchvision.datasets import ImageFolder
+from torchvision.transforms import ToTensor
 
 from timm_assemble.__main__ import main
 from timm_assemble.data import samples
@@ -46,9 +50,9 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def command(data, checkpoint):
-    return ['teacher-logits', '--model', 'test_assemble_resnet', '--checkpoint', str(checkpoint), '--num-classes',
-            str(CLASSES), '--data-dir', str(data), '--img-size', '64', '--batch-size', '2', '--chunk-size', '4',
-            '--device', 'cpu', '--workers', '0']
+    return ['teacher-logits', '--model', 'test_assemble_resnet', '--checkpoint', str(checkpoint),
+            '--data-dir', str(data), '--img-size', '64', '--batch-size', '2', '--chunk-size', '4', '--device', 'cpu',
+            '--workers', '0']
 
 
 def files_of(folder):
@@ -171,6 +175,19 @@ def test_one_channel_teacher_gets_grey_images(data, command, tmp_path, options):
     check_row(tmp_path / 's', 9, model, config, data / 'train' / 'class1' / '0.png', 'L')
 
 
+def test_teacher_is_built_and_preprocesses_as_its_checkpoint_was_trained(data, tmp_path):
+    torch.manual_seed(0)
+    model = create_model('test_assemble_resnet', num_classes=CLASSES, global_pool='gem', aa_size=5)
+    args = argparse.Namespace(
+        model='test_assemble_resnet', num_classes=CLASSES, gp='gem', model_kwargs={'aa_size': 5}, mean=[0.4, 0.5, 0.6],
+        std=[0.3, 0.2, 0.1], interpolation='bilinear', crop_pct=0.9, img_size=64)
+    torch.save({'state_dict': model.state_dict(), 'args': args}, tmp_path / 't.pth.tar')
+    assert main(['teacher-logits', '--model', 'test_assemble_resnet', '--checkpoint', str(tmp_path / 't.pth.tar'),
+                 '--data-dir', str(data), '--device', 'cpu', '--workers', '0', '--output', str(tmp_path / 's')]) == 0
+    config = dict(input_size=(3, 64, 64), mean=args.mean, std=args.std, interpolation='bilinear', crop_pct=0.9)
+    check_row(tmp_path / 's', 9, model, config, data / 'train' / 'class1' / '0.png')
+
+
 def test_input_img_mode_is_that_of_the_option(data, checkpoint, command, tmp_path, capsys):
     assert main([*command, '--input-img-mode', 'HSV', '--output', str(tmp_path / 's')]) == 0
     out, err = capsys.readouterr()
@@ -253,16 +270,28 @@ def test_logits_that_are_not_finite_are_rejected(data, tmp_path):
         store_teacher_logits(model, 't', create_dataset('', root=str(data), split='train'), tmp_path / 's', workers=0)
 
 
+@pytest.mark.filterwarnings('ignore:the data set has 0 classes')
+def test_models_and_data_sets_that_would_give_other_logits_are_rejected(data, tmp_path):
+    model = create_model('test_assemble_resnet', num_classes=CLASSES)
+    dataset = create_dataset('', root=str(data), split='train')
+    with pytest.raises(ValueError, match=r'^model must be in float32; `amp` .* got torch.bfloat16$'):
+        store_teacher_logits(copy.deepcopy(model).bfloat16(), 't', dataset, tmp_path / 's')
+    folder = ImageFolder(str(data / 'train'), transform=ToTensor())
+    with pytest.raises(ValueError, match=r'^dataset must take its transform from its attribute `transform`, got '):
+        store_teacher_logits(model, 't', Subset(folder, range(20)), tmp_path / 's', workers=0, device='cpu')
+
+
 @pytest.mark.parametrize('change, message', [
     (('--model', 'test_asemble_resnet'), "--model must be a model name that timm knows, got 'test_asemble_resnet'; "
                                          'did you mean test_assemble_resnet, '),
-    (('--model', 'no/such'), '--model no/such: timm knows no such model; '),
-    (('--model', 'local-dir:.'), '--model local-dir:.: config.json must be JSON'),
+    (('--model', 'no/such'), "must be a model name that timm knows, got 'no/such'"),
     (('--data-dir', 'nowhere'), '--data-dir must exist, got nowhere'),
     (('--data-dir', str(Path(__file__).parents[1] / 'golden')), 'Found 0 images'),
     (('--dataset', 'torch/none'), 'none'),
-    (('--checkpoint', 'nothing.pth'), '--checkpoint must be a file, got nothing.pth'),
-    (('--num-classes', '4'), 'size mismatch'), (('--top-k', '-1'), 'must be an integer of 0 or more'),
+    (('--checkpoint', 'nothing.pth'), "--checkpoint must be a file, got 'nothing.pth'"),
+    (('--model', 'local-dir:.'), '--checkpoint must be left out with a folder or a '),
+    (('--model-kwargs', 'width=16'), 'size mismatch'), (('--num-classes', '4'), '--num-classes must be 3, the classes '),
+    (('--top-k', '-1'), 'must be an integer of 0 or more'),
     (('--top-k', '3'), '--top-k must be from 0 to 2, '),
     (('--mean', '.5', '.5'), '--mean must have one value or 3, got 2'),
     (('--device', 'meta'), "--device must be available, got 'meta'"),

@@ -80,6 +80,8 @@ def test_transform_that_cannot_be_split_is_rejected(transform):
 
 def test_equal_transforms_have_equal_descriptions():
     plain = describe_transform(input_size=(3, 32, 32), scale=None, ratio=None, grayscale_prob=None)
+    assert plain == describe_transform(input_size=(32, 32)) and describe_transform(
+        'L', input_size=(32, 48))['input_size'] == [1, 32, 48]
     assert plain == describe_transform(input_size=32, scale=[0.08, 1], ratio=[3 / 4, 4 / 3], grayscale_prob=0.0,
                                        mean=(0.1, 0.2, 0.3))  # no policy fills with the mean
     assert describe_transform(auto_augment='original', mean=(0.1, 0.2, 0.3))['fill'] == [26, 51, 76]

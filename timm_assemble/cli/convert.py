@@ -1,5 +1,6 @@
 """``timm-assemble convert``."""
 import argparse
+import os
 import sys
 from typing import Any, List
 
@@ -61,7 +62,8 @@ def run(args: argparse.Namespace) -> None:
     results: List[Result] = []
     if args.verify is not None:
         for official in (True, False) if conversion.variant.inferred.in_chans == 3 else (False,):
-            accuracy = measure_accuracy(conversion.model, args.verify, 'verify', official=official)
+            accuracy = measure_accuracy(
+                conversion.model, args.verify, 'verify', official=official, workers=min(4, os.cpu_count() or 1))
             for line in accuracy.unreadable if not results else ():
                 print(f'skipped: {line}', file=sys.stderr)
             print(f'{accuracy}{_published(conversion.variant, accuracy) if official else ""}', flush=True)

@@ -3,7 +3,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import UserError, install_extra
-from .arguments import path, positive
+from .arguments import non_negative, path, positive
 
 HELP = 'train on handwritten digits, save, read back, classify'
 
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--model', default='assemble_resnet50', help="one of this package's models")
     parser.add_argument('--output', type=path, default=Path('demo-output'), help='folder for everything it writes')
     parser.add_argument('--epochs', type=positive, default=5, help='number of epochs')
-    parser.add_argument('--seed', type=int, default=0, help='of weights, order and augmentation')
+    parser.add_argument('--seed', type=non_negative, default=0, help='of weights, order and augmentation')
 
 
 def run(args: argparse.Namespace) -> None:

@@ -68,6 +68,10 @@ def _check_int8(args: argparse.Namespace) -> None:
         raise UserError(f'{given[0]} needs `int8`')
     if args.int8 and args.calibrate is None:
         raise UserError('int8 needs `calibrate`, a folder of images')
+    if args.max_images is not None:
+        from ..deploy.calibration import MIN_IMAGES
+
+        check(args.max_images >= MIN_IMAGES, 'max_images', args.max_images, f'{MIN_IMAGES} or more')
 
 
 def _calibration(args: argparse.Namespace, source: Any, size: Sequence[int]) -> Any:

@@ -5,6 +5,7 @@ the option, or an error of the operating system on a path that was given. So are
 and shows its traceback.
 """
 import argparse
+import os
 import sys
 import warnings
 from typing import Any, List, NoReturn, Optional
@@ -59,6 +60,11 @@ def main(argv: Optional[List[str]] = None) -> int:
     except UserError as e:
         print(f'timm-assemble: {name_options(str(e), names)}', file=sys.stderr)
         return 2
+    except BrokenPipeError:  # of `| head`
+        if split is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at exit
+        return 1
     except OSError as e:
         option = option_of_path(e, vars(args), names)
         if option is None:

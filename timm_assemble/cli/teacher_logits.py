@@ -3,7 +3,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from ..errors import UserError, error_line
+from ..errors import UserError, check, error_line
 from .arguments import key_value, non_negative, path, positive
 
 HELP = "store a teacher's logits of a training set, for distillation without running the teacher"
@@ -35,8 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--teacher-weights', type=float, nargs='+', metavar='W',
                         help='weights of several models in the mean (default: equal)')
     parser.add_argument('--checkpoint', type=path, metavar='FILE',
-                        help="weights of the teacher, such as train.py's model_best.pth.tar (its EMA if it has one)")
-    parser.add_argument('--num-classes', type=positive, help="classes of the checkpoint (default: the model's)")
+                        help="weights of a model of timm, such as train.py's model_best.pth.tar (its EMA if it has "
+                             'one), which is then built and preprocesses as it was trained')
+    parser.add_argument('--num-classes', type=positive, help='classes that the teacher must have')
     parser.add_argument('--in-chans', type=positive, help="input channels of the teacher (default: the model's)")
     parser.add_argument('--model-kwargs', type=key_value, nargs='+', default=[], metavar='KEY=VALUE',
                         help='constructor arguments of the teacher')
@@ -146,33 +147,26 @@ def _mixing(args: argparse.Namespace) -> Optional[Dict[str, Any]]:
     return {name: value for name, value in given.items() if value is not None} if args.mixed else None
 
 
-def _create_teacher(args: argparse.Namespace, name: str) -> Any:
-    from timm import create_model
-
-    in_chans = args.in_chans or (args.input_size or [None])[0]
-    kwargs = {'num_classes': args.num_classes, 'in_chans': in_chans, **dict(args.model_kwargs)}
-    weights = {'checkpoint_path': str(args.checkpoint)} if args.checkpoint is not None else {'pretrained': True}
-    try:
-        return create_model(name, **weights, **kwargs)
-    except Exception as e:  # timm reports unknown names, bad configurations and wrong weights by errors of many kinds
-        raise UserError(f'model {name}: {type(e).__name__}: {error_line(e)[:300]}') from e
-
-
 def _store_one(args: argparse.Namespace, name: str, output: Path, device: Any) -> Any:
     """Store the logits of one teacher and return what they belong to."""
     from timm.data import create_dataset
 
-    from ..models.validation import check_model_source, check_weights
+    from ..models.loading import load_source
     from ..timm_scripts.check import check_data, check_model
     from ..training import store_teacher_logits, store_teacher_views
 
     check_data(args.dataset, args.data_dir)
-    check_model(name, dict(args.model_kwargs))
-    check_model_source(name)
-    if args.checkpoint is not None and not args.checkpoint.is_file():
-        raise UserError(f'checkpoint must be a file, got {args.checkpoint}')
-    model = _create_teacher(args, name)
-    check_weights(model.state_dict(), f'model {name}')
+    kwargs = dict(args.model_kwargs)
+    check_model(name, kwargs)
+    in_chans = args.in_chans or (args.input_size or [None])[0]
+    if in_chans is not None:
+        kwargs['in_chans'] = in_chans
+    if args.checkpoint is not None:
+        check(args.checkpoint.is_file(), 'checkpoint', str(args.checkpoint), 'a file')
+        check(':' not in name, 'checkpoint', str(args.checkpoint), 'left out with a folder or a repository')
+    model = load_source(name if args.checkpoint is None else f'{name}={args.checkpoint}', **kwargs).model
+    check(args.num_classes in (None, model.num_classes), 'num_classes', args.num_classes,
+          f'{model.num_classes}, the classes of {name}')
     transform = _transform(args, getattr(model, 'in_chans', 3)) if args.views else {}
     mode = args.input_img_mode or ('RGB' if getattr(model, 'in_chans', 3) == 3 else 'L')
     try:

@@ -71,15 +71,17 @@ class _Files(Dataset):
 
 @torch.inference_mode()
 def measure_accuracy(
-        model: Any, folder: Path, parameter: str = 'folder', batch_size: int = 50, official: bool = False) -> Accuracy:
+        model: Any, folder: Path, parameter: str = 'folder', batch_size: int = 50, official: bool = False,
+        workers: int = 0) -> Accuracy:
     """Compute the accuracy over all images of a folder, at the model's test size and crop.
 
     Args:
-        model: A timm model. It is put into eval mode and runs on a GPU if there is one.
+        model: A timm model. It is put into eval mode and runs on a GPU if there is one, in the end on a CPU.
         folder: Folder with one folder per class, named as :class:`.ClassMap` says.
         parameter: Name of ``folder`` in errors.
         batch_size: Images per batch.
         official: Whether images go through the official transform instead of timm's.
+        workers: Processes that read images.
 
     Raises:
         UserError: ``folder`` has no images that can be read, or its folders are not the model's classes.
@@ -88,7 +90,8 @@ def measure_accuracy(
     mapped = ClassMap.of_model(model).find(files.classes, parameter)
     model = model.to(device).eval()
     hits, count, unreadable = torch.zeros(2, dtype=torch.long), 0, []
-    for batch in DataLoader(_Files(files, mapped, preprocessing, official), batch_size, collate_fn=list):
+    for batch in DataLoader(
+            _Files(files, mapped, preprocessing, official), batch_size, collate_fn=list, num_workers=workers):
         unreadable += [str(sample) for sample in batch if isinstance(sample, UnreadableError)]
         readable = [sample for sample in batch if not isinstance(sample, UnreadableError)]
         if readable:

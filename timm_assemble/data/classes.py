@@ -33,18 +33,17 @@ def _imagenet(num_classes: int) -> Tuple[Optional[List[str]], Optional[Dict[str,
     return [BACKGROUND] * background + info.label_names(), info.label_descriptions(as_dict=True)  # type: ignore
 
 
-def read_class_map(path: Path, root: str = '') -> List[str]:
+def read_class_map(path: Path) -> List[str]:
     """Return the class names of a class map of timm's train.py in the order of the classes, ``''`` for missing ones.
 
     Args:
         path: ``.txt`` with a name per line, or ``.pkl`` with a dict from names to classes.
-        root: Folder in which a relative path is looked up, too.
 
     Raises:
         UserError: It is no class map, or gives a class two names.
     """
     try:
-        indices = {str(name): int(index) for name, index in load_class_map(str(path), root).items()}
+        indices = {str(name): int(index) for name, index in load_class_map(str(path)).items()}
     except Exception as e:  # timm raises AssertionError, pickle's errors and others
         raise UserError(f'class_map {path} must be a class map as train.py reads it: {error_line(e)}') from e
     names = [''] * (max(indices.values(), default=-1) + 1)

@@ -1,6 +1,7 @@
 """How an image becomes a model's input: size, crop, interpolation, mean and standard deviation, as timm has them."""
+import operator
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 from timm.data import create_transform, resolve_data_config
@@ -14,11 +15,14 @@ Size = Tuple[int, int]  # height and width
 
 def size_of(value: Union[int, Sequence[int]], parameter: str = 'input_size') -> Size:
     """Return height and width, given as one number for both or as two."""
-    sides = (value, value) if isinstance(value, int) else tuple(value)
+    allowed = 'height and width, or one number for both, positive integers'
+    try:  # numpy's integers are integers too
+        sides = [operator.index(n) for n in (value if isinstance(value, Iterable) else [value])]
+    except TypeError:
+        sides = []
     if len(sides) == 1:
         sides *= 2
-    check(len(sides) == 2 and all(isinstance(n, int) and n > 0 for n in sides), parameter, value,
-          'height and width, or one number for both, positive integers')
+    check(len(sides) == 2 and min(sides) > 0, parameter, value, allowed)
     return sides[0], sides[1]
 
 

@@ -5,10 +5,12 @@ import os
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
+import torch
 from timm.data.readers import set_img_extensions
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from torch.utils.data import Dataset
@@ -20,6 +22,7 @@ __all__ = ['Samples', 'innermost', 'next_readable', 'use_image_extensions']
 
 _logger = logging.getLogger(__name__)
 
+PART_SIZE = 256  # images that a thread checks at once
 PART = 1 << 14  # bytes at each end of a file that a checksum covers
 SKIPS = 10  # unreadable samples in a row, as in timm
 
@@ -132,9 +135,12 @@ class Samples(Dataset):
             transform = getattr(self.dataset, 'transform', None)
             self.dataset.transform = None
             try:
-                return self.dataset[index][:2]
+                image, label = self.dataset[index][:2]
             finally:
                 self.dataset.transform = transform
+        if isinstance(image, torch.Tensor):  # of torch's Subset, and some of torchvision's
+            raise UserError(f'dataset must take its transform from its attribute `transform`, got {self.dataset!r}')
+        return image, label
 
     def checksum(self, index: int, whole: bool = False) -> int:
         """Return the CRC-32 of a sample's content, not of its name; 0 if it cannot be read.
@@ -161,10 +167,14 @@ class Samples(Dataset):
         from tqdm import tqdm
 
         one_by_one = self._paths is None  # an archive has one position
+        parts = [indices[i:i + PART_SIZE] for i in range(0, len(indices), PART_SIZE)]  # a future each
+
+        def changed(part: Sequence[int]) -> List[int]:
+            return [index for index in part if self.checksum(index, whole) != checksums[index]]
         with ThreadPoolExecutor(1 if one_by_one else 16) as pool:
-            found = tqdm(pool.map(lambda i: self.checksum(i, whole), indices), 'checking images', len(indices), delay=2,
-                         unit='image', unit_scale=True)
-            return [index for index, value in zip(indices, found) if value != checksums[index]]
+            found = tqdm(pool.map(changed, parts), 'checking images', len(parts), delay=2, unit_scale=PART_SIZE,
+                         unit='image')
+            return [*chain(*found)]
 
     def folders_like_images(self) -> List[str]:
         """Return the names of folders that are named like images, which timm does not list."""

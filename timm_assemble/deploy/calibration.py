@@ -6,7 +6,7 @@ import torch
 
 from ..data.images import UnreadableError, list_images, read_image
 from ..data.preprocessing import size_of
-from ..errors import UserError
+from ..errors import UserError, check
 from ..models.loading import ModelSource
 
 __all__ = ['CalibrationImages', 'MAX_IMAGES', 'MIN_IMAGES', 'load_folder', 'split_images', 'whole_batches']
@@ -64,7 +64,8 @@ def split_images(batches: Iterable[Any], size: Sequence[int], max_images: int = 
 
 def whole_batches(images: torch.Tensor, batch_size: int) -> Tuple[torch.Tensor, ...]:
     """Split images into batches of one size, for what takes or is compiled for one; the last images are left out."""
-    return images[:max(1, len(images) // batch_size) * batch_size].split(batch_size)
+    check(batch_size <= len(images), 'batch_size', batch_size, f'at most {len(images)}, a quarter of the images')
+    return images[:len(images) // batch_size * batch_size].split(batch_size)
 
 
 def load_folder(

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from ..errors import UserError, check, error_line, install_extra
+from ..errors import UserError, check, check_installed, error_line
 from ..runtime.atomic import atomic_file
 from . import openvino as ov
 from .calibration import CalibrationImages, whole_batches
@@ -20,7 +20,7 @@ from .fold import fold_for_inference
 from .gate import DEFAULT_GATE, Agreement, Gate, compare
 from .graph import AXES, DeployedModel, Normalization, check_images, trace
 from .metadata import METADATA_KEY, METADATA_METHOD, executorch_method
-from .quantize import BATCH_SIZE, check_nncf, quantize
+from .quantize import BATCH_SIZE, quantize
 
 __all__ = ['FORMATS', 'check_format', 'check_output', 'export_model', 'installed_runtimes', 'load_exported', 'verify']
 
@@ -124,15 +124,13 @@ def check_format(
         raise UserError(f'dtype must be float32 or float16 for {format!r}, got bfloat16: its runtime chooses that')
     if format in ('openvino', 'executorch') and dtype == torch.float16:
         raise UserError(f'dtype must be float32 for {format!r}, got float16: its runtime chooses that')
-    for name in libraries:
-        if importlib.util.find_spec(name) is None:
-            raise UserError(f'format {format!r} needs {name}: {install_extra(extra)}')
+    check_installed(f'format {format!r}', extra, *libraries)
     if int8:
         check(format in ('onnx', 'openvino'), 'format', format, "'onnx' or 'openvino' for int8")
         check(dtype in (None, torch.float32), 'dtype', dtype, 'float32 for int8')
         # compiled for any size, OpenVINO computes some int8 networks wrongly
         check(not any_size, 'any_size', any_size, 'False for int8')
-        check_nncf('int8')
+        check_installed('int8', 'openvino', 'nncf')
     if format == 'executorch':  # it plans its memory when it is written
         check(torch.__version__ >= '2.14', 'format', format, 'another with a torch older than 2.14')
         check(not any_batch, 'any_batch', any_batch, "False for 'executorch'")
@@ -298,15 +296,17 @@ def export_model(
     def measure(run: Callable[[torch.Tensor], Any]) -> Union[float, Agreement]:
         if calibration is not None:
             held_out = calibration.held_out
-            measured = compare(model, lambda x: run(_raw(x, normalization)), held_out.split(
-                call_size) if any_batch else whole_batches(held_out, call_size), gate.sure)
+            measured = compare(
+                lambda x: model(x.to(weights.device, weights.dtype)), lambda x: run(_raw(x, normalization)),
+                held_out.split(call_size) if any_batch else whole_batches(held_out, call_size), gate.sure)
             if not ignore_gate:
                 gate.check(measured)
             return measured
         return verify(
             lambda x: run(x.to(weights.device)),
             lambda x: model(deployed.normalize(x.to(weights.device)).to(weights.dtype)),
-            example_images(deployed, (batch, *size), any_batch, any_size), TOLERANCES[dtype])
+            example_images(deployed, (batch, *size), any_batch, any_size),
+            max(TOLERANCES.get(kind, 0) for kind in (dtype, weights.dtype)))
 
     with ExitStack() as stack:
         paths = [stack.enter_context(atomic_file(path)) for path in reversed(files_of(Path(output), format))]
@@ -336,8 +336,14 @@ def export_model(
             raise UserError(f'model cannot be exported as {format!r}: {error_line(e)}') from e
 
 
-def load_exported(path: Path, format: str, runtime: Optional[str] = None) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Load an exported file as a callable from images to logits, with the lines of docs/deployment.md.
+def _outputs(arrays: Sequence[Any]) -> Any:
+    """Return a runtime's output as a tensor, of several a list."""
+    tensors = [torch.tensor(array) for array in arrays]
+    return tensors if len(tensors) > 1 else tensors[0]
+
+
+def load_exported(path: Path, format: str, runtime: Optional[str] = None) -> Callable[[torch.Tensor], Any]:
+    """Load an exported file as a callable from images to what the model returns, with the lines of docs/deployment.md.
 
     Args:
         path: The file.
@@ -353,13 +359,13 @@ def load_exported(path: Path, format: str, runtime: Optional[str] = None) -> Cal
         return torch._inductor.aoti_load_package(str(path))
     if format == 'executorch':
         forward = executorch_method(path, 'forward')
-        return lambda x: forward([x.contiguous()])[0].clone()
+        return lambda x: _outputs([y.numpy() for y in forward([x.contiguous()])])
     if (runtime or FORMATS[format][0]) == 'openvino':
         compiled = ov.compile_openvino(path)
-        return lambda x: torch.from_numpy(compiled(x.cpu().contiguous().numpy())[0].copy())
+        return lambda x: _outputs([*compiled(x.cpu().contiguous().numpy()).values()])
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-    return lambda x: torch.from_numpy(session.run(None, {'images': x.cpu().numpy()})[0])
+    return lambda x: _outputs(session.run(None, {'images': x.cpu().numpy()}))

@@ -29,8 +29,8 @@ def _fold(layer: nn.Module, conv_name: str, norm_name: str) -> None:
         norm: Any = layer.get_submodule(norm_name)
     except AttributeError:
         return  # of timm's own MobileNet
-    if getattr(norm, 'running_var', None) is None:
-        return  # already folded, or no constant statistics
+    if getattr(norm, 'running_mean', None) is None:
+        return  # already folded, or another norm
     dtype = conv.weight.dtype
     setattr(layer, conv_name, fuse_conv_bn_eval(conv.double(), norm.double()).to(dtype))
     layer.set_submodule(norm_name, nn.Identity().eval())  # DropBlock, which follows, is the identity in eval mode
@@ -87,7 +87,7 @@ class FoldedModel(nn.Module):
         self.training = False
 
     def train(self, mode: bool = True) -> 'FoldedModel':
-        """Stay in eval mode; raise ValueError for training mode."""
+        """Stay in eval mode; raise UserError for training mode."""
         if mode:
             raise UserError('mode must be False: an optimized model has no batch norms left to train.')
         return self
@@ -124,11 +124,12 @@ class FoldedModel(nn.Module):
 
 def input_channels(model: nn.Module) -> Optional[int]:
     """Return the channels of a model's images, None without a convolution."""
-    return next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    return getattr(model, 'in_chans', None) or next(
+        (m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), None)
 
 
 def check_size(model: nn.Module, size: Sequence[int], name: str = 'example_size') -> None:
-    """Raise ValueError, which calls the size ``name``, unless the model can be called with it."""
+    """Raise UserError, which calls the size ``name``, unless the model can be called with it."""
     if len(size) not in (3, 4) or not all(isinstance(n, int) and n > 0 for n in size):
         raise UserError(f'{name} must be (B, C, H, W) or (C, H, W), positive integers, got {tuple(size)!r}.')
     channels = input_channels(model)

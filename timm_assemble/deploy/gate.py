@@ -3,6 +3,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterable
 
 import torch
+import torch.nn.functional as F
 
 from ..errors import UserError
 
@@ -113,22 +114,30 @@ DEFAULT_GATE = Gate()
 @torch.no_grad()
 def compare(
         model: Callable[[torch.Tensor], Any],
-        quantized: Callable[[torch.Tensor], torch.Tensor],
+        quantized: Callable[[torch.Tensor], Any],
         batches: Iterable[torch.Tensor],
         sure: float = Gate.sure,
 ) -> Agreement:
     """Measure a quantized classifier against the model.
 
     Args:
-        model: Returns logits.
+        model: Returns logits ``(B, classes)``. A single one is that of the second of two classes, the first has 0.
         quantized: The quantized model.
         batches: Batches of held-out images, which calibration did not use.
         sure: As in :class:`Gate`.
 
     Raises:
-        UserError: Fewer than ten images.
+        UserError: Fewer than ten images, or the model returns no logits.
     """
-    pairs = [(model(x).float().cpu(), quantized(x).float().cpu()) for x in batches]
+    def logits_of(call: Callable[[torch.Tensor], Any], x: torch.Tensor) -> torch.Tensor:
+        y = call(x)
+        if not isinstance(y, torch.Tensor) or y.ndim != 2:
+            raise UserError(f'model must return logits (B, classes) to be compared, got {type(y).__name__}'
+                            f'{f" of {tuple(y.shape)}" if isinstance(y, torch.Tensor) else ""}')
+        y = y.float().cpu()
+        return F.pad(y, (1, 0)) if y.shape[1] == 1 else y
+
+    pairs = [(logits_of(model, x), logits_of(quantized, x)) for x in batches]
     images = sum(len(expected) for expected, _ in pairs)
     if images < MIN_IMAGES:
         raise UserError(f'batches must have at least {MIN_IMAGES} held-out images, got {images}.')

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_unflatten
 
-from ..errors import UserError, error_line, install_extra
+from ..errors import UserError, check_installed, error_line
 from .fold import FoldedModel
 from .gate import Agreement
 from .graph import DeployedModel, free_sizes, trace
@@ -39,8 +39,7 @@ def check_openvino(model: nn.Module, dtype: torch.dtype) -> None:
         raise UserError(f"backend must be 'inductor' for a model that is not on a CPU, got OpenVINO for {device}")
     if dtype not in PRECISIONS:
         raise UserError(f'dtype must be float32 or bfloat16 for OpenVINO, got {dtype}')
-    if not is_installed():
-        raise UserError(f"backend 'openvino' needs openvino: {install_extra('openvino')}")
+    check_installed("backend 'openvino'", 'openvino', 'openvino')
 
 
 def convert(program: Any, shape: Optional[Sequence[int]] = None) -> Any:

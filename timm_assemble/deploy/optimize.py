@@ -11,13 +11,13 @@ import torch
 import torch._inductor.config
 from torch import nn
 
-from ..errors import UserError, check
+from ..errors import UserError, check, check_installed
 from .calibration import split_images
 from .fold import FoldedModel, check_size, fold_for_inference
 from .gate import DEFAULT_GATE, Gate, compare
 from .graph import free_sizes
 from .openvino import OpenVINOModel, check_openvino, is_installed
-from .quantize import BATCH_SIZE, check_nncf, quantize
+from .quantize import BATCH_SIZE, quantize
 from .winograd import WinogradConv2d, is_available, use_winograd
 
 __all__ = ['BACKENDS', 'OptimizedModel', 'optimize_for_inference']
@@ -199,6 +199,7 @@ def optimize_for_inference(
             ``calibration``. A GateError if the quantized model does not reach the gate.
     """
     check(backend is None or backend in BACKENDS, 'backend', backend, f'None or one of {BACKENDS}')
+    check(compile or backend != 'openvino', 'compile', compile, "True with backend='openvino'")
     for size in example_sizes:
         check_size(model, size, 'example_sizes')
     own = next((p.dtype for p in model.parameters()), torch.float32)
@@ -232,7 +233,7 @@ def _optimize_openvino(
     check_openvino(model, dtype)
     images = None
     if calibration is not None:
-        check_nncf('calibration')
+        check_installed('calibration', 'openvino', 'nncf')
         images = split_images(calibration, sizes[0][-3:])
     folded = fold_for_inference(model, sizes[0], torch.float32)
     optimized = OpenVINOModel(folded, dtype, sizes)

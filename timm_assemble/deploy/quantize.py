@@ -1,6 +1,5 @@
 """Post-training static quantization to int8 by NNCF, of ONNX's and OpenVINO's models."""
 import contextlib
-import importlib.util
 import io
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -8,17 +7,9 @@ from typing import Any, Iterable
 
 import torch
 
-from ..errors import UserError, install_extra
-
-__all__ = ['BATCH_SIZE', 'check_nncf', 'quantize']
+__all__ = ['BATCH_SIZE', 'quantize']
 
 BATCH_SIZE = 16  # of the images that calibrate
-
-
-def check_nncf(parameter: str) -> None:
-    """Raise UserError about ``parameter`` if NNCF is missing."""
-    if importlib.util.find_spec('nncf') is None:
-        raise UserError(f'{parameter} needs nncf: {install_extra("openvino")}')
 
 
 def quantize(model: Any, batches: Iterable[Any]) -> Any:

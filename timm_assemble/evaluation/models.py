@@ -129,7 +129,7 @@ def from_pixels(
 def compute_outputs(compute: FromPixels, images: torch.Tensor, name: str, columns: str) -> torch.Tensor:
     """Return the outputs of images as float32; OutputError if they are not (N, ``columns``) or not finite."""
     outputs = compute(images)
-    shape = tuple(getattr(outputs, 'shape', ()))
+    shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else ()
     if len(shape) != 2 or shape[0] != len(images):
         raise OutputError(f'{name} must be ({len(images)}, {columns}), got {shape or type(outputs).__name__}')
     outputs = outputs.float()

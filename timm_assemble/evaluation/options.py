@@ -4,6 +4,7 @@ An evaluation declares a dataclass that derives from :class:`Options`, whose ann
 """
 import functools
 import inspect
+import operator
 import textwrap
 from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
@@ -15,7 +16,7 @@ from typing import (
 import torch
 
 from ..data.preprocessing import size_of
-from ..errors import UserError, check, install_extra
+from ..errors import UserError, check, error_line, install_extra
 
 __all__ = ['Option', 'Options', 'PathLike', 'check_packages', 'declared', 'with_options']
 
@@ -83,6 +84,11 @@ class Options:
                 continue
             if name == 'input_size':
                 value = size_of(value)
+            elif kind is int:
+                try:
+                    value = operator.index(value)  # numpy's too
+                except TypeError:
+                    raise UserError(f'{name} must be an integer, got {value!r}') from None
             elif kind is Path:
                 check(value != '', name, value, 'a path')
                 value = Path(value)
@@ -140,4 +146,4 @@ def check_packages(extra: str, *packages: str) -> None:
         except ModuleNotFoundError as e:
             raise UserError(f'{extra} needs {e.name}: {install_extra(extra)}') from e
         except ImportError as e:  # OpenCV without a system's graphics library, say
-            raise UserError(f'{extra} cannot import {package}: {" ".join(str(e).split())}') from e
+            raise UserError(f'{extra} cannot import {package}: {error_line(e)}') from e

@@ -157,8 +157,9 @@ def run(model_name: str, output: Path, epochs: int, seed: int, command: str) -> 
         KeyboardInterrupt: Passed on after the current weights have been saved.
     """
     data, trained = output / 'digits', output / 'trained'
-    if not (data / 'validation').exists():
-        write_digits(data)
+    if not data.exists():
+        with atomic_folder(data) as folder:
+            write_digits(folder)
     random_seed(seed)
     model = create_model(
         model_name, num_classes=CLASSES, drop_block_rate=DROP_BLOCK_RATE,

@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from ..data.images import printable
 from ..data.preprocessing import size_text
-from ..errors import UserError
+from ..errors import UserError, error_line
 from ..models.loading import load_source
 from ..models.train_checkpoint import TrainedModel, read_train_checkpoint
 from ..models.validation import check_model_config
@@ -64,7 +64,7 @@ def _as_user_error(message: str) -> Iterator[None]:
         yield
     except Exception as e:
         name = '' if isinstance(e, ValueError) else f'{type(e).__name__}: '
-        raise UserError(f'{message}: {name}{fold(e)[:300]}') from e
+        raise UserError(f'{message}: {name}{error_line(e)[:300]}') from e
 
 
 @contextmanager
@@ -214,7 +214,7 @@ def prepare(path: Path, repo: str, revision: Optional[str] = None, output: Optio
     try:
         validate_repo_id(repo)
     except ValueError as e:  # huggingface_hub's
-        raise UserError(f'repo must be a name on the Hub: {fold(e)}') from e
+        raise UserError(f'repo must be a name on the Hub: {error_line(e)}') from e
     branch, name = revision or 'main', repo.split('/')[1]
     if not re.fullmatch(r'[\w.][\w./-]*', branch):
         raise UserError(f'revision must be the name of a branch, got {revision!r}')

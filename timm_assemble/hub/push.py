@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 import timm
 
-from ..errors import UserError
+from ..errors import UserError, error_line
 from .model_card import fold
 from .prepare import Publication
 
@@ -34,9 +34,9 @@ def _reason(error: BaseException, repo: str, step: str) -> str:
         return (f'{constants.ENDPOINT} answered with something other than the JSON of the Hub while {step}; '
                 f'perhaps it is the login page of this network')
     if status is None and isinstance(error, ValueError):
-        return f'the Hub rejected the files while {step} ({fold(error)})'
+        return f'the Hub rejected the files while {step} ({error_line(error)})'
     if status is None:
-        return f'the connection to {constants.ENDPOINT} failed while {step} ({fold(error) or type(error).__name__})'
+        return f'the connection to {constants.ENDPOINT} failed while {step} ({error_line(error)})'
     if status == 401:
         return 'the Hub does not accept the token: log in with `hf auth login` or set HF_TOKEN'
     if status == 403 and step == CREATE:

@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
 
 import yaml
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, did_you_mean, error_line
 from .paper import FINE_TUNING_TOP1, NEAREST, ROWS, UNPUBLISHED, Nearest
 
 __all__ = ['Recipe', 'check_keys', 'find_config', 'read_config', 'read_recipe', 'recipe_names',
@@ -100,7 +100,7 @@ def read_config(path: Union[str, Path]) -> Dict[str, Any]:
     except OSError as e:
         raise UserError(f'config {path} cannot be read: {e.strerror or e}') from e
     except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise UserError(f'config {path} must be YAML: {" ".join(str(e).split())}') from e
+        raise UserError(f'config {path} must be YAML: {error_line(e)}') from e
     if not isinstance(config, dict):
         raise UserError(f'config {path} must map argument names to values, got '
                          f'{"an empty file" if config is None else type(config).__name__}')

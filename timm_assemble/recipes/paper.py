@@ -7,7 +7,7 @@ from typing import Dict, List, NamedTuple, Optional
 
 __all__ = [
     'EFFICIENTNET_B6_IMAGES_PER_S', 'FINE_TUNING_TOP1', 'MOBILENETS', 'NEAREST', 'ROWS', 'TECHNIQUES', 'UNPUBLISHED',
-    'Nearest', 'Pixel3', 'Row', 'published_top1', 'rows_of', 'span',
+    'Nearest', 'Pixel3', 'Row', 'rows_of', 'span',
 ]
 
 
@@ -127,8 +127,3 @@ def rows_of(model: str) -> List[Row]:
 def span(values: List[str]) -> str:
     """Return ``'first - last'`` of a network's rows, one value where they agree, ``''`` for none."""
     return ' - '.join(dict.fromkeys((values[0], values[-1]))) if values else ''
-
-
-def published_top1(model: str) -> Optional[float]:
-    """Return the top-1 in percent of a network's best row, or None."""
-    return max((row.top1 for row in rows_of(model)), default=None)

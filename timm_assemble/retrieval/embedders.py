@@ -57,13 +57,14 @@ def _forward(model: Any, head: str, x: torch.Tensor) -> torch.Tensor:
 
 def _has_embedding(model: Any) -> bool:
     """Return whether a layer with weights stands between pooling and classifier."""
-    size = getattr(getattr(model, 'head', None), 'embedding_size', None)  # of this package's models
-    return bool(size) if size is not None else getattr(model, 'head_hidden_size', None) != model.num_features
+    if hasattr(model, 'embedding_args'):  # of this package's models
+        return model.embedding_args is not None
+    return getattr(model, 'head_hidden_size', None) != model.num_features
 
 
 def _drop_activation(model: Any) -> None:
     """Drop the activation after the embedding of this package's models: the official code compares what precedes it."""
-    embedding = getattr(getattr(model, 'head', model), 'embedding', None)
+    embedding = getattr(model, 'embedding', None)
     for module in embedding.modules() if isinstance(embedding, nn.Module) else ():
         if hasattr(module, 'act'):
             module.act = nn.Identity()
@@ -95,8 +96,8 @@ def load_embedder(
         if head == 'embedding':
             _drop_activation(source.model)
         preprocessing = source.preprocessing.with_size(input_size, crop_pct)
+        decides, details = model_identity(source), model_details(model, source)  # of the weights before another size
         embed = from_pixels(source.model, preprocessing, device, amp, partial(_forward, source.model, head))
-        decides, details = model_identity(source), model_details(model, source)
     else:
         if head != 'model' or last_stride is not None:
             raise UserError(f'head and `last_stride` are for models by name, {label} is a callable')

@@ -42,11 +42,12 @@ def _from_name(label: str, name: str, plan: Plan, device: torch.device, amp: boo
     if source.num_classes < 1:
         raise UserError(f'models must have a classifier, {name} returns features')
     identity = dict(model_identity(source), adaptation=adapted and [adapted.prior, adapted.batch_size])
+    details = model_details(name, source)  # of the weights before another size
     compute = from_pixels(source.model, source.preprocessing.with_size(plan.size), device, amp)
     if adapted:
         adapt_batch_norms(source.model, adapted.prior, label)
     return Classifier(label=label, compute=compute, identity=identity, is_callable=False,
-                      details=model_details(name, source)), source.class_map
+                      details=details), source.class_map
 
 
 def load_classifier(

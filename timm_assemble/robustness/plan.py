@@ -63,7 +63,8 @@ class RobustnessOptions(Options):
         metavar='N')] = None
     shift: Annotated[Optional[int], Option(
         'Measure shift consistency, of crops at most this many pixels apart.', metavar='N', minimum=1)] = None
-    seed: Annotated[Optional[int], Option('Of generated corruptions, crops and resamples; 0 if not given.')] = None
+    seed: Annotated[Optional[int], Option(
+        'Of generated corruptions, crops and resamples; 0 if not given.', minimum=0)] = None
     keep_predictions: Annotated[bool, Option(
         'Write the predictions of every image, and compute intervals of every metric, comparisons of models, '
         'temperature scaling and accuracy by class.')] = False

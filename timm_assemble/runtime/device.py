@@ -4,7 +4,7 @@ from typing import Union
 
 import torch
 
-from ..errors import UserError
+from ..errors import UserError, error_line
 
 __all__ = ['amp_dtype', 'find_device']
 
@@ -21,7 +21,7 @@ def find_device(name: Union[str, torch.device, None] = None) -> torch.device:
             device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as e:
-        raise UserError(f'device must be available, got {str(name)!r}: {str(e).splitlines()[0]}') from e
+        raise UserError(f'device must be available, got {str(name)!r}: {error_line(e)}') from e
     return device
 
 

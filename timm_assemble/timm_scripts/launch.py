@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Dict, List, NoReturn, Optional, Sequence
 
 from ..data.samples import use_image_extensions
-from ..errors import UserError
+from ..errors import UserError, error_line
 from ..recipes import find_config, read_config
 from . import HOOK
 
@@ -71,7 +71,7 @@ def run_script(script: Path, arguments: Sequence[str]) -> None:
     except Exception as e:
         trace = _from(script, e.__traceback__)
         if trace is None and isinstance(e, (SyntaxError, ValueError)):  # null bytes are a ValueError
-            raise UserError(f'script must be a Python file, got {script}: {" ".join(str(e).split())}') from e
+            raise UserError(f'script must be a Python file, got {script}: {error_line(e)}') from e
         if isinstance(e, UserError):
             raise  # other errors are the script's own
         traceback.print_exception(type(e), e, trace or e.__traceback__)

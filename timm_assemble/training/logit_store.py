@@ -22,7 +22,7 @@ from ..data.fingerprint import SampleFingerprint
 from ..data.samples import Samples
 from .losses import soften
 from .store import (
-    StoreInfo, check_content, check_rows, check_samples, count_finished, expand, open_array, read_info, store_path,
+    StoreInfo, check_content, check_rows, check_samples, expand, open_array, read_complete, store_path,
 )
 
 __all__ = ['TeacherLogits']
@@ -43,10 +43,7 @@ class TeacherLogits:
         self.path = store_path(path, 'a store of teacher logits or an .npy file')
         self.info: Optional[StoreInfo] = None
         if self.path.is_dir():
-            self.info, complete = read_info(self.path)
-            if not complete:
-                raise UserError(f'path must be a complete store, got {self.path} with {count_finished(self.path)} of '
-                                 f'{self.info.num_chunks} chunks; resume the teacher-logits command that began it')
+            self.info = read_complete(self.path)
             self._arrays = {name: open_array(self.path / f'{name}.npy', *form)
                             for name, form in self.info.arrays().items()}
             self.count, self.num_classes = self.info.count, self.info.num_classes

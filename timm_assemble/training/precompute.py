@@ -92,15 +92,17 @@ def _compute(
 
     No batch crosses a unit's end, so that rows do not depend on where a run began.
     """
-    batches = [[list(info.keys(unit))[i:i + batch_size] for i in range(0, len(info.keys(unit)), batch_size)]
-               for unit in units]
-    loader = iter(DataLoader(
-        images, batch_sampler=[*chain(*batches)], num_workers=workers, collate_fn=_collate,
-        pin_memory=device.type == 'cuda'))
+    def batches_of(unit: int) -> List[List[Any]]:
+        keys = [*info.keys(unit)]
+        return [keys[i:i + batch_size] for i in range(0, len(keys), batch_size)]
+
+    sampler: Any = (batch for unit in units for batch in batches_of(unit))
+    loader = iter(DataLoader(images, batch_sampler=sampler, num_workers=workers, collate_fn=_collate,
+                             pin_memory=device.type == 'cuda'))
     amp = info.teacher['amp']
-    for unit, batches_of_unit in zip(units, batches):
-        parts: List[Any] = []
-        for batch in batches_of_unit:
+    for unit in units:
+        batches, parts = batches_of(unit), []
+        for batch in batches:
             loaded = next(loader)
             if isinstance(loaded[0], UserError):
                 for error in loaded:
@@ -115,7 +117,7 @@ def _compute(
                 raise UserError(f'model must give finite logits, got others for sample '
                                 f'{batch[int(finite.int().argmin())]}' + ('; try without `amp`' if amp else ''))
             parts.append((rows, *loaded[1:]))
-        complete = len(parts) == len(batches_of_unit)
+        complete = len(parts) == len(batches)
         yield unit, info.pack(unit, *map(torch.cat, zip(*parts))) if complete else None
 
 
@@ -168,6 +170,8 @@ def _bands(mode: str) -> int:
 
 def _check_dataset(model: nn.Module, name: str, dataset: Any, channels: int, top_k: int) -> SampleFingerprint:
     """Check that a teacher and a number of stored logits fit a data set, and return its fingerprint."""
+    dtype = next((p.dtype for p in model.parameters()), torch.float32)
+    check(dtype == torch.float32, 'model', dtype, 'in float32; `amp` runs it in half precision')
     samples = fingerprint(dataset)
     num_classes: Any = model.num_classes
     if samples.classes > num_classes:
@@ -194,7 +198,7 @@ def store_teacher_logits(
         batch_size: int = 64,
         chunk_size: int = 1024,
         workers: int = 4,
-        device: Union[str, torch.device] = 'cpu',
+        device: Union[str, torch.device, None] = None,
         amp: bool = False,
         preprocessing: Optional[Dict[str, Any]] = None,
         verify_content: bool = False,
@@ -214,7 +218,7 @@ def store_teacher_logits(
         batch_size: Images per batch, at most a chunk.
         chunk_size: Images whose rows are written at once; a kill loses the chunk in progress.
         workers: Worker processes that read images.
-        device: Device of the teacher.
+        device: Device of the teacher; CUDA if there is one, else the CPU, if None.
         amp: Mixed precision: float16 on CUDA, bfloat16 elsewhere.
         preprocessing: Arguments of timm's ``resolve_data_config`` that override the teacher's own test preprocessing.
         verify_content: Whether the checksums by which training notices changed files cover all of each file, instead of
@@ -255,7 +259,7 @@ def store_teacher_views(
         batch_size: int = 64,
         chunk_size: int = 1024,
         workers: int = 4,
-        device: Union[str, torch.device] = 'cpu',
+        device: Union[str, torch.device, None] = None,
         amp: bool = False,
         progress: bool = True,
         mixing: Optional[Dict[str, Any]] = None,

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 
-from ..errors import UserError
+from ..errors import UserError, error_line
 from ..runtime.atomic import atomic_file
 from ..data.fingerprint import SampleFingerprint
 from ..data.samples import Samples
 
 __all__ = [
-    'StoreInfo', 'StoreWriter', 'check_content', 'check_rows', 'check_samples', 'count_finished', 'expand',
-    'open_array', 'read_info', 'shrink', 'store_path']
+    'StoreInfo', 'StoreWriter', 'check_content', 'check_rows', 'check_samples', 'expand', 'open_array',
+    'read_complete', 'read_info', 'shrink', 'store_path']
 
 BLOCK = 4096  # rows that are checked at once
 LOWEST = float(np.finfo(np.float16).min)
@@ -221,7 +221,7 @@ def open_array(path: Path, shape: Optional[Tuple[int, ...]] = None, dtype: Any =
     except FileNotFoundError:
         raise UserError(f'{path} is missing') from None
     except (ValueError, EOFError, OSError) as e:
-        raise UserError(f'{path} must be a complete .npy file: {str(e).splitlines()[0]}') from None
+        raise UserError(f'{path} must be a complete .npy file: {error_line(e)}') from None
     if not isinstance(array, np.ndarray):
         raise UserError(f'{path} must hold one array, as an .npy file does')
     if shape is not None and array.shape != shape:
@@ -249,9 +249,13 @@ def check_content(
                         f'{len(indices)} images, such as {samples.name(changed[0])}; write the store again')
 
 
-def count_finished(folder: Path) -> int:
-    """Return the number of finished units of an incomplete store."""
-    return len(_finished(folder))
+def read_complete(folder: Path, kind: Type[StoreInfo] = StoreInfo) -> StoreInfo:
+    """Read what a store's logits belong to; UserError also if it is not complete."""
+    info, complete = read_info(folder, kind)
+    if not complete:
+        raise UserError(f'path must be a complete store, got {folder} with {len(_finished(folder))} of '
+                        f'{info.num_units} chunks; resume the teacher-logits command that began it')
+    return info
 
 
 def _finished(folder: Path) -> Set[int]:

@@ -22,7 +22,7 @@ from ..data.fingerprint import SampleFingerprint
 from ..errors import UserError
 from .losses import soften
 from .store import (
-    StoreInfo, check_rows, check_samples, count_finished, difference, expand, open_array, read_info, shrink, store_path,
+    StoreInfo, check_rows, check_samples, difference, expand, open_array, read_complete, shrink, store_path,
 )
 from .view_mixing import Mixing, sources_of
 
@@ -91,11 +91,7 @@ class TeacherViews:
 
     def __init__(self, path: Union[str, Path], check: bool = True) -> None:
         self.path = store_path(path, 'a store of teacher views')
-        info: Any
-        info, complete = read_info(self.path, ViewInfo)
-        if not complete:
-            raise UserError(f'path must be a complete store, got {self.path} with {count_finished(self.path)} of '
-                             f'{info.num_units} chunks; resume the teacher-logits command that began it')
+        info: Any = read_complete(self.path, ViewInfo)
         self.info: ViewInfo = info
         self.views, self.count, self.num_classes = info.views, info.count, info.num_classes
         self.mixing = Mixing(info.transform['mixing']) if info.transform.get('mixing') else None

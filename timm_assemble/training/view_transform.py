@@ -13,6 +13,7 @@ from timm.data import create_transform
 from torchvision.transforms import Compose  # type: ignore[import-untyped]
 
 from ..data.official_steps import OFFICIAL, POLICIES, replace_training, timm_arguments
+from ..data.preprocessing import size_of
 from ..errors import UserError
 
 __all__ = [
@@ -93,7 +94,8 @@ def describe_transform(input_img_mode: Optional[str] = None, **arguments: Any) -
     defaults = signature(create_transform).parameters
     values = {name: arguments.get(name, defaults[name].default) for name in TRANSFORM_ARGUMENTS}
     size = values['input_size']
-    values['input_size'] = [3, size, size] if isinstance(size, int) else size
+    if isinstance(size, int) or len(size) == 2:  # as in timm, without channels
+        values['input_size'] = [1 if input_img_mode == 'L' else 3, *size_of(size)]
     if values['train_crop_mode'] == OFFICIAL:
         values.update(scale=None, ratio=None)  # its own
     if not values['train_crop_mode'] and not values['scale']:  # as timm fills these in
