@@ -105,6 +105,41 @@ def training() -> Dict[str, str]:
         'kd_step': markdown_table(['distillation', 'time of a step'], steps)}
 
 
+# forms of the benchmark, with what the page calls them; bold is what `backend=None` takes without AMX
+FORMS = {
+    'peer, float32, ONNX Runtime': 'ONNX Runtime, our file, float32',
+    'peer, float32, OpenVINO': 'OpenVINO, plain conversion, float32',
+    'ours, float32, inductor': '**inductor with Winograd, float32**',
+    'ours, bfloat16, inductor': 'inductor, bfloat16',
+    'peer, bfloat16, OpenVINO': 'OpenVINO, plain conversion, bfloat16',
+    'ours, bfloat16, openvino': "**`backend='openvino'`, bfloat16**",
+    'file, int8, ONNX Runtime': 'our int8 file in ONNX Runtime', 'file, int8, OpenVINO': 'our int8 file in OpenVINO',
+    'peer, int8, NNCF and OpenVINO': "NNCF's defaults on the plain conversion",
+    'ours, int8': '**`calibration=`, int8**'}
+
+
+def deployment() -> Dict[str, str]:
+    """Return the forms of one setting, and what the rule takes over the fastest peer in all of them."""
+    rows = {(row['group'], row['name']): row for row in _read(RESULTS / 'deployment.json')['rows']}
+
+    def row(batch: int, threads: int, name: str) -> Any:
+        return rows[f'assemble_resnet50 at 256, batch size {batch}, threads {threads}', name]
+
+    forms = []
+    for name, title in FORMS.items():
+        found = row(4, 1, name)
+        d = found['details']
+        forms.append([title, f'{found["comparison"]["ratio"]:.2f}', f'{d["images/s"]:.1f}',
+                      f'{float(d["SQNR (dB)"]):.3g}', f'{d["ready (s)"]:.0f}'])
+    peers = [[str(threads), name.split(', ')[1], *(
+        f'{row(batch, threads, name)["details"]["over the fastest peer"]:.2f}' for batch in (1, 4, 32))]
+        for threads in (1, 2) for name, title in FORMS.items() if '**' in title]
+    titles = ['form', 'speed-up', 'images/s', 'SQNR (dB)', 'ready (s)']
+    batches = ['batch 1', 'batch 4', 'batch 32']
+    return {'forms': markdown_table(titles, forms, titles[1:]),
+            'peers': markdown_table(['threads', 'dtype', *batches], peers, batches)}
+
+
 # each model is followed by the model of timm that did the same
 ECOSYSTEM_MODELS = ('assemble_resnet50', 'test_assemble_resnet', 'resnet50d', 'assemble_resnet50_d_sk', 'skresnet50d')
 WORDS = {'passed': 'yes', 'skipped': 'not run'}  # any other outcome is a loss
@@ -151,7 +186,7 @@ def ecosystem(path: Path = DOCS / 'ecosystem.json') -> Dict[str, str]:
 
 
 PAGES: Dict[str, Callable[[], Dict[str, str]]] = {  # by page, the function of its blocks
-    'models': models, 'recipes': recipes, 'training': training, 'ecosystem': ecosystem}
+    'models': models, 'recipes': recipes, 'training': training, 'deployment': deployment, 'ecosystem': ecosystem}
 
 
 def page(name: str) -> str:
