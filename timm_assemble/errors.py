@@ -3,10 +3,12 @@ import difflib
 import importlib.util
 import os
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any, Iterable, Iterator, Optional, Union
 
 __all__ = [
-    'INSTALL', 'UserError', 'check', 'check_installed', 'did_you_mean', 'error_line', 'install_extra', 'reading']
+    'INSTALL', 'UserError', 'check', 'check_installed', 'check_integer', 'did_you_mean', 'error_line', 'install_extra',
+    'reading']
 
 # How the package is had: in a clone, or from a wheel of `make dist`. It is on no index, and there the name could be
 # anyone's. Messages and model cards say this; whoever publishes the package changes it here and in the pages, which a
@@ -43,6 +45,14 @@ def check(ok: bool, parameter: str, value: Any, allowed: str) -> None:
     """Raise UserError unless ``ok``."""
     if not ok:
         raise UserError(f'{parameter} must be {allowed}, got {value!r}')
+
+
+def check_integer(value: Any, parameter: str, minimum: Optional[int] = None) -> int:
+    """Return an integer, also numpy's; raise UserError for anything else, or below ``minimum``."""
+    number: Any = value if isinstance(value, Integral) and not isinstance(value, bool) else None
+    check(number is not None and (minimum is None or number >= minimum), parameter, value,
+          'an integer' if minimum is None else f'an integer of {minimum} or more')
+    return int(value)
 
 
 def install_extra(extra: str) -> str:

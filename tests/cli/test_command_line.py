@@ -38,6 +38,7 @@ def running(command, **environment):
 
 @pytest.mark.filterwarnings('ignore::ResourceWarning')  # timm leaves files open
 def test_demo_trains_alike_from_one_seed_and_writes_plot_and_hugging_face_format(tmp_path, capsys):
+    (tmp_path / 'b' / 'digits' / 'validation' / '3').mkdir(parents=True)  # an interrupted run's
     demo = ['demo', '--model', 'test_assemble_resnet', '--epochs', '2', '--output']
     assert [main([*demo, str(tmp_path / name)]) for name in 'ab'] == [0, 0]
     out, err = capsys.readouterr()

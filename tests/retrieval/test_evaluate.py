@@ -134,11 +134,12 @@ def test_unreadable_query_leaves_out_no_image_of_the_gallery(searched, tmp_path)
                                            'classes other, x, y, and queries of new'),
     (dict(split='missing.csv'), "split 'missing.csv' cannot be used: No such file"),
     (dict(split='query/x/0.bmp'), 'split must be a CSV file in UTF-8, query/x/0.bmp is not'),
-    (dict(split='a,b\n1,2'), "split must be a CSV file with the columns path, label and split, .* got ',,'"),
+    (dict(split='a,b\n1,2'), "split must be a CSV file with the columns path, label and split, once each, got 'a,b'"),
     (dict(split='path,label,split\na,x,querry'), "split must be .* one of query, gallery, .* got 'a,x,querry'"),
     (dict(split='path,label,split\na,,gallery'), "split must be .* got 'a,,gallery'"),
     (dict(split='path,label,split\na,x,query\na,x,query'), "split must be .* once in the gallery, got 'a'"),
-    (dict(split='path,label,split,label\na,x,query,y'), "split must be .* has each column once, got 'label, label'"),
+    (dict(split='path,label,split,,\na,x,query\n./a,x,query'), r"split must be .* once in the gallery, got '\./a'"),
+    (dict(split='path,label,split,label\na,x,query,y'), "split must be .* once each, got 'path,label,split,label'"),
     (dict(split='path,label,split\na,x,query'), "split must be a CSV file with images of .* gallery, got 's.csv'"),
     (dict(split='path,label,split\na,x,query\nb,x,gallery'), 'data_dir must have the images .* lacks 1 of 1: a'),
     (dict(split='path,label,split\nquery/x/0.bmp,x,query\nquery/x/0.bmp,,distractor'),
@@ -163,7 +164,7 @@ def test_bad_queries_and_galleries_are_named(searched, arguments, message, tmp_p
     (dict(input_size=16, output='o'), 'identities must say which weights mean_colours has'),
     (dict(input_size=16, cache='c'), 'cache needs `output`'),
     (dict(input_size=16, last_stride=3), 'last_stride must be one of 1, 2, got 3'),
-    (dict(input_size=16, batch_size=0), 'batch_size must be 1 or more, got 0'),
+    (dict(input_size=16, batch_size=0), 'batch_size must be an integer of 1 or more, got 0'),
     (dict(input_size=16, head='mean'), 'head must be one of model, avg, gem, flat, embedding'),
 ])
 def test_bad_arguments_are_named(samples, arguments, message, tmp_path, monkeypatch):

@@ -65,12 +65,15 @@ def test_callables_are_cached_under_the_identity_that_is_given(two_classes, tmp_
 
 
 @pytest.mark.parametrize('options, message', [
-    (dict(batch_size=0), 'batch_size must be 1 or more, got 0'), (dict(shift=-1), 'shift must be 1 or more, got -1'),
+    (dict(batch_size=0), 'batch_size must be an integer of 1 or more, got 0'),
+    (dict(shift=-1), 'shift must be an integer of 1 or more, got -1'),
+    (dict(input_size=True), 'input_size must be height'),
     (dict(identities=dict(blue='1')), r"identities must be of callables, \['red'\] here, got \['blue'\]"),
     (dict(models=dict(red=red_over_half, blue=red_over_half), identities=dict(red='1', blue='1')),
      "identities must be distinct, got {'red': '1', 'blue': '1'}"),
-    (dict(batch_size=4.0), r'^batch_size must be an integer, got 4\.0$'),
-    (dict(seed=-1), 'seed must be 0 or more, got -1'),
+    (dict(batch_size=4.0), r'^batch_size must be an integer of 1 or more, got 4\.0$'),
+    (dict(batch_size=True), 'batch_size must be an integer of 1 or more, got True'),
+    (dict(seed=-1), 'seed must be an integer of 0 or more, got -1'),
     (dict(protocol='mine'), "protocol must be one of .* got 'mine'"), (dict(clean=None), 'imagenet_c must be given'),
 ])
 def test_wrong_arguments_name_the_parameter(two_classes, options, message):

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from timm import create_model
 from timm.data import create_dataset, create_transform, resolve_data_config
+from timm.models import save_for_hf
 from torch.utils.data import Subset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
@@ -136,8 +137,8 @@ def store_in_process(data, output, **arguments):
     torch.manual_seed(0)
     model = create_model('test_assemble_resnet', num_classes=arguments.pop('num_classes', CLASSES))
     dataset = arguments.pop('dataset', None) or create_dataset('', root=str(data), split='train')
-    return store_teacher_logits(model, 'teacher', dataset, output, workers=0, chunk_size=8, progress=False,
-                                **{'preprocessing': {'img_size': 64}, **arguments})
+    return store_teacher_logits(model, 'teacher', dataset, output, workers=0, progress=False,
+                                **{'preprocessing': {'img_size': 64}, 'chunk_size': 8, **arguments})
 
 
 def test_top_k_in_mixed_precision_is_near_the_full_rows(data, tmp_path):
@@ -186,6 +187,24 @@ def test_teacher_is_built_and_preprocesses_as_its_checkpoint_was_trained(data, t
                  '--data-dir', str(data), '--device', 'cpu', '--workers', '0', '--output', str(tmp_path / 's')]) == 0
     config = dict(input_size=(3, 64, 64), mean=args.mean, std=args.std, interpolation='bilinear', crop_pct=0.9)
     check_row(tmp_path / 's', 9, model, config, data / 'train' / 'class1' / '0.png')
+
+
+def test_a_checkpoint_may_begin_from_a_folder_or_a_tag_and_arguments_keep_the_weights(command, tmp_path, capsys):
+    model = create_model('test_assemble_resnet', num_classes=CLASSES)
+    save_for_hf(model, tmp_path / 'folder', safe_serialization=True)
+    args = argparse.Namespace(model=f'local-dir:{tmp_path / "folder"}', num_classes=CLASSES)
+    torch.save({'state_dict': model.state_dict(), 'args': args}, tmp_path / 't.pth.tar')
+    arguments = [*command, '--checkpoint', str(tmp_path / 't.pth.tar'), '--output', str(tmp_path / 's')]
+    assert main(arguments) == 0 and TeacherLogits(tmp_path / 's').num_classes == CLASSES
+    assert main([*arguments, '--model-kwargs', 'num_classes=4']) == 2
+    assert "--model-kwargs must be arguments that keep the weights, got 'num_classes'" in capsys.readouterr().err
+
+
+def test_numbers_may_be_numpys(data, tmp_path):
+    store_in_process(data, tmp_path / 's', top_k=np.int64(2), batch_size=np.int64(4), chunk_size=np.int64(8))
+    for name, value in (('chunk_size', 0), ('batch_size', 2.0), ('top_k', -1)):
+        with pytest.raises(ValueError, match=rf'^{name} must be an integer of . or more, got '):
+            store_in_process(data, tmp_path / 't', **{name: value})
 
 
 def test_input_img_mode_is_that_of_the_option(data, checkpoint, command, tmp_path, capsys):
@@ -270,7 +289,6 @@ def test_logits_that_are_not_finite_are_rejected(data, tmp_path):
         store_teacher_logits(model, 't', create_dataset('', root=str(data), split='train'), tmp_path / 's', workers=0)
 
 
-@pytest.mark.filterwarnings('ignore:the data set has 0 classes')
 def test_models_and_data_sets_that_would_give_other_logits_are_rejected(data, tmp_path):
     model = create_model('test_assemble_resnet', num_classes=CLASSES)
     dataset = create_dataset('', root=str(data), split='train')

@@ -20,7 +20,7 @@ _hours.__name__ = 'number of hours'  # argparse's error has it
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        'Prints the table of recipes, or the recipe NAME. Top-1 (%%) and mCE are from the paper (arXiv 2001.06268). '
+        'Prints the table of recipes, or the recipe NAME. Top-1 (%) and mCE are from the paper (arXiv 2001.06268). '
         'With --gpu-hours, prints what ImageNet-1k takes with each recipe within the budget, the best published top-1 '
         'first.')
     parser.add_argument('name', nargs='?', metavar='NAME', help='recipe to print')

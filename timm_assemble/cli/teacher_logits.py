@@ -158,6 +158,8 @@ def _store_one(args: argparse.Namespace, name: str, output: Path, device: Any) -
     check_data(args.dataset, args.data_dir)
     kwargs = dict(args.model_kwargs)
     check_model(name, kwargs)
+    for given in {*kwargs} & {'num_classes', 'pretrained', 'checkpoint_path'}:
+        raise UserError(f'model_kwargs must be arguments that keep the weights, got {given!r}')
     in_chans = args.in_chans or (args.input_size or [None])[0]
     if in_chans is not None:
         kwargs['in_chans'] = in_chans

@@ -1,6 +1,6 @@
 """How an image becomes a model's input: size, crop, interpolation, mean and standard deviation, as timm has them."""
-import operator
 from dataclasses import asdict, dataclass, replace
+from numbers import Integral
 from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
@@ -15,15 +15,12 @@ Size = Tuple[int, int]  # height and width
 
 def size_of(value: Union[int, Sequence[int]], parameter: str = 'input_size') -> Size:
     """Return height and width, given as one number for both or as two."""
-    allowed = 'height and width, or one number for both, positive integers'
-    try:  # numpy's integers are integers too
-        sides = [operator.index(n) for n in (value if isinstance(value, Iterable) else [value])]
-    except TypeError:
-        sides = []
+    sides = [*(value if isinstance(value, Iterable) else [value])]
     if len(sides) == 1:
         sides *= 2
-    check(len(sides) == 2 and min(sides) > 0, parameter, value, allowed)
-    return sides[0], sides[1]
+    check(len(sides) == 2 and all(isinstance(n, Integral) and n is not True and n > 0 for n in sides), parameter, value,
+          'height and width, or one number for both, positive integers')
+    return int(sides[0]), int(sides[1])
 
 
 def size_text(size: Sequence[int]) -> str:

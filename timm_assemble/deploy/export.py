@@ -120,10 +120,10 @@ def check_format(
     check(format in FORMATS, 'format', format, f'one of {tuple(FORMATS)}')
     check(opset is None or format == 'onnx', 'opset', opset, f'None for {format!r}')
     extra, libraries = NEEDS.get(format, ('', ()))
-    if libraries and dtype == torch.bfloat16:
-        raise UserError(f'dtype must be float32 or float16 for {format!r}, got bfloat16: its runtime chooses that')
-    if format in ('openvino', 'executorch') and dtype == torch.float16:
-        raise UserError(f'dtype must be float32 for {format!r}, got float16: its runtime chooses that')
+    floats = ('float32', 'float16') if format == 'onnx' else ('float32',)
+    kind = str(dtype).split('.')[-1]
+    if libraries and dtype is not None and kind not in floats:
+        raise UserError(f'dtype must be {" or ".join(floats)} for {format!r}, got {kind}: its runtime chooses that')
     check_installed(f'format {format!r}', extra, *libraries)
     if int8:
         check(format in ('onnx', 'openvino'), 'format', format, "'onnx' or 'openvino' for int8")
@@ -281,7 +281,7 @@ def export_model(
     folded = fold_for_inference(model, example_size, dtype)
     if format == 'executorch':  # XNNPACK lays out weights itself, and copies what is channels-last
         folded = folded.contiguous()
-    batch, *size = [1, *example_size][-4:]
+    batch, *size = map(int, [1, *example_size][-4:])
     if normalization is not None and {len(values) for values in normalization} != {size[0]}:
         raise UserError(f'normalization must have {size[0]} means and standard deviations, got {normalization!r}.')
     deployed = DeployedModel(folded, normalization, size if format == 'package' else None)

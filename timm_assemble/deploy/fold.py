@@ -1,5 +1,6 @@
 """Folding: batch norms into their convolutions, weights channels-last and in the dtype they run in."""
 import copy
+from numbers import Integral
 from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch
@@ -130,7 +131,7 @@ def input_channels(model: nn.Module) -> Optional[int]:
 
 def check_size(model: nn.Module, size: Sequence[int], name: str = 'example_size') -> None:
     """Raise UserError, which calls the size ``name``, unless the model can be called with it."""
-    if len(size) not in (3, 4) or not all(isinstance(n, int) and n > 0 for n in size):
+    if len(size) not in (3, 4) or not all(isinstance(n, Integral) and n > 0 for n in size):  # numpy's too
         raise UserError(f'{name} must be (B, C, H, W) or (C, H, W), positive integers, got {tuple(size)!r}.')
     channels = input_channels(model)
     if channels not in (None, size[-3]):

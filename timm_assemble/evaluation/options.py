@@ -4,19 +4,19 @@ An evaluation declares a dataclass that derives from :class:`Options`, whose ann
 """
 import functools
 import inspect
-import operator
 import textwrap
 from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from typing import (
-    Annotated, Any, Callable, List, Mapping, NamedTuple, Optional, Tuple, Type, Union, get_args, get_type_hints,
+    Annotated, Any, Callable, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Type, Union, get_args,
+    get_type_hints,
 )
 
 import torch
 
 from ..data.preprocessing import size_of
-from ..errors import UserError, check, error_line, install_extra
+from ..errors import UserError, check, check_integer, error_line, install_extra
 
 __all__ = ['Option', 'Options', 'PathLike', 'check_packages', 'declared', 'with_options']
 
@@ -85,16 +85,17 @@ class Options:
             if name == 'input_size':
                 value = size_of(value)
             elif kind is int:
-                try:
-                    value = operator.index(value)  # numpy's too
-                except TypeError:
-                    raise UserError(f'{name} must be an integer, got {value!r}') from None
+                value = check_integer(value, name, about.minimum)
+            elif get_args(kind)[:1] == (int,):
+                values = value if isinstance(value, Iterable) else [value]
+                value = [check_integer(n, name, about.minimum or 1) for n in values]
             elif kind is Path:
                 check(value != '', name, value, 'a path')
                 value = Path(value)
             check(not about.choices or value in about.choices, name, value,
                   f'one of {", ".join(map(str, about.choices))}')
-            check(about.minimum is None or value >= about.minimum, name, value, f'{about.minimum} or more')
+            check(about.minimum is None or kind is int or value >= about.minimum, name, value,
+                  f'{about.minimum} or more')
             setattr(self, name, value)
         if self.cache and not self.output:
             raise UserError('cache needs `output`: without it nothing is cached')

@@ -24,6 +24,7 @@ from ..training import drop_block_schedule
 from ..runtime.atomic import atomic_folder
 
 CLASSES = 10
+DIGITS = 1797
 SIZE = 64
 BATCH_SIZE = 64
 DROP_BLOCK_RATE = 0.1
@@ -157,9 +158,8 @@ def run(model_name: str, output: Path, epochs: int, seed: int, command: str) -> 
         KeyboardInterrupt: Passed on after the current weights have been saved.
     """
     data, trained = output / 'digits', output / 'trained'
-    if not data.exists():
-        with atomic_folder(data) as folder:
-            write_digits(folder)
+    if sum(1 for _ in data.glob('*/*/*.png')) != DIGITS:  # none, or an interrupted run's
+        write_digits(data)
     random_seed(seed)
     model = create_model(
         model_name, num_classes=CLASSES, drop_block_rate=DROP_BLOCK_RATE,

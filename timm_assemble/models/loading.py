@@ -69,8 +69,9 @@ def _from_checkpoint(name: str, path: Path, model_args: Dict[str, Any]) -> Any:
         raise UserError(f'CHECKPOINT of {name}=CHECKPOINT must be a file, got {path}')
     try:
         trained = read_train_checkpoint(path, **model_args)
-        if trained.args['model'] != name:
-            raise UserError(f'{path} must hold a {name}, but its arguments name {trained.args["model"]}')
+        architecture = trained.model.pretrained_cfg['architecture']  # arguments may name a folder
+        if architecture != name.partition('.')[0]:
+            raise UserError(f'{path} must hold a {name}, but its arguments name {architecture}')
         return trained.model
     except NotTrainCheckpointError:
         pass  # only weights

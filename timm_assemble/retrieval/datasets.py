@@ -27,6 +27,7 @@ DATASETS: Dict[str, Published] = {
     'sop': Published('Stanford Online Products', 'StanfordOnlineProducts', 60502, (1, 10, 100, 1000)),
 }
 SPLITS = ('query', 'gallery', 'distractor', 'train')
+COLUMNS = ('path', 'label', 'split')
 
 
 class SearchSet:
@@ -119,22 +120,22 @@ def _read_split(path: Path, root: Path) -> SearchSet:
     with reading('split', path), path.open(encoding='utf-8-sig', newline='') as file:
         try:
             lines = csv.DictReader(file)
-            columns = lines.fieldnames or ()
-            rows = [[(row.get(key) or '').strip() for key in ('path', 'label', 'split')] for row in lines]
+            columns = [*(lines.fieldnames or ())]
+            rows = [[(row.get(key) or '').strip() for key in COLUMNS] for row in lines]
         except (UnicodeDecodeError, csv.Error) as e:
             raise UserError(f'split must be a CSV file in UTF-8, {printable(path)} is not: {error_line(e)}') from e
-    twice = [name for name in columns if columns.count(name) > 1]
-    check(not twice, 'split', ', '.join(twice), 'a CSV file that has each column once')
+    check(all(columns.count(key) == 1 for key in COLUMNS), 'split', ','.join(columns),
+          'a CSV file with the columns path, label and split, once each')
     found: Dict[str, Dict[str, Optional[str]]] = dict(query={}, gallery={})
     for name, label, split in rows:
         if split == 'train':
             continue
         distracts = split == 'distractor'
         check(split in SPLITS and bool(name) and bool(label or distracts), 'split', f'{name},{label},{split}',
-              f'a CSV file with the columns path, label and split, which is one of {", ".join(SPLITS)}')
-        role = found['gallery' if distracts else split]
-        check(name not in role, 'split', name, 'a CSV file that has an image once as query and once in the gallery')
-        role[name] = None if distracts else label
+              f'a CSV file with path, label and split, which is one of {", ".join(SPLITS)}')
+        role, image = found['gallery' if distracts else split], os.path.abspath(root / name)
+        check(image not in role, 'split', name, 'a CSV file that has an image once as query and once in the gallery')
+        role[image] = None if distracts else label
     check(all(found.values()), 'split', str(path), 'a CSV file with images of query and gallery')
     query, gallery = (_listed(root, [*files.items()]) for files in found.values())
     return SearchSet('split', gallery, query)

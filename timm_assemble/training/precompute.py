@@ -16,7 +16,7 @@ from ..data.fingerprint import SampleFingerprint, fingerprint
 from ..data.images import UnreadableError
 from ..data.preprocessing import Preprocessing, Size, normalize, size_of
 from ..data.samples import Samples
-from ..errors import UserError, check
+from ..errors import UserError, check, check_integer
 from ..runtime.checksum import weights_sha256
 from ..runtime.device import amp_dtype, find_device
 from ..runtime.ranks import Ranks
@@ -132,6 +132,7 @@ def _store(
     """
     from tqdm import tqdm
 
+    check_integer(batch_size, 'batch_size', 1), check_integer(workers, 'workers', 0)
     writer, unreadable = StoreWriter(output, info), {}  # type: ignore[var-annotated]
     model = model.eval().to(device)
     with Ranks() as ranks:
@@ -176,14 +177,14 @@ def _check_dataset(model: nn.Module, name: str, dataset: Any, channels: int, top
     num_classes: Any = model.num_classes
     if samples.classes > num_classes:
         raise UserError(f'dataset must have at most {num_classes} classes, those of {name}, got {samples.classes}')
-    if not 0 <= top_k < num_classes:
+    if not 0 <= check_integer(top_k, 'top_k', 0) < num_classes:
         raise UserError(f'top_k must be from 0 to {num_classes - 1}, below the number of classes, got {top_k}')
     mode = getattr(dataset, 'input_img_mode', None)
     if mode and _bands(mode) != channels:
         raise UserError(f'input_img_mode must be a mode with {channels} channels, those of {name}, got {mode!r}')
     for folder in Samples(dataset).folders_like_images():
         warnings.warn(f'{folder} cannot be read: it is a folder', stacklevel=3)
-    if samples.classes < num_classes:
+    if 0 < samples.classes < num_classes:
         warnings.warn(f'the data set has {samples.classes} classes, the teacher {num_classes}: '
                       f'a student needs {num_classes} outputs', stacklevel=3)
     return samples
@@ -235,12 +236,12 @@ def store_teacher_logits(
 
     Source: arXiv 2001.06268 section 3.2: logits of each training image are computed once.
     """
-    device = find_device(device)
+    device, chunk_size = find_device(device), check_integer(chunk_size, 'chunk_size', 1)
     pre = Preprocessing.of_model(model, **(preprocessing or {}))
     samples = _check_dataset(model, name, dataset, pre.channels, top_k)
     info = StoreInfo(
         teacher={'name': name, 'weights_sha256': weights_sha256(model.state_dict()), 'amp': amp},
-        preprocessing=pre.to_dict(), samples=samples.as_dict(), num_classes=model.num_classes, top_k=top_k,
+        preprocessing=pre.to_dict(), samples=samples.as_dict(), num_classes=model.num_classes, top_k=int(top_k),
         chunk_size=chunk_size, verify_content=verify_content)
     images = _Images(Samples(dataset), pre.transform(), verify_content)
     return _store(model, images, info, Path(output), batch_size, workers, device, progress)
@@ -297,10 +298,9 @@ def store_teacher_views(
     """
     device = find_device(device)
     size = None if teacher_size is None else size_of(teacher_size, 'teacher_size')
-    if views < 1:
-        raise UserError(f'views must be 1 or more, got {views!r}')
-    if not 0 <= seed < 1 << 32:
-        raise UserError(f'seed must be from 0 to {(1 << 32) - 1}, got {seed!r}')
+    views, seed = check_integer(views, 'views', 1), check_integer(seed, 'seed', 0)
+    check(seed < 1 << 32, 'seed', seed, f'from 0 to {(1 << 32) - 1}')
+    chunk_size = check_integer(chunk_size, 'chunk_size', 1)
     description = describe_transform(getattr(dataset, 'input_img_mode', None), **transform)
     mixed = None if mixing is None else describe_mixing(**mixing)
     bounds = mixed['cutmix_minmax'] if mixed else None
@@ -322,7 +322,7 @@ def store_teacher_views(
     info = ViewInfo(
         teacher={'name': name, 'weights_sha256': weights_sha256(model.state_dict()), 'amp': amp},
         preprocessing={'mean': list(pre.mean), 'std': list(pre.std), 'size': size and list(size)},
-        samples=samples.as_dict(), num_classes=num_classes, top_k=top_k, chunk_size=chunk_size,
+        samples=samples.as_dict(), num_classes=num_classes, top_k=int(top_k), chunk_size=chunk_size,
         transform={**description, 'mixing': mixed} if mixed else description, versions=pixel_versions(), seed=seed,
         views=views)
     images = _Views(Samples(dataset), view_transform, Mixing(mixed) if mixed else None, seed)
