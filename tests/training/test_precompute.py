@@ -299,6 +299,17 @@ def test_models_and_data_sets_that_would_give_other_logits_are_rejected(data, tm
         store_teacher_logits(model, 't', Subset(folder, range(20)), tmp_path / 's', workers=0, device='cpu')
 
 
+@pytest.mark.parametrize('model, message', [
+    ('no/such', '--model no/such: timm knows no such model; '),
+    ('local-dir:.', '--model local-dir:.: config.json must be JSON')])
+def test_bad_models_without_a_checkpoint_are_one_line(data, tmp_path, model, message, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('config.json').write_text('{')
+    assert main(['teacher-logits', '--model', model, '--data-dir', str(data), '--output', 's']) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count('\n') == 1 and not Path('s').exists()
+
+
 @pytest.mark.parametrize('change, message', [
     (('--model', 'test_asemble_resnet'), "--model must be a model name that timm knows, got 'test_asemble_resnet'; "
                                          'did you mean test_assemble_resnet, '),
